@@ -1,0 +1,188 @@
+//! The codec of [`Frame`]s: the one place where control frames meet bincode.
+
+use bincode::config::{Configuration, Limit, LittleEndian, Varint};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use super::{BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Extra, Frame, OPENINGS_MAX, Rules};
+
+const LENGTH_BYTES: usize = 4;
+const TYPE_BYTES: usize = 2;
+
+/// A frame that cannot be read. The session ends with it.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum FrameError {
+    #[error("failed to read a frame: its length {bytes} is not between 2 and {bytes_max}")]
+    Length { bytes: usize, bytes_max: usize },
+    #[error("failed to read a frame: type {number} is unknown")]
+    UnknownType { number: u16 },
+    #[error("failed to read a {frame} frame: {reason}")]
+    Payload { frame: &'static str, reason: String },
+    #[error("failed to read a {frame} frame: extension {tag} is unknown and must be understood")]
+    UnknownExtra { frame: &'static str, tag: u16 },
+    #[error("failed to encode a frame: {reason}")]
+    Encode { reason: String },
+}
+
+impl Frame {
+    /// The frame's bytes, length first.
+    ///
+    /// # Errors
+    /// Only if the frame breaks a limit of its own format.
+    pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
+        match self {
+            Self::Hello(frame) => control(1, frame),
+            Self::Welcome(frame) => control(2, frame),
+            Self::Batch(bytes) => envelope(3, bytes, BATCH_FRAME_BYTES_MAX),
+            Self::Ack(frame) => control(4, frame),
+            Self::Refuse(frame) => control(5, frame),
+            Self::Confirm(frame) => control(6, frame),
+            Self::Close(frame) => control(7, frame),
+            Self::Throttle(frame) => control(8, frame),
+        }
+    }
+
+    fn decode(number: u16, payload: &[u8]) -> Result<Self, FrameError> {
+        let frame = match number {
+            1 => Self::Hello(read("Hello", payload)?),
+            2 => Self::Welcome(read("Welcome", payload)?),
+            3 => Self::Batch(payload.to_vec()),
+            4 => Self::Ack(read("Ack", payload)?),
+            5 => Self::Refuse(read("Refuse", payload)?),
+            6 => Self::Confirm(read("Confirm", payload)?),
+            7 => Self::Close(read("Close", payload)?),
+            8 => Self::Throttle(read("Throttle", payload)?),
+            number => return Err(FrameError::UnknownType { number }),
+        };
+        frame.check_limits()?;
+        Ok(frame)
+    }
+
+    fn check_limits(&self) -> Result<(), FrameError> {
+        let (name, extras): (&'static str, &[Extra]) = match self {
+            Self::Hello(frame) => {
+                if frame.openings.len() > OPENINGS_MAX {
+                    let reason = format!("it names {} openings; at most {OPENINGS_MAX}", frame.openings.len());
+                    return Err(FrameError::Payload { frame: "Hello", reason });
+                }
+                ("Hello", &frame.extras)
+            }
+            Self::Welcome(frame) => ("Welcome", &frame.extras),
+            Self::Batch(_) => return Ok(()),
+            Self::Ack(frame) => ("Ack", &frame.extras),
+            Self::Refuse(frame) => ("Refuse", &frame.extras),
+            Self::Confirm(frame) => ("Confirm", &frame.extras),
+            Self::Close(frame) => ("Close", &frame.extras),
+            Self::Throttle(frame) => ("Throttle", &frame.extras),
+        };
+        match extras.iter().find(|extra| extra.tag % 2 == 1) {
+            Some(extra) => Err(FrameError::UnknownExtra { frame: name, tag: extra.tag }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Collects the bytes of a stream and yields its frames.
+///
+/// Holds at most one incomplete frame beyond what was pushed last.
+#[derive(Debug, Default)]
+pub struct FrameBuffer {
+    bytes: Vec<u8>,
+    read: usize,
+}
+
+impl FrameBuffer {
+    pub fn push(&mut self, bytes: &[u8]) {
+        if self.read > 0 {
+            self.bytes.drain(..self.read);
+            self.read = 0;
+        }
+        self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The next whole frame; `None` until more bytes come.
+    ///
+    /// # Errors
+    /// A length out of bounds, an unknown type, or a payload that does not hold together. The stream
+    /// cannot be read further.
+    pub fn next_frame(&mut self) -> Result<Option<Frame>, FrameError> {
+        let rest = &self.bytes[self.read..];
+        let Some((head, rest)) = rest.split_first_chunk::<LENGTH_BYTES>() else {
+            return Ok(None);
+        };
+        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+        let widest = BATCH_FRAME_BYTES_MAX.saturating_add(TYPE_BYTES);
+        if !(TYPE_BYTES..=widest).contains(&length) {
+            return Err(FrameError::Length { bytes: length, bytes_max: widest });
+        }
+        let Some((number, _)) = rest.split_first_chunk::<TYPE_BYTES>() else {
+            return Ok(None);
+        };
+        let number = u16::from_be_bytes(*number);
+        // A control frame is refused by its length before its bytes are waited for.
+        let control_max = CONTROL_BYTES_MAX.saturating_add(TYPE_BYTES);
+        if number != 3 && length > control_max {
+            return Err(FrameError::Length { bytes: length, bytes_max: control_max });
+        }
+        let Some(payload) = rest.get(TYPE_BYTES..length) else {
+            return Ok(None);
+        };
+        let frame = Frame::decode(number, payload)?;
+        self.read = self.read.saturating_add(LENGTH_BYTES).saturating_add(length);
+        Ok(Some(frame))
+    }
+}
+
+/// The rules' bytes, for the agent's cache.
+///
+/// # Errors
+/// Only if the rules are larger than a control frame may be.
+pub fn encode_rules(rules: &Rules) -> Result<Vec<u8>, FrameError> {
+    write(rules)
+}
+
+/// Reads what [`encode_rules`] wrote.
+///
+/// # Errors
+/// Bytes that are no rules of this version.
+pub fn decode_rules(bytes: &[u8]) -> Result<Rules, FrameError> {
+    read("Rules", bytes)
+}
+
+fn control<T: Serialize>(number: u16, frame: &T) -> Result<Vec<u8>, FrameError> {
+    envelope(number, &write(frame)?, CONTROL_BYTES_MAX)
+}
+
+fn envelope(number: u16, payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, FrameError> {
+    if payload.len() > bytes_max {
+        return Err(FrameError::Length { bytes: payload.len(), bytes_max });
+    }
+    let length = payload.len().saturating_add(TYPE_BYTES);
+    let prefix = u32::try_from(length).map_err(|_| FrameError::Length { bytes: length, bytes_max })?;
+    let mut bytes = Vec::with_capacity(length.saturating_add(LENGTH_BYTES));
+    bytes.extend_from_slice(&prefix.to_be_bytes());
+    bytes.extend_from_slice(&number.to_be_bytes());
+    bytes.extend_from_slice(payload);
+    Ok(bytes)
+}
+
+type ControlConfig = Configuration<LittleEndian, Varint, Limit<CONTROL_BYTES_MAX>>;
+
+fn config() -> ControlConfig {
+    bincode::config::standard().with_limit::<CONTROL_BYTES_MAX>()
+}
+
+fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
+    bincode::serde::encode_to_vec(value, config()).map_err(|error| FrameError::Encode { reason: error.to_string() })
+}
+
+fn read<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, FrameError> {
+    let payload_error = |reason: String| FrameError::Payload { frame, reason };
+    let (value, consumed) =
+        bincode::serde::decode_from_slice(payload, config()).map_err(|error| payload_error(error.to_string()))?;
+    if consumed != payload.len() {
+        return Err(payload_error(format!("{consumed} of its {} bytes are read", payload.len())));
+    }
+    Ok(value)
+}

@@ -1,0 +1,71 @@
+//! What the collector's catalogue asks of agents: which dimensions to keep, how to read CloudEvents.
+
+use serde::{Deserialize, Serialize};
+
+use crate::id::{MeterName, RulesVersion};
+
+/// The rules that batches are made under, versioned by the collector.
+#[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
+pub struct Rules {
+    /// 1 or more; 0 stands for "none known".
+    pub version: RulesVersion,
+    /// How often the open batch is sealed while the uplink has room.
+    pub seal_interval_millis: u32,
+    /// The catalogue's meters, ascending by name.
+    pub meters: Vec<MeterRule>,
+    /// How CloudEvents of a type become usage, ascending by type.
+    pub cloud_events: Vec<CloudEventRule>,
+}
+
+/// One meter of the catalogue, as far as an agent needs to know it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MeterRule {
+    pub meter: MeterName,
+    /// The names of the dimensions that are kept, ascending. All others are dropped and counted.
+    pub dimensions: Vec<String>,
+    /// Whether quantities below zero are accepted.
+    pub negative: bool,
+}
+
+/// How a CloudEvent of one `type` is read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudEventRule {
+    pub event_type: String,
+    /// What is metered of one event; one entry today, several later.
+    pub meters: Vec<CloudEventMeter>,
+}
+
+/// One usage event drawn from a CloudEvent. Paths are dotted names from the event's root
+/// (`data.tokens`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CloudEventMeter {
+    pub meter: MeterName,
+    /// Absent: `data.value`, else `data.quantity`, else 1.
+    pub quantity: Option<String>,
+    pub unique: Option<String>,
+    /// Absent names are read from `data.NAME`.
+    pub dimensions: Vec<DimensionPath>,
+}
+
+/// Where a dimension's value stands in a CloudEvent.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DimensionPath {
+    pub name: String,
+    pub path: String,
+}
+
+impl Rules {
+    /// The rule of `meter`; `None` if the catalogue does not know it.
+    #[must_use]
+    pub fn meter(&self, meter: &str) -> Option<&MeterRule> {
+        let index = self.meters.binary_search_by(|rule| rule.meter.as_str().cmp(meter)).ok()?;
+        self.meters.get(index)
+    }
+
+    /// The rule for CloudEvents of `event_type`.
+    #[must_use]
+    pub fn cloud_event(&self, event_type: &str) -> Option<&CloudEventRule> {
+        let index = self.cloud_events.binary_search_by(|rule| rule.event_type.as_str().cmp(event_type)).ok()?;
+        self.cloud_events.get(index)
+    }
+}
