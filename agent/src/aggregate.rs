@@ -298,3 +298,6 @@ fn hash_of(hasher: &DefaultHashBuilder, bytes: &[u8]) -> u64 {
     state.write(bytes);
     state.finish()
 }
+
+#[cfg(test)]
+mod tests;

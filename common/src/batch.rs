@@ -36,7 +36,7 @@ use crate::wire::{self, UniqueKey};
 pub use body::{Body, BodyError, BodyWriter, EncodedBody};
 pub use evidence::Evidence;
 pub use header::{Codec, HEADER_BYTES, Header, HeaderError};
-pub use line::{Dimensions, Line, LineError, LineKey, LineValue, parse_series, series_bytes};
+pub use line::{Dimensions, Line, LineError, LineKey, LineValue, parse_series, SeriesParts, series_bytes, series_parts};
 
 /// The header version that this code writes, and the only one that it reads.
 pub const HEADER_VERSION: u16 = 1;

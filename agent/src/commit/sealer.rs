@@ -8,7 +8,7 @@ use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use tidemark_common::batch::{series_bytes, series_parts, unique_digest};
+use tidemark_common::batch::{parse_series, series_bytes, unique_digest};
 use tidemark_common::id::RulesVersion;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::oneshot;
@@ -165,20 +165,20 @@ impl<'a> Projection<'a> {
     }
 
     fn digest(&self, slot: SeriesSlot, value: &str) -> [u8; 16] {
-        let parts = series_parts(self.batch.series(slot)).expect("intake encodes every series");
-        unique_digest(&self.unique_key, parts.meter, parts.customer, value)
+        let series = parse_series(self.batch.series(slot));
+        let (meter, customer, _) = series.expect("intake encodes every series");
+        unique_digest(&self.unique_key, meter.as_str(), customer.as_str(), value)
     }
 }
 
 fn project(series: &[u8], rules: &Rules) -> (Vec<u8>, u64) {
-    let parts = series_parts(series).expect("intake encodes every series");
-    let rule = rules.meter(parts.meter);
-    let kept: Vec<(&str, &str)> = parts
-        .dimensions
+    let (meter, customer, dimensions) = parse_series(series).expect("intake encodes every series");
+    let rule = rules.meter(meter.as_str());
+    let kept: Vec<(&str, &str)> = dimensions
         .iter()
-        .copied()
         .filter(|(name, _)| rule.is_some_and(|rule| rule.dimensions.iter().any(|kept| kept == name)))
         .collect();
-    let dropped = parts.dimensions.len().saturating_sub(kept.len());
-    (series_bytes(parts.meter, parts.customer, &kept), u64::try_from(dropped).unwrap_or(u64::MAX))
+    let dropped = dimensions.iter().len().saturating_sub(kept.len());
+    let series = series_bytes(meter.as_str(), customer.as_str(), &kept);
+    (series, u64::try_from(dropped).unwrap_or(u64::MAX))
 }

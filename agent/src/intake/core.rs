@@ -12,10 +12,10 @@ use std::collections::HashMap;
 use std::mem;
 use std::sync::Arc;
 
-use tidemark_common::batch::{Evidence, series_bytes, series_parts, unique_digest};
+use tidemark_common::batch::{Evidence, parse_series, series_bytes, unique_digest};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{EventNumber, OpeningId, RulesVersion};
-use tidemark_common::time::{Bucket, Timestamp};
+use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
@@ -129,7 +129,6 @@ pub struct Core {
     evidence: Evidence,
     not_metered: u64,
     next_event: EventNumber,
-    newest: Timestamp,
     sources: HashMap<String, u64>,
     ids: IdWindow,
 
@@ -159,7 +158,8 @@ pub struct Core {
 
 impl Core {
     #[must_use]
-    pub fn new(settings: IntakeSettings, start: IntakeStart) -> Self {
+    pub fn new(mut settings: IntakeSettings, start: IntakeStart) -> Self {
+        settings.time.newest = start.newest;
         let unique_key = start.unique_key.filter(|_| start.rules.is_some());
         let key_id = unique_key.map_or(0, |key| key.id);
         let next_event = EventNumber(start.accepted);
@@ -173,7 +173,6 @@ impl Core {
             evidence: start.evidence,
             not_metered,
             next_event,
-            newest: start.newest,
             sources: start.sources.into_iter().map(|held| (held.source, held.count)).collect(),
             ids,
             group: start.next_group,
@@ -238,7 +237,7 @@ impl Core {
     fn line(&mut self, door: Door, line: &[u8], arrival: Timestamp) {
         let raw = match dogstatsd::split(line) {
             Ok(raw) => raw,
-            Err(reason) => return self.reject(door, reason, line, arrival),
+            Err(reason) => return self.refused(door, reason, line, arrival),
         };
         match self.aliases.find(raw.name, raw.tags) {
             Some(Alias::Series(_)) if self.full => self.refuse(&raw),
@@ -247,6 +246,17 @@ impl Core {
             }
             Some(Alias::NotMetered { excluded }) => self.count_not_metered(excluded),
             None => self.first_sight(door, &raw, line, arrival),
+        }
+    }
+
+    /// A line that cannot be split may still be a metric that is not usage.
+    fn refused(&mut self, door: Door, reason: RejectReason, line: &[u8], arrival: Timestamp) {
+        match dogstatsd::refused(line, reason, &self.settings.naming) {
+            Parsed::NotMetered { name } => {
+                let excluded = self.is_of_catalogue(&name);
+                self.count_not_metered(excluded);
+            }
+            Parsed::Message(_) | Parsed::Rejected(_) => self.reject(door, reason, line, arrival),
         }
     }
 
@@ -285,8 +295,7 @@ impl Core {
         line: &[u8],
         arrival: Timestamp,
     ) -> bool {
-        let time = raw.timestamp.map(|seconds| Timestamp(seconds.saturating_mul(1_000)));
-        let time = match self.judge(time, arrival) {
+        let time = match judge_time(raw.time(), arrival, &self.settings.time) {
             Ok(time) => time,
             Err(reason) => {
                 for _ in dogstatsd::values(raw) {
@@ -359,7 +368,7 @@ impl Core {
         arrival: Timestamp,
     ) -> Result<(), RejectReason> {
         let event = event.as_ref().map_err(|reason| *reason)?;
-        let time = self.judge(event.time, arrival)?;
+        let time = judge_time(event.time, arrival, &self.settings.time)?;
         let known = self.known(&Labels {
             meter: event.meter.clone(),
             customer: event.customer.clone(),
@@ -423,7 +432,7 @@ impl Core {
         let record = Record { slot: known.slot, time, quantity, unique: held };
         self.chunk.record(&record, self.batch.series(known.slot));
         self.next_event = self.next_event.plus(1);
-        self.newest = self.newest.max(arrival);
+        self.settings.time.newest = self.settings.time.newest.max(arrival);
         if known.dropped > 0 {
             self.count(EvidenceCode::DroppedDimensions, u64::from(known.dropped));
         }
@@ -431,17 +440,8 @@ impl Core {
 
     fn digest(&self, slot: SeriesSlot, value: &str) -> Option<[u8; 16]> {
         let key = self.unique_key.as_ref()?;
-        let parts = series_parts(self.batch.series(slot))?;
-        Some(unique_digest(key, parts.meter, parts.customer, value))
-    }
-
-    /// A clock behind the journal's newest entry cannot judge: it rejects nothing.
-    fn judge(&self, time: Option<Timestamp>, arrival: Timestamp) -> Result<Timestamp, RejectReason> {
-        let judged = match time {
-            Some(time) if arrival < self.newest => time,
-            time => judge_time(time, arrival, &self.settings.time)?,
-        };
-        Bucket::of(judged).map(|_| judged).ok_or(RejectReason::BadTime)
+        let (meter, customer, _) = parse_series(self.batch.series(slot)).expect("intake encoded it");
+        Some(unique_digest(key, meter.as_str(), customer.as_str(), value))
     }
 
     fn mark(&mut self, id: Option<IdDigest>, source: Option<SourceCount>) {
@@ -633,14 +633,14 @@ impl Core {
 
     fn hand_over_if_full(&mut self) {
         if self.chunk.is_full() {
-            self.hand_over(self.newest);
+            self.hand_over(self.settings.time.newest);
         }
         let body = self.batch.raw_bytes().saturating_add(self.raw_uniques.saturating_mul(16));
         if self.batch.lines() >= self.settings.open_lines_max
             || body >= OPEN_BODY_BYTES_MAX
             || self.chunk_bytes >= self.settings.open_chunk_bytes_max
         {
-            self.close(self.newest);
+            self.close(self.settings.time.newest);
         }
     }
 
