@@ -279,8 +279,9 @@ fn cut(bytes: &[u8], at: u8) -> (&[u8], Option<&[u8]>) {
     }
 }
 
-/// Where `wanted` stands first. Eight bytes a step: on the short parts of real lines this measured
-/// faster than both a plain loop (10 against 28 ns to find a line's end) and a library's wide search.
+/// Where `wanted` stands first. Eight bytes a step: on a real line of 68 bytes this measured faster
+/// than a plain loop (18 against 24 ns to split it, 10 against 28 to find its end), and no slower
+/// altogether than `memchr` (23 and 8), which is made for longer searches.
 fn find(bytes: &[u8], wanted: u8) -> Option<usize> {
     const ONES: u64 = u64::from_ne_bytes([0x01; 8]);
     const HIGHS: u64 = u64::from_ne_bytes([0x80; 8]);
