@@ -154,7 +154,7 @@ impl<'a> Event<'a> {
     /// The event's usage of the meter that its type names.
     fn unruled(&self, meter: MeterName, rules: &Rules) -> Result<UsageEvent, RejectReason> {
         let dimensions = self.dimensions(&meter, None, rules)?;
-        self.usage(meter, dimensions, Some(self.quantity()?), None)
+        Ok(self.usage(meter, dimensions, Some(self.quantity()?), None))
     }
 
     /// The event's usage of a meter that a rule draws from it.
@@ -172,7 +172,7 @@ impl<'a> Event<'a> {
             None => Some(self.quantity()?),
         };
         let dimensions = self.dimensions(&rule.meter, Some(rule), rules)?;
-        self.usage(rule.meter.clone(), dimensions, quantity, unique)
+        Ok(self.usage(rule.meter.clone(), dimensions, quantity, unique))
     }
 
     fn usage(
@@ -181,15 +181,15 @@ impl<'a> Event<'a> {
         dimensions: Vec<(String, String)>,
         quantity: Option<Quantity>,
         unique: Option<String>,
-    ) -> Result<UsageEvent, RejectReason> {
-        Ok(UsageEvent {
+    ) -> UsageEvent {
+        UsageEvent {
             meter,
             customer: self.customer.clone(),
             dimensions,
             time: self.time,
             quantity,
             unique,
-        })
+        }
     }
 
     /// `data.value`, else `data.quantity`, else 1.
@@ -218,12 +218,9 @@ impl<'a> Event<'a> {
                 Some(dimension) => self.at(&dimension.path),
                 None => self.data.get(name),
             };
-            match value.filter(|value| value.kind() != Kind::Null) {
-                Some(value) => {
-                    let value = value.scalar().ok_or(RejectReason::BadDimension)?;
-                    pairs.push((name.clone(), value.into_owned()));
-                }
-                None => {}
+            if let Some(value) = value.filter(|value| value.kind() != Kind::Null) {
+                let value = value.scalar().ok_or(RejectReason::BadDimension)?;
+                pairs.push((name.clone(), value.into_owned()));
             }
         }
         dimensions(pairs)
