@@ -115,7 +115,8 @@ impl OpenBatch {
     pub fn raw_bytes(&self) -> usize {
         let lines = self.lines.len().saturating_mul(LINE_VALUE_BYTES);
         // A series with several lines repeats its bytes in each.
-        let repeats = self.lines.len().checked_div(self.series.len().max(1)).unwrap_or(0).saturating_add(1);
+        let repeats =
+            self.lines.len().checked_div(self.series.len().max(1)).unwrap_or(0).saturating_add(1);
         lines
             .saturating_add(self.arena.len().saturating_mul(repeats))
             .saturating_add(self.uniques.saturating_mul(16))
@@ -129,8 +130,11 @@ impl OpenBatch {
         if let Some(slot) = self.index.find(hash, |slot| bytes_of(arena, known, *slot) == series) {
             return *slot;
         }
-        let slot = SeriesSlot(u32::try_from(self.series.len()).expect("open lines are bounded far below 2^32"));
-        let start = u32::try_from(self.arena.len()).expect("open series are bounded far below 4 GiB");
+        let slot = SeriesSlot(
+            u32::try_from(self.series.len()).expect("open lines are bounded far below 2^32"),
+        );
+        let start =
+            u32::try_from(self.arena.len()).expect("open series are bounded far below 4 GiB");
         let length = u32::try_from(series.len()).expect("a series is a few KiB");
         self.arena.extend_from_slice(series);
         self.series.push(Series { start, length, line: NO_LINE });
@@ -191,7 +195,8 @@ impl OpenBatch {
     }
 
     fn push(&mut self, line: LineSlot) -> u32 {
-        let number = u32::try_from(self.lines.len()).expect("open lines are bounded far below 2^32");
+        let number =
+            u32::try_from(self.lines.len()).expect("open lines are bounded far below 2^32");
         self.lines.push(line);
         number
     }
@@ -238,7 +243,9 @@ impl LineSlot {
     fn takes(&self, amount: Amount) -> bool {
         let sums = amount.quantity.is_none_or(|quantity| self.sum.checked_add(quantity).is_some());
         let uniques = match (&self.uniques, amount.unique) {
-            (Some(held), Some(unique)) => held.len() < UNIQUES_PER_PART_MAX || held.contains(&unique),
+            (Some(held), Some(unique)) => {
+                held.len() < UNIQUES_PER_PART_MAX || held.contains(&unique)
+            }
             (None, _) | (_, None) => true,
         };
         sums && uniques

@@ -229,7 +229,8 @@ impl GroupReader {
         let unique = match (head & UNIQUE, unique_key) {
             (0, _) => None,
             (_, 0) => {
-                let text = std::str::from_utf8(input.counted()?).map_err(|_| input.range("unique"))?;
+                let text =
+                    std::str::from_utf8(input.counted()?).map_err(|_| input.range("unique"))?;
                 Some(Unique::Raw(text))
             }
             (_, 1..) => Some(Unique::Digest(input.array()?)),

@@ -31,7 +31,9 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::intake::core::{CloseJob, CommitJob, Position};
 use crate::intake::{Answer, Answered, Barrier, IntakeClosed};
-use crate::journal::{Append, Committed, Group, Journal, JournalError, JournalReader, JournalState, Seal, Write};
+use crate::journal::{
+    Append, Committed, Group, Journal, JournalError, JournalReader, JournalState, Seal, Write,
+};
 
 /// Tasks that wait for the commit thread: about 300 ms of chunks at full rate.
 const TASKS_QUEUED_MAX: usize = 128;
@@ -127,7 +129,8 @@ impl Shared {
     /// Whether sealing now would not pile up: the uplink has room and no seal is under way.
     #[must_use]
     pub fn may_seal(&self) -> bool {
-        self.uplink_room.load(Ordering::Relaxed) && self.seals_under_way.load(Ordering::Relaxed) == 0
+        self.uplink_room.load(Ordering::Relaxed)
+            && self.seals_under_way.load(Ordering::Relaxed) == 0
     }
 
     /// Dimensions that the rules dropped when early chunks were read back, since the last call.
@@ -210,7 +213,6 @@ impl CommitHandle {
 }
 
 /// The commit thread before it runs.
-#[derive(Debug)]
 pub struct Committer {
     journal: Journal,
     tasks: mpsc::Receiver<Task>,
@@ -227,6 +229,12 @@ pub struct Committer {
     unique_key: Option<UniqueKey>,
     compressor: zstd::bulk::Compressor<'static>,
     clock: fn() -> Timestamp,
+}
+
+impl std::fmt::Debug for Committer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Committer").field("journal", &self.journal).finish_non_exhaustive()
+    }
 }
 
 /// What [`Committer::new`] starts from.
@@ -254,8 +262,13 @@ impl Committer {
         let jobs = JobSender(tasks.clone());
         let sealer = sealer::spawn(reader.clone(), jobs.clone()).map_err(CommitError::Thread)?;
         let fsync = Arc::new(Mutex::new(FsyncRecorder::new()));
-        let handle =
-            CommitHandle { tasks, state, reader, shared: Arc::clone(&start.shared), fsync: Arc::clone(&fsync) };
+        let handle = CommitHandle {
+            tasks,
+            state,
+            reader,
+            shared: Arc::clone(&start.shared),
+            fsync: Arc::clone(&fsync),
+        };
         let mut committer = Self {
             journal: start.journal,
             tasks: inbox,
@@ -268,7 +281,8 @@ impl Committer {
             unruled: start.groups.into_iter().map(Unsealed::from).collect(),
             rules: start.rules,
             unique_key: start.unique_key,
-            compressor: zstd::bulk::Compressor::new(CHUNK_ZSTD_LEVEL).map_err(CommitError::Compress)?,
+            compressor: zstd::bulk::Compressor::new(CHUNK_ZSTD_LEVEL)
+                .map_err(CommitError::Compress)?,
             clock: start.clock,
         };
         committer.publish();
@@ -333,7 +347,11 @@ impl Committer {
         Ok(next)
     }
 
-    fn push_commit(&mut self, commit: CommitJob, writes: &mut Vec<Write>) -> Result<(), CommitError> {
+    fn push_commit(
+        &mut self,
+        commit: CommitJob,
+        writes: &mut Vec<Write>,
+    ) -> Result<(), CommitError> {
         if let Some(chunk) = commit.chunk {
             let bytes = self.compressor.compress(&chunk.bytes).map_err(CommitError::Compress)?;
             writes.push(Write::Append(Append {
@@ -360,7 +378,12 @@ impl Committer {
         Ok(())
     }
 
-    fn push_writes(&mut self, more: Vec<Write>, reply: oneshot::Sender<Committed>, writes: &mut Vec<Write>) -> After {
+    fn push_writes(
+        &mut self,
+        more: Vec<Write>,
+        reply: oneshot::Sender<Committed>,
+        writes: &mut Vec<Write>,
+    ) -> After {
         let mut welcomed = None;
         for write in &more {
             if let Write::Welcomed(welcome) = write {
@@ -394,13 +417,16 @@ impl Committer {
         match act {
             After::Answer(waiters) => {
                 for waiter in waiters {
-                    // A client that went away needs no answer; its events are durable all the same.
-                    drop(waiter.reply.send(Answered::Durable(waiter.answers)));
+                    tell(waiter.reply, Answered::Durable(waiter.answers));
                 }
             }
             After::Close(close) => self.order_close(close),
-            After::Barrier { reply, accepted } if self.rules.is_none() => self.reached(reply, accepted),
-            After::Barrier { reply, accepted } => self.orders.push_back(sealer::Order::Barrier { reply, accepted }),
+            After::Barrier { reply, accepted } if self.rules.is_none() => {
+                self.reached(reply, accepted)
+            }
+            After::Barrier { reply, accepted } => {
+                self.orders.push_back(sealer::Order::Barrier { reply, accepted })
+            }
             After::BarrierReached { reply, accepted } => {
                 self.sealing = false;
                 self.reached(reply, accepted);
@@ -415,14 +441,14 @@ impl Committer {
                     self.unique_key = Some(key);
                     self.order_unruled();
                 }
-                drop(reply.send(committed.clone()));
+                tell(reply, committed.clone());
             }
         }
     }
 
     fn reached(&self, reply: oneshot::Sender<Barrier>, accepted: u64) {
         let sequence = self.journal.state().sealed_sequence;
-        drop(reply.send(Barrier { sequence, accepted }));
+        tell(reply, Barrier { sequence, accepted });
     }
 
     fn order_close(&mut self, close: CloseJob) {
@@ -505,6 +531,13 @@ enum After {
     Written { reply: oneshot::Sender<Committed>, welcomed: Option<(Option<Arc<Rules>>, UniqueKey)> },
 }
 
+/// Who went away needs no answer; what he sent is durable all the same.
+fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
+    if reply.send(answer).is_err() {
+        tracing::trace!("nobody waits for this answer any more");
+    }
+}
+
 #[derive(Debug)]
 struct FsyncRecorder {
     histogram: Histogram<u64>,
@@ -514,7 +547,8 @@ struct FsyncRecorder {
 impl FsyncRecorder {
     fn new() -> Self {
         // 1 us to 1 h, two significant digits: 15 KiB.
-        let histogram = Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are valid");
+        let histogram =
+            Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are valid");
         Self { histogram, sum_micros: 0 }
     }
 

@@ -48,7 +48,9 @@ pub struct Message {
 pub enum Parsed {
     Message(Message),
     /// `name`, as sent, is one that `metered` excludes.
-    NotMetered { name: String },
+    NotMetered {
+        name: String,
+    },
     Rejected(RejectReason),
 }
 

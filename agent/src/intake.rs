@@ -102,10 +102,18 @@ pub struct Submit {
 /// What the driver and the shutdown ask of intake.
 #[derive(Debug)]
 pub enum Control {
-    Barrier { reply: oneshot::Sender<Barrier> },
-    Adopt { rules: Option<Arc<Rules>>, unique_key: UniqueKey, clock_offset_millis: i64 },
+    Barrier {
+        reply: oneshot::Sender<Barrier>,
+    },
+    Adopt {
+        rules: Option<Arc<Rules>>,
+        unique_key: UniqueKey,
+        clock_offset_millis: i64,
+    },
     /// Read what the kernel still holds, close all doors, seal everything.
-    Stop { reply: oneshot::Sender<Barrier> },
+    Stop {
+        reply: oneshot::Sender<Barrier>,
+    },
 }
 
 /// The receiving ends of an [`IntakeHandle`].
@@ -150,7 +158,10 @@ impl IntakeHandle {
     ///
     /// # Errors
     /// Once intake has stopped.
-    pub async fn submit(&self, submission: Submission) -> Result<oneshot::Receiver<Answered>, IntakeClosed> {
+    pub async fn submit(
+        &self,
+        submission: Submission,
+    ) -> Result<oneshot::Receiver<Answered>, IntakeClosed> {
         let (reply, answered) = oneshot::channel();
         self.submissions.send(Submit { submission, reply }).await.map_err(|_| IntakeClosed)?;
         (self.wake)();
@@ -204,7 +215,10 @@ impl IntakeHandle {
         self.ask(|reply| Control::Stop { reply }).await
     }
 
-    async fn ask(&self, control: impl FnOnce(oneshot::Sender<Barrier>) -> Control) -> Result<Barrier, IntakeClosed> {
+    async fn ask(
+        &self,
+        control: impl FnOnce(oneshot::Sender<Barrier>) -> Control,
+    ) -> Result<Barrier, IntakeClosed> {
         let (reply, barrier) = oneshot::channel();
         self.controls.send(control(reply)).await.map_err(|_| IntakeClosed)?;
         (self.wake)();
@@ -278,7 +292,11 @@ impl IntakeThread {
         Ok(())
     }
 
-    fn receive(&mut self, datagrams: &mut Datagrams, wait: Duration) -> Result<usize, IntakeClosed> {
+    fn receive(
+        &mut self,
+        datagrams: &mut Datagrams,
+        wait: Duration,
+    ) -> Result<usize, IntakeClosed> {
         let (core, clock) = (&mut self.core, self.clock);
         let wait = if self.stopping.is_some() { Duration::ZERO } else { wait };
         let received = datagrams.receive(wait, |door, datagram| {
@@ -371,7 +389,9 @@ impl IntakeThread {
     fn send_jobs(&mut self) -> Result<(), IntakeClosed> {
         for job in self.core.take_jobs() {
             let task = match job {
-                core::Job::Commit(commit) => Task::Commit { commit, waiters: std::mem::take(&mut self.waiters) },
+                core::Job::Commit(commit) => {
+                    Task::Commit { commit, waiters: std::mem::take(&mut self.waiters) }
+                }
                 core::Job::Close(close) => Task::Close(close),
             };
             self.jobs.send(task)?;
@@ -388,7 +408,10 @@ impl IntakeThread {
     }
 }
 
-#[expect(clippy::disallowed_methods, reason = "the intake thread is a shell: it times linger and sealing")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the intake thread is a shell: it times linger and sealing"
+)]
 fn now() -> Instant {
     Instant::now()
 }

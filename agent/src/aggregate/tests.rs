@@ -28,11 +28,13 @@ fn lines(batch: OpenBatch) -> Vec<Line> {
 }
 
 fn batch_of(events: &[Event]) -> OpenBatch {
-    let series: Vec<Vec<u8>> = ["b", "a", "ab"].iter().map(|meter| series_bytes(meter, "c", &[("d", "v")])).collect();
+    let series: Vec<Vec<u8>> =
+        ["b", "a", "ab"].iter().map(|meter| series_bytes(meter, "c", &[("d", "v")])).collect();
     let mut batch = OpenBatch::new(1);
     for (number, time, quantity, unique) in events {
         let slot = batch.slot(&series[*number]);
-        let amount = Amount { quantity: quantity.map(Quantity), unique: unique.map(|byte| [byte; 16]) };
+        let amount =
+            Amount { quantity: quantity.map(Quantity), unique: unique.map(|byte| [byte; 16]) };
         batch.add(slot, Timestamp(*time), amount);
     }
     batch
@@ -41,7 +43,9 @@ fn batch_of(events: &[Event]) -> OpenBatch {
 fn any_event() -> impl Strategy<Value = Event> {
     let units = -(10_i128.pow(24))..10_i128.pow(24);
     (0..3_usize, 0..4_000_000_i64, proptest::option::of(units), proptest::option::of(any::<u8>()))
-        .prop_map(|(series, time, quantity, unique)| (series, time, quantity.or(unique.is_none().then_some(1)), unique))
+        .prop_map(|(series, time, quantity, unique)| {
+            (series, time, quantity.or(unique.is_none().then_some(1)), unique)
+        })
 }
 
 proptest! {
@@ -69,7 +73,8 @@ proptest! {
 #[test]
 fn a_sum_that_would_overflow_splits_the_line() {
     let huge = i128::MAX - 5;
-    let lines = lines(batch_of(&[(0, 0, Some(huge), None), (0, 1, Some(10), None), (0, 2, Some(1), None)]));
+    let lines =
+        lines(batch_of(&[(0, 0, Some(huge), None), (0, 1, Some(10), None), (0, 2, Some(1), None)]));
     let parts: Vec<(u16, i128, u64)> =
         lines.iter().map(|line| (line.key.part, line.value.sum.0, line.value.events)).collect();
     assert_eq!(parts, [(0, huge, 1), (1, 11, 2)]);
@@ -83,20 +88,27 @@ fn each_bucket_has_its_line_even_when_events_alternate() {
         (0, 1, Some(4), None),
         (0, 900_001, Some(8), None),
     ]));
-    let sums: Vec<(u32, i128)> = lines.iter().map(|line| (line.key.bucket.0, line.value.sum.0)).collect();
+    let sums: Vec<(u32, i128)> =
+        lines.iter().map(|line| (line.key.bucket.0, line.value.sum.0)).collect();
     assert_eq!(sums, [(0, 5), (1, 10)]);
 }
 
 #[test]
 fn latest_is_the_greatest_time_then_quantity() {
-    let lines = lines(batch_of(&[(0, 5, Some(1), None), (0, 9, Some(2), None), (0, 9, Some(3), None), (0, 7, Some(9), None)]));
+    let lines = lines(batch_of(&[
+        (0, 5, Some(1), None),
+        (0, 9, Some(2), None),
+        (0, 9, Some(3), None),
+        (0, 7, Some(9), None),
+    ]));
     assert_eq!((lines[0].value.latest_time, lines[0].value.latest), (Timestamp(9), Quantity(3)));
     assert_eq!((lines[0].value.min, lines[0].value.max), (Quantity(1), Quantity(9)));
 }
 
 #[test]
 fn unique_values_count_once() {
-    let lines = lines(batch_of(&[(0, 0, None, Some(1)), (0, 1, None, Some(1)), (0, 2, None, Some(2))]));
+    let lines =
+        lines(batch_of(&[(0, 0, None, Some(1)), (0, 1, None, Some(1)), (0, 2, None, Some(2))]));
     assert_eq!((lines[0].value.unique_events, lines[0].value.uniques.len()), (3, 2));
     assert_eq!(lines[0].value.unique_key, 1);
 }

@@ -7,7 +7,12 @@ use super::*;
 const DIGEST: [u8; 16] = [0xd1; 16];
 
 fn record(slot: u32, time: i64, quantity: Option<i128>, unique: Option<Unique<'_>>) -> Record<'_> {
-    Record { slot: SeriesSlot(slot), time: Timestamp(time), quantity: quantity.map(Quantity), unique }
+    Record {
+        slot: SeriesSlot(slot),
+        time: Timestamp(time),
+        quantity: quantity.map(Quantity),
+        unique,
+    }
 }
 
 fn hex(bytes: &[u8]) -> String {
@@ -25,11 +30,18 @@ fn golden_chunks_of_a_group() {
     assert_eq!(
         hex(&first.bytes),
         // version, key id, base time 1000, | slot 0 + series + quantity, 3 | slot 0, 10^-9 | slot 1 + series + time +1 + unique
-        format!("01{}{}{}{}{}", "0001d00f", "0906736572696573".to_owned() + "0c", "0105", "1e017402", "d1".repeat(16))
+        format!(
+            "01{}{}{}{}{}",
+            "0001d00f",
+            "0906736572696573".to_owned() + "0c",
+            "0105",
+            "1e017402",
+            "d1".repeat(16)
+        )
     );
     writer.record(&record(1, 2_000, Some(-1_500_000_000), Some(Unique::Digest(DIGEST))), b"t");
     let second = writer.take().expect("one record");
-    assert_eq!(hex(&second.bytes), format!("010001a01f13ffd9c2960b{}", "d1".repeat(16)));
+    assert_eq!(hex(&second.bytes), format!("010001a01f13fff782ad16{}", "d1".repeat(16)));
     assert_eq!(writer.take(), None);
 }
 
@@ -70,7 +82,10 @@ fn any_record(raw: bool) -> impl Strategy<Value = Record<'static>> {
         (-1_000_000_i128..1_000_000).prop_map(|whole| Some(whole * UNITS_PER_ONE)),
         (-(10_i128.pow(24))..10_i128.pow(24)).prop_map(Some),
     ];
-    let unique = prop_oneof![Just(None), Just(Some(if raw { Unique::Raw("x") } else { Unique::Digest(DIGEST) }))];
+    let unique = prop_oneof![
+        Just(None),
+        Just(Some(if raw { Unique::Raw("x") } else { Unique::Digest(DIGEST) }))
+    ];
     (0..32_u32, 0..4_000_000_000_000_i64, quantity, unique)
         .prop_map(|(slot, time, quantity, unique)| record(slot, time, quantity, unique))
 }
@@ -100,6 +115,10 @@ fn what_no_writer_wrote_is_named() {
     let read = |bytes: &[u8]| GroupReader::default().read(bytes, |_, _, _| {});
     assert_eq!(read(&[2]), Err(ChunkError::Version { found: 2 }));
     assert_eq!(read(&[1, 0]), Err(ChunkError::Truncated { at: 2 }));
-    assert_eq!(read(&[1, 0, 0, 0, 0x10]), Err(ChunkError::Range { what: "slot", at: 5 }), "never defined");
+    assert_eq!(
+        read(&[1, 0, 0, 0, 0x10]),
+        Err(ChunkError::Range { what: "slot", at: 5 }),
+        "never defined"
+    );
     assert_eq!(read(&[1, 0, 0, 0, 0x09, 0xff]), Err(ChunkError::Truncated { at: 6 }));
 }

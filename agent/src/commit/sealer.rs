@@ -76,8 +76,9 @@ fn seal(
 ) -> Result<Sealed, SealError> {
     let mut salt = [0; 32];
     getrandom::fill(&mut salt).map_err(|error| SealError::Body { reason: error.to_string() })?;
-    let body =
-        batch.encode(salt, &position.evidence).map_err(|error| SealError::Body { reason: error.to_string() })?;
+    let body = batch
+        .encode(salt, &position.evidence)
+        .map_err(|error| SealError::Body { reason: error.to_string() })?;
     let seal = Seal {
         group,
         opening: position.opening,
@@ -129,7 +130,13 @@ struct Projection<'a> {
 impl<'a> Projection<'a> {
     fn new(position: &Position, rules: &'a Rules, unique_key: UniqueKey) -> Self {
         let rules = (position.rules == RulesVersion(0)).then_some(rules);
-        Self { rules, unique_key, batch: OpenBatch::new(unique_key.id), slots: Vec::new(), dropped: 0 }
+        Self {
+            rules,
+            unique_key,
+            batch: OpenBatch::new(unique_key.id),
+            slots: Vec::new(),
+            dropped: 0,
+        }
     }
 
     fn add(&mut self, key_id: u16, record: &Record<'_>, series: &[u8]) {
@@ -176,7 +183,9 @@ fn project(series: &[u8], rules: &Rules) -> (Vec<u8>, u64) {
     let rule = rules.meter(meter.as_str());
     let kept: Vec<(&str, &str)> = dimensions
         .iter()
-        .filter(|(name, _)| rule.is_some_and(|rule| rule.dimensions.iter().any(|kept| kept == name)))
+        .filter(|(name, _)| {
+            rule.is_some_and(|rule| rule.dimensions.iter().any(|kept| kept == name))
+        })
         .collect();
     let dropped = dimensions.iter().len().saturating_sub(kept.len());
     let series = series_bytes(meter.as_str(), customer.as_str(), &kept);

@@ -49,7 +49,9 @@ struct Entry {
 impl Aliases {
     pub(crate) fn find(&self, name: &[u8], tags: &[u8]) -> Option<Alias> {
         let hash = hash_of(&self.hasher, name, tags);
-        self.table.find(hash, |entry| entry.key(&self.bytes) == (name, tags)).map(|entry| entry.alias)
+        self.table
+            .find(hash, |entry| entry.key(&self.bytes) == (name, tags))
+            .map(|entry| entry.alias)
     }
 
     /// Remembers `alias` for (name, tags), which are not known yet, while there is room.

@@ -20,7 +20,9 @@ use tidemark_common::wire::{Rules, UniqueKey};
 
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
 use crate::chunk::{ChunkWriter, RawChunk, Record, Unique};
-use crate::event::{Door, IdDigest, Message, Parsed, RejectReason, SourceCount, TimeLimits, judge_time};
+use crate::event::{
+    Door, IdDigest, Message, Parsed, RejectReason, SourceCount, TimeLimits, judge_time,
+};
 use crate::journal::DeadLetter;
 use crate::parse::dogstatsd::{self, Labels, RawMetric, Read, Value};
 use crate::parse::naming::{Naming, Patterns};
@@ -389,7 +391,9 @@ impl Core {
         let rule = self.rules.as_ref().and_then(|rules| rules.meter(meter));
         let all = self.rules.is_none();
         let is_kept = |name: &str| {
-            all || rule.is_some_and(|rule| rule.dimensions.binary_search_by(|kept| kept.as_str().cmp(name)).is_ok())
+            all || rule.is_some_and(|rule| {
+                rule.dimensions.binary_search_by(|kept| kept.as_str().cmp(name)).is_ok()
+            })
         };
         let kept: Vec<(&str, &str)> = labels
             .dimensions
@@ -398,7 +402,8 @@ impl Core {
             .map(|(name, value)| (name.as_str(), value.as_str()))
             .collect();
         let dropped = labels.dimensions.len().saturating_sub(kept.len());
-        let negative = rule.is_some_and(|rule| rule.negative) || self.settings.negative.matches(meter);
+        let negative =
+            rule.is_some_and(|rule| rule.negative) || self.settings.negative.matches(meter);
         let slot = self.batch.slot(&series_bytes(meter, labels.customer.as_str(), &kept));
         Known { slot, negative, dropped: u16::try_from(dropped).unwrap_or(u16::MAX) }
     }
@@ -440,7 +445,8 @@ impl Core {
 
     fn digest(&self, slot: SeriesSlot, value: &str) -> Option<[u8; 16]> {
         let key = self.unique_key.as_ref()?;
-        let (meter, customer, _) = parse_series(self.batch.series(slot)).expect("intake encoded it");
+        let (meter, customer, _) =
+            parse_series(self.batch.series(slot)).expect("intake encoded it");
         Some(unique_digest(key, meter.as_str(), customer.as_str(), value))
     }
 
@@ -536,14 +542,17 @@ impl Core {
     /// uplink has room and no earlier seal is under way.
     pub fn turn(&mut self, now: Ticks, clock: Timestamp, waiting: bool, may_seal: bool) {
         self.now = now;
-        let linger = if waiting { self.settings.linger_millis } else { self.settings.linger_max_millis };
+        let linger =
+            if waiting { self.settings.linger_millis } else { self.settings.linger_max_millis };
         let age = now.saturating_sub(self.chunk_began);
-        let evidence_due =
-            self.evidence_uncommitted.is_some_and(|since| now.saturating_sub(since) >= EVIDENCE_COMMIT_MILLIS);
+        let evidence_due = self
+            .evidence_uncommitted
+            .is_some_and(|since| now.saturating_sub(since) >= EVIDENCE_COMMIT_MILLIS);
         if (self.chunk.events() > 0 && age >= linger) || evidence_due {
             self.hand_over(clock);
         }
-        let interval = self.rules.as_ref().map_or(1_000, |rules| u64::from(rules.seal_interval_millis));
+        let interval =
+            self.rules.as_ref().map_or(1_000, |rules| u64::from(rules.seal_interval_millis));
         let group_due = self.batch.events() > 0 && now.saturating_sub(self.group_began) >= interval;
         if may_seal && group_due && self.rules.is_some() {
             self.close(clock);

@@ -24,7 +24,11 @@ pub(crate) struct IdWindow {
 
 impl IdWindow {
     /// The window as the journal has kept it, oldest row first.
-    pub(crate) fn new(ids_max: usize, window_millis: i64, rows: Vec<(Timestamp, Vec<IdDigest>)>) -> Self {
+    pub(crate) fn new(
+        ids_max: usize,
+        window_millis: i64,
+        rows: Vec<(Timestamp, Vec<IdDigest>)>,
+    ) -> Self {
         let known = rows.iter().flat_map(|(_, row)| row.iter().copied()).collect();
         let rows = rows.into_iter().map(|(at, row)| (at, row.into_boxed_slice())).collect();
         Self { known, rows, pending: Vec::new(), ids_max, window_millis }
@@ -79,7 +83,10 @@ mod tests {
         assert!(window.holds(id(1)), "three fit");
         window.insert(id(4));
         assert_eq!(window.take_row(Timestamp(20)), vec![id(4)]);
-        assert!(!window.holds(id(1)) && !window.holds(id(2)) && window.holds(id(3)), "a row goes whole");
+        assert!(
+            !window.holds(id(1)) && !window.holds(id(2)) && window.holds(id(3)),
+            "a row goes whole"
+        );
         window.take_row(Timestamp(1_011));
         assert!(!window.holds(id(3)) && window.holds(id(4)), "time goes by");
     }

@@ -62,7 +62,12 @@ fn send(core: &mut Core, datagram: &str) {
 /// `accepted` and every other count that is not zero, by name.
 fn counts(core: &Core) -> String {
     let known = |(number, count)| (EvidenceCode::from_number(number).unwrap().name(), count);
-    core.evidence().iter().map(known).map(|(name, count)| format!("{name}={count}")).collect::<Vec<_>>().join(" ")
+    core.evidence()
+        .iter()
+        .map(known)
+        .map(|(name, count)| format!("{name}={count}"))
+        .collect::<Vec<_>>()
+        .join(" ")
 }
 
 fn check(datagram: &str, expected: &str) {
@@ -90,7 +95,12 @@ fn a_datagram_is_counted_event_by_event() {
 
 #[test]
 fn the_second_sight_counts_as_the_first_did() {
-    for line in ["calls:1:2|c|#customer:a,host:h", "credits:-1|c|#customer:a", "datadog.x:1|c", "calls:-1|g|#customer:a"] {
+    for line in [
+        "calls:1:2|c|#customer:a,host:h",
+        "credits:-1|c|#customer:a",
+        "datadog.x:1|c",
+        "calls:-1|g|#customer:a",
+    ] {
         let mut once = core();
         send(&mut once, line);
         let mut thrice = core();
@@ -155,11 +165,17 @@ fn totals(jobs: &[Job]) -> (u64, u64) {
 fn chunks_and_aggregates_hold_the_same_events() {
     let mut core = core_with(IntakeSettings { open_lines_max: 50, ..settings() }, Some(rules(1)));
     for number in 0..5_000 {
-        send(&mut core, &format!("calls:{number}|c|#customer:c{},plan:p{}", number % 37, number % 3));
+        send(
+            &mut core,
+            &format!("calls:{number}|c|#customer:c{},plan:p{}", number % 37, number % 3),
+        );
     }
     core.close(NOW);
     let jobs = core.take_jobs();
-    assert!(jobs.iter().filter(|job| matches!(job, Job::Close(_))).count() > 10, "the limit on lines closes");
+    assert!(
+        jobs.iter().filter(|job| matches!(job, Job::Close(_))).count() > 10,
+        "the limit on lines closes"
+    );
     assert_eq!(totals(&jobs), (5_000, 5_000));
 }
 
@@ -238,7 +254,9 @@ fn a_change_of_rules_closes_the_batch() {
     send(&mut core, "calls:1|c|#customer:a");
     core.close(NOW);
     let jobs = core.take_jobs();
-    assert!(matches!(&jobs[..], [Job::Commit(_), Job::Close(close)] if close.position.rules == RulesVersion(2)));
+    assert!(
+        matches!(&jobs[..], [Job::Commit(_), Job::Close(close)] if close.position.rules == RulesVersion(2))
+    );
     assert_eq!(totals(&jobs), (1, 1), "the new group defines its series anew");
 }
 
@@ -246,7 +264,10 @@ fn a_change_of_rules_closes_the_batch() {
 fn a_message_and_its_id_are_in_one_job() {
     let mut core = core();
     for number in 0..3_000 {
-        let line = format!("calls:{}|d|#customer:c{number},id:{number}", vec!["12345.678901234"; 20].join(":"));
+        let line = format!(
+            "calls:{}|d|#customer:c{number},id:{number}",
+            vec!["12345.678901234"; 20].join(":")
+        );
         send(&mut core, &line);
     }
     core.hand_over(NOW);
