@@ -215,10 +215,7 @@ fn all_problems_come_at_once() {
             "agent.toml:7 | no unit | ",
         ],
     );
-    expect(
-        with("[journal\nlinger = 5"),
-        &["agent.toml:6 | unclosed table | toml.io"],
-    );
+    expect(with("[journal\nlinger = 5"), &["agent.toml:6 | unclosed table | toml.io"]);
     check(
         "[journal]\nlinger = \"5ms\"\nlinger = \"6ms\"",
         "agent.toml:8 | duplicate key | toml.io",
