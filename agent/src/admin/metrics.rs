@@ -23,8 +23,11 @@ pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; cha
 /// All metrics of one instant.
 #[must_use]
 pub fn encode(status: &Status) -> String {
-    let mut registry = Registry::with_prefix("tidemark_agent");
-    registry.register_collector(Box::new(Scrape(status.clone())));
+    let mut registry = Registry::default();
+    registry.register_collector(Box::new(Info(status.clone())));
+    registry
+        .sub_registry_with_prefix("tidemark_agent")
+        .register_collector(Box::new(Scrape(status.clone())));
     let mut out = String::new();
     text::encode(&mut out, &registry).expect("writing to a String does not fail");
     out
@@ -34,13 +37,30 @@ pub fn encode(status: &Status) -> String {
 struct Scrape(Status);
 
 impl Collector for Scrape {
-    fn encode(&self, encoder: DescriptorEncoder) -> fmt::Result {
+    fn encode(&self, encoder: DescriptorEncoder<'_>) -> fmt::Result {
         let mut page = Page(encoder);
         events(&mut page, &self.0)?;
         backlog(&mut page, &self.0)?;
         journal(&mut page, &self.0)?;
         session(&mut page, &self.0)?;
         doors(&mut page, &self.0)
+    }
+}
+
+#[derive(Debug)]
+struct Info(Status);
+
+impl Collector for Info {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> fmt::Result {
+        let labels = [
+            ("version", self.0.version.as_str()),
+            ("stream", self.0.stream.as_str()),
+            ("ledger", self.0.ledger.as_deref().unwrap_or("")),
+        ];
+        // The encoder ends an info's name in _info.
+        encoder
+            .encode_descriptor("tidemark_agent", "Who this is.", None, MetricType::Info)?
+            .encode_info(&labels)
     }
 }
 
@@ -176,14 +196,7 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "Ledger time less this machine's clock.",
         &Unit::Seconds,
         SignedMillis(session.clock_offset_millis),
-    )?;
-    let labels = [
-        ("version", status.version.as_str()),
-        ("stream", status.stream.as_str()),
-        ("ledger", status.ledger.as_deref().unwrap_or("")),
-    ];
-    let mut metric = page.0.encode_descriptor("agent", "Who this is.", None, MetricType::Info)?;
-    metric.encode_info(&labels)
+    )
 }
 
 fn doors(page: &mut Page<'_>, status: &Status) -> fmt::Result {
@@ -390,8 +403,7 @@ mod tests {
             let name = format!("tidemark_agent_{name}");
             assert_eq!(samples.get(&name).map(String::as_str), Some(value), "{name} in\n{text}");
         }
-        let who =
-            samples.keys().find(|name| name.starts_with("tidemark_agent_agent_info{")).unwrap();
+        let who = samples.keys().find(|name| name.starts_with("tidemark_agent_info{")).unwrap();
         assert!(who.contains("version=\"1.2.3\"") && who.contains("stream=\"0a0a"), "{who}");
     }
 
