@@ -26,7 +26,10 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemark_common::id::{CustomerId, MeterName};
+use tidemark_common::id::MeterName;
+use tidemark_common::tls::Pem;
+
+use crate::parse::naming::NamingOptions;
 
 /// A configuration file is at most this many bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -37,7 +40,8 @@ pub const VARIABLE_PREFIX: &str = "TIDEMARK_AGENT__";
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Config {
     pub doors: Doors,
-    pub naming: Naming,
+    /// `[naming]`: how metrics become meters and customers.
+    pub naming: NamingOptions,
     pub events: Events,
     pub journal: Journal,
     pub uplink: Uplink,
@@ -63,20 +67,6 @@ pub struct Doors {
     pub socket_mode: u32,
     /// What the kernel is asked to buffer for each datagram socket.
     pub receive_buffer_bytes: usize,
-}
-
-/// `[naming]`: how metrics become meters and customers.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Naming {
-    pub customer_tag: String,
-    pub id_tag: String,
-    pub source_tag: String,
-    pub source_count_tag: String,
-    /// Who is billed for an event that names no customer.
-    pub customer_default: Option<CustomerId>,
-    /// Patterns as written; the parser compiles them.
-    pub name_patterns: Vec<String>,
-    pub metered: Vec<String>,
 }
 
 /// `[events]`: which events are valid.
@@ -136,6 +126,26 @@ impl fmt::Display for CollectorAddress {
         } else {
             write!(f, "{}:{}", self.host, self.port)
         }
+    }
+}
+
+impl Uplink {
+    /// The certificates and the key, read now.
+    ///
+    /// # Errors
+    /// Names each file that cannot be read.
+    pub fn pem(&self) -> Result<Pem, ConfigError> {
+        let mut problems = Vec::new();
+        let mut read = |source: &PemSource| match source {
+            PemSource::Inline(text) => text.clone().into_bytes(),
+            PemSource::File(path) => source::read_file(path)
+                .map_err(|problem| problems.push(problem))
+                .unwrap_or_default()
+                .into_bytes(),
+        };
+        let pem =
+            Pem { ca: read(&self.ca), certificate: read(&self.certificate), key: read(&self.key) };
+        if problems.is_empty() { Ok(pem) } else { Err(ConfigError { problems }) }
     }
 }
 

@@ -253,8 +253,8 @@ pub const KEYS: &[Key] = &[
     key(
         "journal.dead_letter_bytes_max",
         Kind::Bytes,
-        r#""4KiB""#,
-        "How much of one rejected event is kept.",
+        r#""16MiB""#,
+        "How many bytes of rejected events are kept together.",
     ),
     key(
         "journal.open_lines_max",

@@ -179,7 +179,7 @@ fn rules_between_keys() {
         "agent.toml:7 | longer than linger_max | raise linger_max",
     );
     check("[journal]\nlinger_max = \"2s\"", "agent.toml:7 | too long | 1s");
-    check("[journal]\nbytes_max = 1000", "agent.toml:7 | too small | 8MiB");
+    check("[journal]\nbytes_max = 1000", "agent.toml:7 | too small | 16MiB");
     check("[journal]\nopen_lines_max = 0", "agent.toml:7 | no room | 1 or more");
     check(
         "[doors]\nudp = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",
@@ -189,9 +189,17 @@ fn rules_between_keys() {
         "[doors]\nevents = \"a\"\ndsd_stream = \"a\"",
         "agent.toml:7 | another door's socket | of its own",
     );
-    check("[naming]\nid_tag = \"customer\"", "agent.toml:7 | already | a name of its own");
-    check("[naming]\nid_tag = \"a:b\"", "agent.toml:7 | tag | without");
+    check(
+        "[naming]\nid_tag = \"customer\"",
+        "agent.toml:7 | has this name already | a name of its own",
+    );
+    check("[naming]\nid_tag = \"a:b\"", "agent.toml:7 | cannot hold | of its own");
     check("[naming]\ncustomer_default = \"a\\nb\"", "agent.toml:7 | customer_default | printable");
+    check(
+        "[naming]\nname_patterns = [\"{meter}\"]",
+        "agent.toml:7 | `naming.name_patterns` | {customer}.{meter}",
+    );
+    check("[naming]\nmetered = []", "agent.toml:7 | the list is empty | !datadog.*");
     check(
         "[naming]\nforward_not_metered = \"10.0.0.1:8125\"",
         "agent.toml:7 | not supported yet | leave it empty",

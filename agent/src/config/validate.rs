@@ -5,24 +5,23 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use tidemark_common::id::{self, CustomerId, DIMENSIONS_MAX, MeterName};
+use tidemark_common::id::{self, DIMENSIONS_MAX, MeterName};
+
+use crate::parse::naming::{Naming, NamingError, NamingOptions};
 
 use super::reader::Reader;
 use super::source::{Located, Place, Value};
-use super::value::Unfit;
 use super::{
-    Admin, Config, Doors, Events, Journal, LogFormat, LogLevel, Naming, PemSource, SeedMeter,
-    SeedRules, Uplink,
+    Admin, Config, Doors, Events, Journal, LogFormat, LogLevel, PemSource, SeedMeter, SeedRules,
+    Uplink,
 };
 
 /// A journal below this cannot hold its own overhead and a few batches.
-const JOURNAL_BYTES_MIN: u64 = 8 << 20;
+const JOURNAL_BYTES_MIN: u64 = 16 << 20;
 /// A door of one kind listens on at most this many addresses.
 const ADDRESSES_MAX: usize = 16;
 /// The kernel takes a receive buffer's size as a signed 32-bit number and doubles it.
 const RECEIVE_BUFFER_BYTES_MAX: u64 = 1 << 30;
-/// A tag's name is at most this long.
-const TAG_BYTES_MAX: usize = 64;
 /// A collector may be listed among at most this many.
 const COLLECTORS_MAX: usize = 16;
 /// A seed names at most this many meters.
@@ -102,7 +101,7 @@ fn listening(reader: &mut Reader<'_>, path: &str) -> Vec<SocketAddr> {
     addresses
 }
 
-fn naming(reader: &mut Reader<'_>) -> Naming {
+fn naming(reader: &mut Reader<'_>) -> NamingOptions {
     let forward = reader.text("naming.forward_not_metered");
     if !forward.is_empty() {
         reader.problem(
@@ -111,52 +110,33 @@ fn naming(reader: &mut Reader<'_>) -> Naming {
             "leave it empty; what no pattern of `metered` matches is counted as not metered",
         );
     }
-    let naming = Naming {
-        customer_tag: tag(reader, "naming.customer_tag"),
-        id_tag: tag(reader, "naming.id_tag"),
-        source_tag: tag(reader, "naming.source_tag"),
-        source_count_tag: tag(reader, "naming.source_count_tag"),
-        customer_default: reader.optional("naming.customer_default", |text| {
-            CustomerId::parse(text).map_err(|error| Unfit {
-                message: error.to_string(),
-                remedy: "write 1 to 128 bytes of printable text".to_owned(),
-            })
-        }),
+    let options = NamingOptions {
+        customer_tag: reader.text("naming.customer_tag"),
+        id_tag: reader.text("naming.id_tag"),
+        source_tag: reader.text("naming.source_tag"),
+        source_count_tag: reader.text("naming.source_count_tag"),
+        customer_default: reader.optional("naming.customer_default", |text| Ok(text.to_owned())),
         name_patterns: reader.texts("naming.name_patterns"),
         metered: reader.texts("naming.metered"),
     };
-    let mut seen = BTreeSet::new();
-    let tags = [
-        ("naming.customer_tag", &naming.customer_tag),
-        ("naming.id_tag", &naming.id_tag),
-        ("naming.source_tag", &naming.source_tag),
-        ("naming.source_count_tag", &naming.source_count_tag),
-    ];
-    for (key, tag) in tags {
-        if !tag.is_empty() && !seen.insert(tag.clone()) {
-            reader.problem(
-                key,
-                format!("{tag:?} has another meaning already"),
-                "give each of the four tags a name of its own",
-            );
-        }
+    if let Err(error) = Naming::new(&options) {
+        let (key, remedy) = match &error {
+            NamingError::Tag { key, .. } => (*key, "give each of the four tags a name of its own"),
+            NamingError::CustomerDefault { .. } => {
+                ("customer_default", "write 1 to 128 bytes of printable text")
+            }
+            NamingError::NamePattern { .. } => (
+                "name_patterns",
+                "write {customer} and {meter} once each, with text between them: \"{customer}.{meter}\"",
+            ),
+            NamingError::Metered { .. } | NamingError::MeteredEmpty => (
+                "metered",
+                "write names, with * for any text and a leading ! for what is not usage: [\"*\", \"!datadog.*\"]",
+            ),
+        };
+        reader.problem(&format!("naming.{key}"), error.to_string(), remedy);
     }
-    naming
-}
-
-/// A tag's name. An empty one is a problem: no tag would ever match it.
-fn tag(reader: &mut Reader<'_>, path: &str) -> String {
-    let name = reader.text(path);
-    let allowed =
-        |character: char| !character.is_control() && !matches!(character, ':' | ',' | '|' | '#');
-    if name.is_empty() || name.len() > TAG_BYTES_MAX || !name.chars().all(allowed) {
-        reader.problem(
-            path,
-            format!("{name:?} is not the name of a tag"),
-            format!("write 1 to {TAG_BYTES_MAX} bytes without ':', ',', '|' and '#'"),
-        );
-    }
-    name
+    options
 }
 
 fn events(reader: &mut Reader<'_>) -> Events {
@@ -182,7 +162,7 @@ fn journal(reader: &mut Reader<'_>) -> Journal {
             reader,
             "journal.dead_letter_bytes_max",
             Reader::bytes,
-            64 << 10,
+            1 << 30,
         ),
         open_lines_max: fitting(reader, "journal.open_lines_max", Reader::count, 1_000_000),
         open_chunk_bytes_max: reader.bytes("journal.open_chunk_bytes_max"),
@@ -191,7 +171,7 @@ fn journal(reader: &mut Reader<'_>) -> Journal {
         reader.problem(
             "journal.bytes_max",
             format!("{} bytes is too small a journal", journal.bytes_max),
-            "give it at least 8MiB",
+            "give it at least 16MiB",
         );
     }
     if journal.linger > journal.linger_max && reader.is_sound("journal.linger_max") {
