@@ -14,10 +14,13 @@
 //! submissions.
 
 mod alias;
+mod arc_slot;
 pub mod core;
 pub mod datagram;
+pub mod figures;
 pub mod http;
 mod ids;
+pub mod socket_file;
 pub mod stream;
 
 use std::fmt;
@@ -35,8 +38,6 @@ use tokio::sync::{mpsc, oneshot};
 use crate::commit::{JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 use datagram::Datagrams;
-
-mod arc_slot;
 
 /// Submissions that wait for the intake thread; a door that has more waits to send.
 pub const SUBMISSIONS_QUEUED_MAX: usize = 64;
