@@ -141,7 +141,7 @@ pub fn split(line: &[u8]) -> Result<RawMetric<'_>, RejectReason> {
 #[must_use]
 pub fn refused(line: &[u8], reason: RejectReason, naming: &Naming) -> Parsed {
     match name(line).map(str::from_utf8) {
-        Some(Ok(name)) if !naming.metered(name) => Parsed::NotMetered,
+        Some(Ok(name)) if !naming.metered(name) => Parsed::NotMetered { name: name.to_owned() },
         Some(_) | None => Parsed::Rejected(reason),
     }
 }
@@ -200,7 +200,10 @@ pub fn message(line: &[u8], naming: &Naming) -> Parsed {
     };
     let labels = match labels(&raw, naming) {
         Ok(Read::Labels(labels)) => labels,
-        Ok(Read::NotMetered) => return Parsed::NotMetered,
+        Ok(Read::NotMetered) => {
+            let name = String::from_utf8_lossy(raw.name).into_owned();
+            return Parsed::NotMetered { name };
+        }
         Err(reason) => return Parsed::Rejected(reason),
     };
     let event = |value: Value<'_>| {

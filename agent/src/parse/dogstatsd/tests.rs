@@ -171,7 +171,7 @@ fn ids_and_sources() {
 fn the_key_is_source_name_and_id_whatever_else_changes() {
     let id = |line: &[u8]| match message(line, &Naming::default()) {
         Parsed::Message(message) => message.id,
-        Parsed::NotMetered | Parsed::Rejected(_) => None,
+        Parsed::NotMetered { .. } | Parsed::Rejected(_) => None,
     };
     let first = id(b"a:1|c|#customer:x,id:7,source:s|T5");
     assert_eq!(first, Some(IdDigest::of("s", "a", "7")));
