@@ -148,7 +148,7 @@ fn uplink(config: &Config, now: Timestamp, report: &mut Report) {
         Some(left) if left < EXPIRY_MILLIS_MIN => {
             report.would.push(format!(
                 "(the agent's certificate expires within {} days)",
-                left / 86_400_000 + 1
+                (left / 86_400_000).saturating_add(1)
             ));
         }
         Some(_) | None => {}

@@ -266,6 +266,7 @@ fn facts() -> StreamFacts {
         posted_digest: digest(0),
         sealed_sequence: Sequence(0),
         accepted: 1_000,
+        unsealed_events: 0,
         rules_version: RulesVersion(0),
         openings: vec![],
         conflict: None,
@@ -674,12 +675,13 @@ fn only_a_proven_session_resets_the_backoff() {
 
 #[test]
 fn shutdown_closes_once_all_is_acknowledged() {
-    check(
+    let world = check(
         "seal:2 connect welcome:0 -> hello:0/2 look:0 pin:0 batch:1 batch:2
          shutdown ack:1           -> posted:1
          ack:2                    -> posted:2 write-closed close:2/1000 finished
          lost wait:100            ->",
     );
+    assert_eq!(world.session.status().state, SessionState::Closed);
     // With the link down it comes back, and an idle stream closes too.
     check(
         "shutdown connect         -> hello:0/0
