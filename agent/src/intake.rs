@@ -273,6 +273,10 @@ impl IntakeThread {
         self.send_jobs()?;
         self.submissions()?;
         self.controls()?;
+        let dropped = self.shared.take_dropped_at_replay();
+        if dropped > 0 {
+            self.core.count(EvidenceCode::DroppedDimensions, dropped);
+        }
         let drops = datagrams.kernel_drops();
         if drops > self.kernel_drops {
             self.core.count(EvidenceCode::KernelDrops, drops.saturating_sub(self.kernel_drops));
@@ -298,10 +302,10 @@ impl IntakeThread {
         datagrams: &mut Datagrams,
         wait: Duration,
     ) -> Result<usize, IntakeClosed> {
-        let (core, clock) = (&mut self.core, self.clock);
+        let (core, shared, clock) = (&mut self.core, &self.shared, self.clock);
         let wait = if self.stopping.is_some() { Duration::ZERO } else { wait };
         let received = datagrams.receive(wait, |door, datagram| {
-            let arrival = core.corrected(clock());
+            let arrival = shared.corrected(clock());
             core.datagram(door, datagram.bytes, !datagram.truncated, arrival);
         });
         received.map(|received| received.datagrams).map_err(|error| {
@@ -350,7 +354,8 @@ impl IntakeThread {
                     self.jobs.send(Task::Barrier { reply, accepted: self.core.accepted() })?;
                 }
                 Control::Adopt { rules, unique_key, clock_offset_millis } => {
-                    self.core.adopt(rules, unique_key, clock_offset_millis, arrival);
+                    self.shared.set_clock_offset(clock_offset_millis);
+                    self.core.adopt(rules, unique_key, arrival);
                     self.send_jobs()?;
                 }
                 Control::Stop { reply } => self.stopping = Some(reply),
@@ -401,7 +406,7 @@ impl IntakeThread {
     }
 
     fn arrival(&self) -> Timestamp {
-        self.core.corrected((self.clock)())
+        self.shared.corrected((self.clock)())
     }
 
     fn ticks(&self) -> core::Ticks {

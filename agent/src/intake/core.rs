@@ -126,7 +126,6 @@ pub struct Core {
     opening: OpeningId,
     rules: Option<Arc<Rules>>,
     unique_key: Option<UniqueKey>,
-    clock_offset_millis: i64,
 
     evidence: Evidence,
     not_metered: u64,
@@ -171,7 +170,6 @@ impl Core {
             opening: start.opening,
             rules: start.rules,
             unique_key,
-            clock_offset_millis: 0,
             evidence: start.evidence,
             not_metered,
             next_event,
@@ -214,12 +212,6 @@ impl Core {
     #[must_use]
     pub fn accepted(&self) -> u64 {
         self.next_event.0
-    }
-
-    /// The agent's clock, corrected by the last measured offset from ledger time.
-    #[must_use]
-    pub fn corrected(&self, clock: Timestamp) -> Timestamp {
-        Timestamp(clock.plus_millis(self.clock_offset_millis).0.max(0))
     }
 
     /// Takes one datagram of DogStatsD lines.
@@ -654,14 +646,7 @@ impl Core {
     }
 
     /// Takes over the rules of a Welcome. A change closes the open batch.
-    pub fn adopt(
-        &mut self,
-        rules: Option<Arc<Rules>>,
-        unique_key: UniqueKey,
-        clock_offset_millis: i64,
-        clock: Timestamp,
-    ) {
-        self.clock_offset_millis = clock_offset_millis;
+    pub fn adopt(&mut self, rules: Option<Arc<Rules>>, unique_key: UniqueKey, clock: Timestamp) {
         let changed = rules.as_ref().is_some_and(|rules| rules.version != self.rules_version());
         if !changed && (self.rules.is_none() || self.unique_key == Some(unique_key)) {
             return;

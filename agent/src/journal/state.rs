@@ -9,7 +9,9 @@
 use std::path::PathBuf;
 
 use tidemark_common::batch::Evidence;
-use tidemark_common::id::{Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{
+    Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{HeldOpening, Rules, UniqueKey};
 
