@@ -57,6 +57,11 @@ impl Budget {
         Self { full_at, clear_at: full_at.saturating_sub(full_at / 8) }
     }
 
+    /// The rows' bytes at which the journal calls itself full.
+    pub(super) fn full_at_bytes(self) -> u64 {
+        self.full_at
+    }
+
     /// Whether retained batches must leave early.
     pub(super) fn is_tight(self, live_bytes: u64) -> bool {
         live_bytes >= self.clear_at
