@@ -47,8 +47,10 @@ pub struct Message {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Parsed {
     Message(Message),
-    /// The metric's name is one that `metered` excludes.
-    NotMetered,
+    /// `name`, as sent, is one that `metered` excludes.
+    NotMetered {
+        name: String,
+    },
     Rejected(RejectReason),
 }
 

@@ -146,7 +146,7 @@ impl<'a> Event<'a> {
             None => vec![Ok(self.unruled(parse_meter(&self.event_type)?, rules)?)],
         };
         if events.is_empty() {
-            return Ok(Parsed::NotMetered);
+            return Ok(Parsed::NotMetered { name: self.event_type.to_string() });
         }
         Ok(Parsed::Message(Message { id, source, events }))
     }

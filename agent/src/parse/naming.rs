@@ -69,7 +69,7 @@ pub enum NamingError {
     CustomerDefault { customer: String, error: NameError },
     #[error("failed to read the name pattern {pattern:?}: {problem}")]
     NamePattern { pattern: String, problem: &'static str },
-    #[error("failed to read the metered pattern {pattern:?}: {problem}")]
+    #[error("failed to read the pattern {pattern:?}: {problem}")]
     Metered { pattern: String, problem: &'static str },
     #[error("failed to read metered: the list is empty; [\"*\"] meters every name")]
     MeteredEmpty,
@@ -84,7 +84,7 @@ pub struct Naming {
     pub(super) source_count_tag: String,
     customer_default: Option<CustomerId>,
     name_patterns: Vec<NamePattern>,
-    metered: Metered,
+    metered: Patterns,
 }
 
 impl Naming {
@@ -109,7 +109,7 @@ impl Naming {
                 .iter()
                 .map(|text| NamePattern::parse(text))
                 .collect::<Result<_, _>>()?,
-            metered: Metered::parse(&options.metered)?,
+            metered: metered(&options.metered)?,
         })
     }
 
@@ -252,22 +252,24 @@ impl NamePattern {
     }
 }
 
-#[derive(Debug, Clone)]
-struct Metered {
+/// Which names a list of globs matches: some without a leading `!`, and none with it.
+#[derive(Debug, Clone, Default)]
+pub struct Patterns {
     include: Vec<String>,
     exclude: Vec<String>,
 }
 
-impl Metered {
-    fn parse(patterns: &[String]) -> Result<Self, NamingError> {
-        if patterns.is_empty() {
-            return Err(NamingError::MeteredEmpty);
-        }
-        let mut metered = Self { include: Vec::new(), exclude: Vec::new() };
+impl Patterns {
+    /// An empty list matches nothing; a list of exclusions only, all others.
+    ///
+    /// # Errors
+    /// Names the pattern that cannot be used, and why.
+    pub fn parse(patterns: &[String]) -> Result<Self, NamingError> {
+        let mut parsed = Self::default();
         for pattern in patterns {
             let (list, glob) = match pattern.strip_prefix('!') {
-                Some(glob) => (&mut metered.exclude, glob),
-                None => (&mut metered.include, pattern.as_str()),
+                Some(glob) => (&mut parsed.exclude, glob),
+                None => (&mut parsed.include, pattern.as_str()),
             };
             let fault = |problem| NamingError::Metered { pattern: pattern.clone(), problem };
             if glob.is_empty() {
@@ -281,16 +283,24 @@ impl Metered {
             }
             list.push(glob.to_owned());
         }
-        if metered.include.is_empty() {
-            metered.include.push("*".to_owned());
+        if parsed.include.is_empty() && !parsed.exclude.is_empty() {
+            parsed.include.push("*".to_owned());
         }
-        Ok(metered)
+        Ok(parsed)
     }
 
-    fn matches(&self, name: &str) -> bool {
+    #[must_use]
+    pub fn matches(&self, name: &str) -> bool {
         let any = |globs: &[String]| globs.iter().any(|glob| glob_matches(glob, name));
         any(&self.include) && !any(&self.exclude)
     }
+}
+
+fn metered(patterns: &[String]) -> Result<Patterns, NamingError> {
+    if patterns.is_empty() {
+        return Err(NamingError::MeteredEmpty);
+    }
+    Patterns::parse(patterns)
 }
 
 /// Whether `name` is `glob` with each `*` replaced by something, or by nothing.

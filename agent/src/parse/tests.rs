@@ -12,7 +12,7 @@ use crate::event::UsageEvent;
 pub(super) fn show(parsed: &Parsed) -> String {
     let message = match parsed {
         Parsed::Message(message) => message,
-        Parsed::NotMetered => return "not_metered".to_owned(),
+        Parsed::NotMetered { .. } => return "not_metered".to_owned(),
         Parsed::Rejected(reason) => return format!("!{reason}"),
     };
     let mut words = Vec::new();

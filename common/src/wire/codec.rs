@@ -31,6 +31,7 @@ impl Frame {
     /// # Errors
     /// Only if the frame breaks a limit of its own format.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
+        self.check_limits()?;
         match self {
             Self::Hello(frame) => control(1, frame),
             Self::Welcome(frame) => control(2, frame),
@@ -56,18 +57,32 @@ impl Frame {
             number => return Err(FrameError::UnknownType { number }),
         };
         frame.check_limits()?;
+        frame.check_extras()?;
         Ok(frame)
     }
 
+    /// Limits that a frame's types do not show, checked at both ends.
     fn check_limits(&self) -> Result<(), FrameError> {
-        let (name, extras): (&'static str, &[Extra]) = match self {
-            Self::Hello(frame) => {
-                if frame.openings.len() > OPENINGS_MAX {
-                    let reason = format!("it names {} openings; at most {OPENINGS_MAX}", frame.openings.len());
-                    return Err(FrameError::Payload { frame: "Hello", reason });
-                }
-                ("Hello", &frame.extras)
+        match self {
+            Self::Hello(frame) if frame.openings.len() > OPENINGS_MAX => {
+                let reason =
+                    format!("it names {} openings; at most {OPENINGS_MAX}", frame.openings.len());
+                Err(FrameError::Payload { frame: "Hello", reason })
             }
+            Self::Hello(_)
+            | Self::Welcome(_)
+            | Self::Batch(_)
+            | Self::Ack(_)
+            | Self::Refuse(_)
+            | Self::Confirm(_)
+            | Self::Close(_)
+            | Self::Throttle(_) => Ok(()),
+        }
+    }
+
+    fn check_extras(&self) -> Result<(), FrameError> {
+        let (name, extras): (&'static str, &[Extra]) = match self {
+            Self::Hello(frame) => ("Hello", &frame.extras),
             Self::Welcome(frame) => ("Welcome", &frame.extras),
             Self::Batch(_) => return Ok(()),
             Self::Ack(frame) => ("Ack", &frame.extras),
@@ -159,7 +174,8 @@ fn envelope(number: u16, payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fr
         return Err(FrameError::Length { bytes: payload.len(), bytes_max });
     }
     let length = payload.len().saturating_add(TYPE_BYTES);
-    let prefix = u32::try_from(length).map_err(|_| FrameError::Length { bytes: length, bytes_max })?;
+    let prefix =
+        u32::try_from(length).map_err(|_| FrameError::Length { bytes: length, bytes_max })?;
     let mut bytes = Vec::with_capacity(length.saturating_add(LENGTH_BYTES));
     bytes.extend_from_slice(&prefix.to_be_bytes());
     bytes.extend_from_slice(&number.to_be_bytes());
@@ -174,13 +190,14 @@ fn config() -> ControlConfig {
 }
 
 fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
-    bincode::serde::encode_to_vec(value, config()).map_err(|error| FrameError::Encode { reason: error.to_string() })
+    bincode::serde::encode_to_vec(value, config())
+        .map_err(|error| FrameError::Encode { reason: error.to_string() })
 }
 
 fn read<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, FrameError> {
     let payload_error = |reason: String| FrameError::Payload { frame, reason };
-    let (value, consumed) =
-        bincode::serde::decode_from_slice(payload, config()).map_err(|error| payload_error(error.to_string()))?;
+    let (value, consumed) = bincode::serde::decode_from_slice(payload, config())
+        .map_err(|error| payload_error(error.to_string()))?;
     if consumed != payload.len() {
         return Err(payload_error(format!("{consumed} of its {} bytes are read", payload.len())));
     }

@@ -158,6 +158,20 @@ fn dimensions_are_those_of_the_rules() {
     check_with("type", Some("\"unknown\""), "id unknown x 1");
 }
 
+#[test]
+fn rules_that_list_more_dimensions_than_a_line_holds_reject_what_has_them_all() {
+    let mut rules = rules();
+    rules.meters[0].dimensions = (10..27).map(|index| format!("d{index}")).collect();
+    let read = |dimensions: std::ops::Range<u32>| {
+        let data: Vec<_> = dimensions.map(|index| format!(r#""d{index}":0"#)).collect();
+        let body = event(&format!(r#","data":{{{}}}"#, data.join(",")));
+        let messages = messages(body.as_bytes(), Shape::One, &rules, &Naming::default()).unwrap();
+        show(&messages[0].1)
+    };
+    assert_eq!(read(10..27), "!too_many_dimensions");
+    assert!(read(10..26).starts_with("id api.calls x d10=0 "));
+}
+
 /// An event of this type with this `data`.
 fn check_rule(event_type: &str, data: &str, expected: &str) {
     let body = format!(

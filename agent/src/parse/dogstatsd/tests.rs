@@ -1,3 +1,5 @@
+use proptest::prelude::*;
+
 use super::super::tests::{naming, show};
 use super::*;
 
@@ -169,7 +171,7 @@ fn ids_and_sources() {
 fn the_key_is_source_name_and_id_whatever_else_changes() {
     let id = |line: &[u8]| match message(line, &Naming::default()) {
         Parsed::Message(message) => message.id,
-        Parsed::NotMetered | Parsed::Rejected(_) => None,
+        Parsed::NotMetered { .. } | Parsed::Rejected(_) => None,
     };
     let first = id(b"a:1|c|#customer:x,id:7,source:s|T5");
     assert_eq!(first, Some(IdDigest::of("s", "a", "7")));
@@ -216,4 +218,14 @@ fn datagrams_are_cut_into_lines() {
     let lines: Vec<_> = lines(b"a\n\nb\r\n\r\nc\r\r\n").collect();
     assert_eq!(lines, [&b"a"[..], b"b", b"c\r"]);
     assert_eq!(super::lines(b"").count(), 0);
+}
+
+proptest! {
+    #[test]
+    fn finding_eight_bytes_a_step_finds_the_first(
+        bytes in proptest::collection::vec(prop_oneof![Just(b'|'), Just(b'}'), Just(b'{'), any::<u8>()], 0..40),
+        wanted in prop_oneof![Just(b'|'), any::<u8>()],
+    ) {
+        prop_assert_eq!(find(&bytes, wanted), bytes.iter().position(|byte| *byte == wanted));
+    }
 }

@@ -134,7 +134,7 @@ fn bad_options_are_named() {
             ..NamingOptions::default()
         };
         let error = Naming::new(&options).unwrap_err().to_string();
-        assert!(error.contains(&format!("metered pattern {pattern:?}")), "{error}");
+        assert!(error.contains(&format!("pattern {pattern:?}")), "{error}");
     }
     let patterns = [
         "",
