@@ -5,6 +5,7 @@ pub mod catalog;
 pub mod config;
 pub mod dedupe;
 pub mod dev_certs;
+pub mod document;
 pub mod ledger;
 pub mod listen;
 pub mod live;
