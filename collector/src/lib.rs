@@ -6,6 +6,7 @@ pub mod config;
 pub mod dedupe;
 pub mod dev_certs;
 pub mod document;
+pub mod duration;
 pub mod ledger;
 pub mod listen;
 pub mod live;
