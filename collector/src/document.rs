@@ -93,6 +93,12 @@ impl Problems<'_> {
         });
     }
 
+    /// The name of the file that is read.
+    #[must_use]
+    pub fn file(&self) -> &str {
+        self.file
+    }
+
     /// The line, from 1, that holds the byte at `offset`.
     #[must_use]
     pub fn line_of(&self, offset: usize) -> usize {

@@ -54,7 +54,11 @@ pub enum RatingError {
 ///
 /// # Errors
 /// A quantity or an amount beyond 128 bits.
-pub fn rate(catalog: &Catalog, plan: &Plan, usage: &BTreeMap<MeterName, Accumulator>) -> Result<Bill, RatingError> {
+pub fn rate(
+    catalog: &Catalog,
+    plan: &Plan,
+    usage: &BTreeMap<MeterName, Accumulator>,
+) -> Result<Bill, RatingError> {
     let nothing = Accumulator::default();
     let mut lines = Vec::with_capacity(plan.prices.len());
     let mut total = Money::zero(plan.currency);
@@ -112,20 +116,33 @@ mod tests {
 
     fn used(units: i128) -> Accumulator {
         let quantity = Quantity(units);
-        Accumulator { events: 1, quantity_events: 1, sum: quantity, min: quantity, max: quantity, ..Default::default() }
+        Accumulator {
+            events: 1,
+            quantity_events: 1,
+            sum: quantity,
+            min: quantity,
+            max: quantity,
+            ..Default::default()
+        }
     }
 
     fn bill(usage: &[(&str, i128)]) -> Result<Bill, RatingError> {
         let catalog = Catalog::parse(CATALOG, "c").unwrap();
-        let usage = usage.iter().map(|(meter, units)| (MeterName::parse(meter).unwrap(), used(*units))).collect();
+        let usage = usage
+            .iter()
+            .map(|(meter, units)| (MeterName::parse(meter).unwrap(), used(*units)))
+            .collect();
         rate(&catalog, catalog.plan.as_ref().unwrap(), &usage)
     }
 
     /// (meter, units of 10^-9) -> each line's quantity and amount, and the total.
     fn check(usage: &[(&str, i128)], expected: &str) {
         let bill = bill(usage).unwrap();
-        let mut shown: Vec<_> =
-            bill.lines.iter().map(|line| format!("{} {} {}", line.meter, line.quantity, line.amount.amount())).collect();
+        let mut shown: Vec<_> = bill
+            .lines
+            .iter()
+            .map(|line| format!("{} {} {}", line.meter, line.quantity, line.amount.amount()))
+            .collect();
         shown.push(bill.total.to_string());
         assert_eq!(shown.join(", "), expected);
     }
@@ -134,14 +151,23 @@ mod tests {
     fn bills_hold_every_price_and_nothing_unpriced() {
         check(&[], "calls 0 0.00, peak 0 0.00, 0.00 EUR");
         check(&[("calls", 3_000_000_000)], "calls 3 0.01, peak 0 0.00, 0.01 EUR");
-        check(&[("peak", 2_500_000_000), ("free", 9_000_000_000)], "calls 0 0.00, peak 2.5 3.00, 3.00 EUR");
-        check(&[("calls", -10_000_000_000), ("peak", 1_000_000_000)], "calls -10 -0.04, peak 1 1.20, 1.16 EUR");
+        check(
+            &[("peak", 2_500_000_000), ("free", 9_000_000_000)],
+            "calls 0 0.00, peak 2.5 3.00, 3.00 EUR",
+        );
+        check(
+            &[("calls", -10_000_000_000), ("peak", 1_000_000_000)],
+            "calls -10 -0.04, peak 1 1.20, 1.16 EUR",
+        );
     }
 
     #[test]
     fn lines_are_rounded_and_the_total_is_their_sum() {
         // 1.43 calls cost 0.005005 and a peak of 0.0042 costs 0.00504: two cents, not one.
-        check(&[("calls", 1_430_000_000), ("peak", 4_200_000)], "calls 1.43 0.01, peak 0.0042 0.01, 0.02 EUR");
+        check(
+            &[("calls", 1_430_000_000), ("peak", 4_200_000)],
+            "calls 1.43 0.01, peak 0.0042 0.01, 0.02 EUR",
+        );
     }
 
     proptest! {

@@ -117,7 +117,9 @@ mod tests {
     #[test]
     fn jumps_of_the_wall_clock_are_noted() {
         let mut clock = LedgerClock::resume(Timestamp(0));
-        for (wall, monotonic, jumps) in [(0, 0, 0), (60_000, 1, 0), (120_002, 1, 1), (5, 2, 2), (6, 3, 2)] {
+        for (wall, monotonic, jumps) in
+            [(0, 0, 0), (60_000, 1, 0), (120_002, 1, 1), (5, 2, 2), (6, 3, 2)]
+        {
             clock.now(Reading { wall: Timestamp(wall), monotonic_millis: monotonic });
             assert_eq!(clock.jumps(), jumps, "wall {wall}");
         }
