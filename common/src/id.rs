@@ -94,7 +94,9 @@ impl fmt::Debug for Digest {
 }
 
 /// A batch's number in its stream: from 1, without holes. 0 stands for "before the first".
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Sequence(pub u64);
 
 impl Sequence {
@@ -119,7 +121,9 @@ impl fmt::Display for Sequence {
 
 /// A usage event's number in its stream: from 0, in the order of acceptance, across openings.
 /// As an end of a range it is also the count of events accepted before it.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct EventNumber(pub u64);
 
 impl EventNumber {
@@ -141,7 +145,9 @@ impl fmt::Display for EventNumber {
 
 /// What a session holds of a stream: the ledger's incarnation in the high 32 bits, a counter in the
 /// low ones, raised by the collector at each Hello. A session with a lower one is refused.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Fence(pub u64);
 
 impl fmt::Display for Fence {
@@ -151,7 +157,9 @@ impl fmt::Display for Fence {
 }
 
 /// The version of the collector's rules that a batch was made under. 0: none known yet.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct RulesVersion(pub u64);
 
 impl fmt::Display for RulesVersion {

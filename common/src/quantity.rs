@@ -144,12 +144,16 @@ fn scientific(unsigned: &[u8]) -> Result<i128, QuantityError> {
 /// `digits` * 10^`scale` in units of 10^-9; zeros at either end cost no digits.
 fn place(digits: &[u8], scale: i64) -> Result<i128, QuantityError> {
     let start = digits.iter().position(|digit| *digit != b'0').unwrap_or(digits.len());
-    let end = digits.iter().rposition(|digit| *digit != b'0').map_or(start, |last| last.saturating_add(1));
+    let end = digits
+        .iter()
+        .rposition(|digit| *digit != b'0')
+        .map_or(start, |last| last.saturating_add(1));
     let significant = &digits[start..end.max(start)];
     if significant.is_empty() {
         return Ok(0);
     }
-    let trailing = i64::try_from(digits.len().saturating_sub(end)).map_err(|_| QuantityError::TooLarge)?;
+    let trailing =
+        i64::try_from(digits.len().saturating_sub(end)).map_err(|_| QuantityError::TooLarge)?;
     let scale = scale.saturating_add(trailing);
     let length = i64::try_from(significant.len()).map_err(|_| QuantityError::TooPrecise)?;
     if length.saturating_add(scale) > 15 {
@@ -159,9 +163,9 @@ fn place(digits: &[u8], scale: i64) -> Result<i128, QuantityError> {
         return Err(QuantityError::TooPrecise);
     };
     // At most 15 integer and 9 fraction digits remain: below 10^24, which 128 bits hold.
-    let value = significant
-        .iter()
-        .fold(0_i128, |value, digit| value.wrapping_mul(10).wrapping_add(i128::from(digit.wrapping_sub(b'0'))));
+    let value = significant.iter().fold(0_i128, |value, digit| {
+        value.wrapping_mul(10).wrapping_add(i128::from(digit.wrapping_sub(b'0')))
+    });
     value.checked_mul(10_i128.pow(shift)).ok_or(QuantityError::TooLarge)
 }
 
@@ -172,7 +176,10 @@ fn read_exponent(text: &[u8]) -> Result<i64, QuantityError> {
         return Err(QuantityError::NotANumber);
     }
     let value = digits.iter().fold(0_i64, |value, digit| {
-        value.saturating_mul(10).saturating_add(i64::from(digit.wrapping_sub(b'0'))).min(1_000_000_000)
+        value
+            .saturating_mul(10)
+            .saturating_add(i64::from(digit.wrapping_sub(b'0')))
+            .min(1_000_000_000)
     });
     Ok(if negative { value.wrapping_neg() } else { value })
 }
@@ -209,7 +216,9 @@ mod tests {
     #[test]
     fn refused_decimals() {
         use QuantityError::{NotANumber, NotFinite, TooLarge, TooPrecise};
-        for text in ["", "-", ".", "e5", "1e", "1e+", "--1", "1,5", "0x10", "1_000", " 1", "1 ", "١"] {
+        for text in
+            ["", "-", ".", "e5", "1e", "1e+", "--1", "1,5", "0x10", "1_000", " 1", "1 ", "١"]
+        {
             check(text, Err(NotANumber));
         }
         for text in ["NaN", "-inf", "Infinity"] {

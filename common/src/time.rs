@@ -11,7 +11,9 @@ use serde::{Deserialize, Serialize};
 pub const BUCKET_MILLIS: i64 = 900_000;
 
 /// An instant: milliseconds since 1970-01-01T00:00:00Z.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Timestamp(pub i64);
 
 impl Timestamp {
@@ -29,7 +31,9 @@ impl Timestamp {
 }
 
 /// A bucket: unix seconds / 900. Bucket `b` covers [b * 15 min, (b + 1) * 15 min).
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[derive(
+    Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize,
+)]
 pub struct Bucket(pub u32);
 
 impl Bucket {

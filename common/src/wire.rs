@@ -21,7 +21,9 @@ mod tests;
 
 use serde::{Deserialize, Serialize};
 
-use crate::id::{Digest, EventNumber, Fence, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
+use crate::id::{
+    Digest, EventNumber, Fence, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use crate::time::Timestamp;
 
 pub use codec::{FrameBuffer, FrameError, decode_rules, encode_rules};

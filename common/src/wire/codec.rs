@@ -63,7 +63,10 @@ impl Frame {
         let (name, extras): (&'static str, &[Extra]) = match self {
             Self::Hello(frame) => {
                 if frame.openings.len() > OPENINGS_MAX {
-                    let reason = format!("it names {} openings; at most {OPENINGS_MAX}", frame.openings.len());
+                    let reason = format!(
+                        "it names {} openings; at most {OPENINGS_MAX}",
+                        frame.openings.len()
+                    );
                     return Err(FrameError::Payload { frame: "Hello", reason });
                 }
                 ("Hello", &frame.extras)
@@ -159,7 +162,8 @@ fn envelope(number: u16, payload: &[u8], bytes_max: usize) -> Result<Vec<u8>, Fr
         return Err(FrameError::Length { bytes: payload.len(), bytes_max });
     }
     let length = payload.len().saturating_add(TYPE_BYTES);
-    let prefix = u32::try_from(length).map_err(|_| FrameError::Length { bytes: length, bytes_max })?;
+    let prefix =
+        u32::try_from(length).map_err(|_| FrameError::Length { bytes: length, bytes_max })?;
     let mut bytes = Vec::with_capacity(length.saturating_add(LENGTH_BYTES));
     bytes.extend_from_slice(&prefix.to_be_bytes());
     bytes.extend_from_slice(&number.to_be_bytes());
@@ -174,13 +178,14 @@ fn config() -> ControlConfig {
 }
 
 fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
-    bincode::serde::encode_to_vec(value, config()).map_err(|error| FrameError::Encode { reason: error.to_string() })
+    bincode::serde::encode_to_vec(value, config())
+        .map_err(|error| FrameError::Encode { reason: error.to_string() })
 }
 
 fn read<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, FrameError> {
     let payload_error = |reason: String| FrameError::Payload { frame, reason };
-    let (value, consumed) =
-        bincode::serde::decode_from_slice(payload, config()).map_err(|error| payload_error(error.to_string()))?;
+    let (value, consumed) = bincode::serde::decode_from_slice(payload, config())
+        .map_err(|error| payload_error(error.to_string()))?;
     if consumed != payload.len() {
         return Err(payload_error(format!("{consumed} of its {} bytes are read", payload.len())));
     }

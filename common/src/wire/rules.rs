@@ -65,7 +65,10 @@ impl Rules {
     /// The rule for CloudEvents of `event_type`.
     #[must_use]
     pub fn cloud_event(&self, event_type: &str) -> Option<&CloudEventRule> {
-        let index = self.cloud_events.binary_search_by(|rule| rule.event_type.as_str().cmp(event_type)).ok()?;
+        let index = self
+            .cloud_events
+            .binary_search_by(|rule| rule.event_type.as_str().cmp(event_type))
+            .ok()?;
         self.cloud_events.get(index)
     }
 }
