@@ -86,9 +86,9 @@ pub fn judge(
         return Verdict::Fenced { current: record.fence };
     }
     match record.state {
-        StreamState::Open => {}
+        // Another journal's conflict does not stop the one whose chain fits.
+        StreamState::Open | StreamState::Conflict => {}
         StreamState::Closed => return Verdict::NotOpen,
-        StreamState::Conflict => return Verdict::Conflict { sequence: record.posted_sequence },
     }
     if header.sequence == Sequence::ZERO {
         return Verdict::Invalid(Flaw::SequenceZero);

@@ -329,6 +329,11 @@ fn hello_refusal(
             (RefuseReason::Unauthorized, message.to_owned())
         }
         HelloVerdict::OtherLedger => other_ledger(ledger),
+        HelloVerdict::TooManyStreams => {
+            let message = "the ledger knows as many streams as it may: raise streams_max, or find out why so \
+                           many journals are made";
+            (RefuseReason::Unavailable, message.to_owned())
+        }
         HelloVerdict::Version { header_version } => {
             let message = format!("batch headers of version {header_version} are not read: upgrade the agent");
             (RefuseReason::Invalid, message)

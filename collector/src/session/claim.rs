@@ -95,7 +95,7 @@ pub fn record_close(record: &mut StreamRecord, close: &Close, now: Timestamp) {
 fn held(record: Option<&StreamRecord>, fence: Fence) -> Result<&StreamRecord, ClaimVerdict> {
     match record {
         Some(record) if record.fence != fence => Err(ClaimVerdict::Fenced { current: record.fence }),
-        Some(record) if record.state == StreamState::Open => Ok(record),
+        Some(record) if record.state != StreamState::Closed => Ok(record),
         Some(_) | None => Err(ClaimVerdict::NotOpen),
     }
 }

@@ -26,6 +26,8 @@ pub enum HelloVerdict {
     OtherIdentity,
     /// The journal is pinned to another ledger.
     OtherLedger,
+    /// No further stream is taken: the ledger knows as many as it may.
+    TooManyStreams,
     /// The agent seals only batches that this collector cannot read.
     Version { header_version: u16 },
 }
