@@ -19,8 +19,8 @@ pub const JUMP_MILLIS: i64 = 60_000;
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
     pub wall: Timestamp,
-    /// Milliseconds since any fixed moment; never goes back.
-    pub monotonic_millis: i64,
+    /// Microseconds since any fixed moment; never goes back.
+    pub monotonic_micros: u64,
 }
 
 /// Ledger time of one ledger.
@@ -68,7 +68,8 @@ impl LedgerClock {
     fn watch(&mut self, reading: Reading) {
         if let Some(before) = self.seen {
             let wall = reading.wall.millis_since(before.wall);
-            let monotonic = reading.monotonic_millis.saturating_sub(before.monotonic_millis);
+            let micros = reading.monotonic_micros.saturating_sub(before.monotonic_micros);
+            let monotonic = i64::try_from(micros.div_euclid(1_000)).unwrap_or(i64::MAX);
             if wall.saturating_sub(monotonic).saturating_abs() > JUMP_MILLIS {
                 self.jumps = self.jumps.saturating_add(1);
             }
@@ -82,7 +83,7 @@ mod tests {
     use super::*;
 
     fn at(millis: i64) -> Reading {
-        Reading { wall: Timestamp(millis), monotonic_millis: millis }
+        Reading { wall: Timestamp(millis), monotonic_micros: millis.unsigned_abs().saturating_mul(1_000) }
     }
 
     #[test]
@@ -117,10 +118,8 @@ mod tests {
     #[test]
     fn jumps_of_the_wall_clock_are_noted() {
         let mut clock = LedgerClock::resume(Timestamp(0));
-        for (wall, monotonic, jumps) in
-            [(0, 0, 0), (60_000, 1, 0), (120_002, 1, 1), (5, 2, 2), (6, 3, 2)]
-        {
-            clock.now(Reading { wall: Timestamp(wall), monotonic_millis: monotonic });
+        for (wall, monotonic, jumps) in [(0, 0, 0), (60_000, 1, 0), (120_002, 1, 1), (5, 2, 2), (6, 3, 2)] {
+            clock.now(Reading { wall: Timestamp(wall), monotonic_micros: monotonic });
             assert_eq!(clock.jumps(), jumps, "wall {wall}");
         }
     }
