@@ -75,12 +75,13 @@ pub struct SessionLimits {
 /// `[ledger]`
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct LedgerLimits {
-    pub linger_millis: u64,
+    pub requests_max: u32,
     pub group_bytes_max: u64,
-    pub queue_batches_max: u32,
-    pub fold_interval_millis: u64,
+    pub fold_age_millis: u64,
     pub fold_lines_max: u32,
     pub tail_bytes_max: u64,
+    pub silent_after_millis: u64,
+    pub streams_max: u32,
     pub ledger_cache_bytes: u64,
     pub totals_cache_bytes: u64,
 }

@@ -19,7 +19,7 @@ use prometheus_client::registry::Registry;
 use tidemark_common::time::Timestamp;
 
 use crate::catalog::Catalog;
-use crate::ledger::{Snapshot, StreamStatus};
+use crate::ledger::{LedgerFigures, Snapshot, StreamStatus};
 
 use super::Api;
 use super::problem::Problem;
@@ -51,18 +51,30 @@ struct StateLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct VerdictLabels {
+    verdict: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct SuspenseLabels {
     reason: &'static str,
 }
 
 pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
-    let text = api.read(text).await?;
+    let ledger = api.ledger.clone();
+    let text =
+        api.read(move |catalog, snapshot| text(catalog, snapshot, &ledger.figures()?)).await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
-fn text(catalog: &Catalog, snapshot: &Snapshot) -> Result<String, Problem> {
+fn text(
+    catalog: &Catalog,
+    snapshot: &Snapshot,
+    figures: &LedgerFigures,
+) -> Result<String, Problem> {
     let mut registry = Registry::with_prefix("tidemark_collector");
     totals(&mut registry, catalog, snapshot)?;
+    process(&mut registry, figures);
     streams(&mut registry, snapshot.streams());
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(&error))?;
@@ -70,60 +82,80 @@ fn text(catalog: &Catalog, snapshot: &Snapshot) -> Result<String, Problem> {
 }
 
 fn totals(registry: &mut Registry, catalog: &Catalog, snapshot: &Snapshot) -> Result<(), Problem> {
-    let sum = |figure: fn(&StreamStatus) -> u64| {
-        snapshot.streams().iter().map(figure).fold(0, u64::saturating_add)
-    };
-    let mut usage_events = 0_u64;
     let suspense = Family::<SuspenseLabels, Count>::default();
     for seen in snapshot.seen()? {
-        usage_events = usage_events.saturating_add(seen.events);
         if let Some(reason) = reason(catalog, &seen) {
             suspense.get_or_create(&SuspenseLabels { reason: reason.name() }).inc_by(seen.events);
         }
     }
-    let posted = sum(|status| status.posted_events);
-    gauge(
-        registry,
-        "conservation_posted_events",
-        "Events of admitted batches, by their headers",
-        posted,
-    );
-    gauge(
-        registry,
-        "conservation_usage_events",
-        "Events in the usage totals and the tail",
-        usage_events,
-    );
-    gauge(
-        registry,
-        "in_transit_events",
-        "Accepted events known to be on their way",
-        snapshot.in_transit(),
-    );
-    gauge(
-        registry,
-        "streams",
-        "Streams known",
-        u64::try_from(snapshot.streams().len()).unwrap_or(u64::MAX),
-    );
-    let as_of = seconds(snapshot.ledger_time());
-    gauge(registry, "ledger_time_seconds", "Ledger time, unix seconds", as_of);
+    let posted = snapshot
+        .streams()
+        .iter()
+        .fold(0, |sum, status| u64::saturating_add(sum, status.posted_events));
     let complete = snapshot.complete_through();
-    let through = complete.through.map_or(0, seconds);
-    gauge(
-        registry,
-        "complete_through_seconds",
-        "All usage before this is posted; 0 if never confirmed",
-        through,
-    );
-    let held = u64::try_from(complete.held_back_by.len()).unwrap_or(u64::MAX);
-    gauge(registry, "held_back_by_streams", "Streams that keep complete_through from moving", held);
+    let held_back = u64::try_from(complete.held_back_by.len()).unwrap_or(u64::MAX);
+    let streams = u64::try_from(snapshot.streams().len()).unwrap_or(u64::MAX);
+    for (name, help, value) in [
+        ("conservation_posted_events", "Events of admitted batches, by their headers", posted),
+        (
+            "conservation_usage_events",
+            "Events in the usage totals and the tail",
+            snapshot.events_by_lines()?,
+        ),
+        ("in_transit_events", "Accepted events known to be on their way", snapshot.in_transit()),
+        ("streams", "Streams known", streams),
+        ("ledger_time_seconds", "Ledger time, unix seconds", seconds(snapshot.ledger_time())),
+        (
+            "complete_through_seconds",
+            "All usage accepted before this is posted, unix seconds; 0 while a stream never confirmed",
+            complete.through.map_or(0, seconds),
+        ),
+        ("held_back_by_streams", "Streams that keep complete_through from moving", held_back),
+    ] {
+        gauge(registry, name, help, value);
+    }
     registry.register(
         "suspense_events",
         "Posted events that the catalogue does not explain",
         suspense,
     );
     Ok(())
+}
+
+/// What this process did since it started.
+fn process(registry: &mut Registry, figures: &LedgerFigures) {
+    let batches = Family::<VerdictLabels, Counter>::default();
+    for (verdict, count) in [
+        ("admitted", figures.admitted),
+        ("duplicate", figures.duplicates),
+        ("gap", figures.gaps),
+        ("conflict", figures.conflicts),
+        ("fenced", figures.fenced),
+        ("refused", figures.refused),
+        ("quarantined", figures.quarantined),
+    ] {
+        batches.get_or_create(&VerdictLabels { verdict }).inc_by(count);
+    }
+    registry.register("batches", "Batches judged since the start, by verdict", batches);
+    for (name, help, value) in [
+        ("commits", "Ledger commits since the start", figures.groups),
+        ("folds", "Folds since the start", figures.folds),
+        ("folded_lines", "Batch lines folded since the start", figures.folded_lines),
+        ("clock_jumps", "Jumps of the machine's clock by over a minute", figures.clock_jumps),
+    ] {
+        let counter: Counter = Counter::default();
+        counter.inc_by(value);
+        registry.register(name, help, counter);
+    }
+    for (name, help, value) in [
+        ("commit_p50_micros", "Ledger commits, median", figures.commit.p50_micros),
+        ("commit_p99_micros", "Ledger commits, 99th percentile", figures.commit.p99_micros),
+        ("fold_p99_micros", "Folds, 99th percentile", figures.fold.p99_micros),
+        ("tail_lines", "Batch lines not folded yet", figures.tail.lines),
+        ("tail_bytes", "Bodies not folded yet, bytes", figures.tail.bytes),
+    ] {
+        gauge(registry, name, help, value);
+    }
 }
 
 fn streams(registry: &mut Registry, streams: &[StreamStatus]) {

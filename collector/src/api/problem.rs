@@ -8,6 +8,7 @@ use serde::Serialize;
 
 use crate::catalog::QuantityOverflow;
 use crate::ledger::LedgerError;
+use crate::ledger::store::StoreError;
 use crate::period::PeriodError;
 use crate::rating::RatingError;
 use crate::usage;
@@ -91,6 +92,12 @@ impl From<LedgerError> for Problem {
         )
         .detail(error.to_string())
         .remedy("look at the collector's log and at the disk that holds its data_dir")
+    }
+}
+
+impl From<StoreError> for Problem {
+    fn from(error: StoreError) -> Self {
+        LedgerError::from(error).into()
     }
 }
 

@@ -1,3 +1,5 @@
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+
 use proptest::prelude::*;
 
 use super::*;
@@ -63,6 +65,13 @@ fn a_good_file_is_read_whole() {
     assert_eq!(unbilled("llm.tokens"), None);
     assert_eq!(unbilled("seats"), Some(Unbilled::Unpriced));
     assert_eq!(unbilled("other"), Some(Unbilled::UnknownMeter));
+}
+
+#[test]
+fn the_example_is_good() {
+    let text = include_str!("../../../deploy/examples/catalog.toml");
+    let catalog = parse(text).unwrap();
+    assert_eq!(catalog.plan.unwrap().prices.len(), catalog.meters.len());
 }
 
 #[test]

@@ -42,7 +42,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 22] = [
+pub const SETTINGS: [Setting; 23] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -118,35 +118,41 @@ pub const SETTINGS: [Setting; 22] = [
         "A session without any packet for this long has ended.",
     ),
     setting(
-        "ledger.linger",
-        Kind::Duration,
-        "2ms",
-        "How long a commit waits for more batches to share its fsync.",
+        "ledger.requests_max",
+        Kind::Count,
+        "1024",
+        "At most this many requests wait for the ledger's writer; sessions wait beyond.",
     ),
     setting(
         "ledger.group_bytes_max",
         Kind::Size,
         "4 MiB",
-        "A commit holds at most this much of batches.",
+        "A commit takes no further batch once it holds this much.",
     ),
     setting(
-        "ledger.queue_batches_max",
-        Kind::Count,
-        "1024",
-        "At most this many batches wait for the writer; sessions wait beyond.",
-    ),
-    setting(
-        "ledger.fold_interval",
+        "ledger.fold_age",
         Kind::Duration,
-        "30s",
+        "5s",
         "Usage that is not in the totals yet is folded into them after at most this long.",
     ),
-    setting("ledger.fold_lines_max", Kind::Count, "500000", "Or once this many batch lines wait."),
+    setting("ledger.fold_lines_max", Kind::Count, "200000", "Or once this many batch lines wait."),
     setting(
         "ledger.tail_bytes_max",
         Kind::Size,
         "256 MiB",
-        "Admission waits for the fold when what is not folded takes this much memory.",
+        "Admission waits for the fold while what is not folded takes more memory than this.",
+    ),
+    setting(
+        "ledger.silent_after",
+        Kind::Duration,
+        "30s",
+        "A stream that did not confirm for this long is named as silent.",
+    ),
+    setting(
+        "ledger.streams_max",
+        Kind::Count,
+        "1000000",
+        "At most this many streams are known; further ones wait for a person.",
     ),
     setting("ledger.ledger_cache_bytes", Kind::Size, "32 MiB", "The page cache of `ledger.redb`."),
     setting("ledger.totals_cache_bytes", Kind::Size, "128 MiB", "The page cache of `totals.redb`."),

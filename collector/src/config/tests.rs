@@ -73,7 +73,7 @@ fn paths_are_meant_from_where_they_are_written() {
 #[test]
 fn problems_name_their_place_and_remedy() {
     check(
-        "dta_dir = \"x\"\n[listen]\nquick = \"0.0.0.0:1\"\nhttp = \"localhost\"\n[ledger]\nlinger = 5\ntail_bytes_max = \"1 KiB\"",
+        "dta_dir = \"x\"\n[listen]\nquick = \"0.0.0.0:1\"\nhttp = \"localhost\"\n[ledger]\nfold_age = 5\ntail_bytes_max = \"1 KiB\"",
         &[
             ("TIDEMARK_COLLECTOR__LISTEN__QUICK", "x"),
             ("TIDEMARK_COLLECTOR__SESSION__IDLE_TIMEOUT", "soon"),
@@ -84,7 +84,7 @@ fn problems_name_their_place_and_remedy() {
             "the environment variable TIDEMARK_COLLECTOR__LISTEN__QUICK: it names no setting; did you mean TIDEMARK_COLLECTOR__LISTEN__QUIC?",
             "c.toml:4: `listen.http` is \"localhost\"; write an address and a port such as \"127.0.0.1:8130\" or \"[::]:8129\"",
             "the environment variable TIDEMARK_COLLECTOR__SESSION__IDLE_TIMEOUT: `session.idle_timeout` is \"soon\"; write a duration such as \"10s\" or \"250ms\", of at least 100ms",
-            "c.toml:6: `ledger.linger` is \"5\"; write a duration such as \"10s\" or \"250ms\", of at least 0ms",
+            "c.toml:6: `ledger.fold_age` is \"5\"; write a duration such as \"10s\" or \"250ms\", of at least 10ms",
             "c.toml:7: `ledger.tail_bytes_max` is \"1 KiB\"; write a size such as \"16 MiB\", of at least 1048576 bytes",
         ],
     );
@@ -133,4 +133,20 @@ fn weak_and_ambiguous_tokens_are_refused() {
     );
     let twice = "[[api.token]]\nname = \"a\"\ntoken = \"0123456789abcdef\"\n".repeat(2);
     check(&twice, &[], &["c.toml:4: two tokens are called \"a\"; give each its own name"]);
+}
+
+#[test]
+fn the_example_shows_the_defaults() {
+    let example = Path::new(env!("CARGO_MANIFEST_DIR")).join("../deploy/examples/collector.toml");
+    let text = fs::read_to_string(example).unwrap();
+    let example = parse(&text, &[]).unwrap();
+    let shown = parse(&text.replace("#= ", ""), &[]).unwrap();
+    assert_eq!(shown, example);
+    let mut defaults = parse("", &[]).unwrap();
+    (defaults.catalog, defaults.tls) = (example.catalog.clone(), example.tls.clone());
+    assert_eq!(example, defaults);
+    for setting in &SETTINGS {
+        let key = setting.key.rsplit('.').next().unwrap();
+        assert!(text.contains(&format!("{key} = ")), "{key}");
+    }
 }

@@ -163,21 +163,23 @@ impl Values {
     }
 
     fn ledger(&mut self) -> Option<LedgerLimits> {
-        let linger_millis = self.millis("ledger.linger", 0);
+        let requests_max = self.count("ledger.requests_max", 1);
         let group_bytes_max = self.bytes("ledger.group_bytes_max", 64 << 10);
-        let queue_batches_max = self.count("ledger.queue_batches_max", 1);
-        let fold_interval_millis = self.millis("ledger.fold_interval", 10);
+        let fold_age_millis = self.millis("ledger.fold_age", 10);
         let fold_lines_max = self.count("ledger.fold_lines_max", 1);
         let tail_bytes_max = self.bytes("ledger.tail_bytes_max", 1 << 20);
+        let silent_after_millis = self.millis("ledger.silent_after", 1_000);
+        let streams_max = self.count("ledger.streams_max", 1);
         let ledger_cache_bytes = self.bytes("ledger.ledger_cache_bytes", 1 << 20);
         let totals_cache_bytes = self.bytes("ledger.totals_cache_bytes", 1 << 20);
         Some(LedgerLimits {
-            linger_millis: linger_millis?,
+            requests_max: requests_max?,
             group_bytes_max: group_bytes_max?,
-            queue_batches_max: queue_batches_max?,
-            fold_interval_millis: fold_interval_millis?,
+            fold_age_millis: fold_age_millis?,
             fold_lines_max: fold_lines_max?,
             tail_bytes_max: tail_bytes_max?,
+            silent_after_millis: silent_after_millis?,
+            streams_max: streams_max?,
             ledger_cache_bytes: ledger_cache_bytes?,
             totals_cache_bytes: totals_cache_bytes?,
         })
