@@ -364,6 +364,10 @@ impl Shared {
         });
     }
 
+    fn has_failed(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Failed(_))
+    }
+
     fn fail(&self, error: StoreError) {
         tracing::error!(%error, "the ledger has failed; restart the collector to reopen and verify it");
         self.stage.send_replace(Stage::Failed(error));
@@ -374,6 +378,13 @@ impl Shared {
             Stage::Failed(error) => LedgerError::Store(error.clone()),
             Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped => LedgerError::Stopped,
         }
+    }
+}
+
+/// Waits until what is watched is as asked; for ever if its sender is gone.
+async fn until<T>(watched: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+    if watched.wait_for(is_so).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 
