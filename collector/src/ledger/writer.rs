@@ -76,19 +76,21 @@ async fn write_group<S: LedgerStore>(
         () = until(&mut size, |size| size.bytes < bytes_max) => {}
         () = until(&mut stage, |stage| matches!(stage, Stage::Failed(_))) => return Ok(()),
     }
-    let (mut group, mut replies) = (Vec::new(), Vec::new());
+    let (mut group, mut replies, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = 0_usize;
     let mut next = Some(first);
-    while let Some(Waiting { request, reply }) = next {
+    while let Some(Waiting { request, reply, room }) = next {
         bytes = bytes.saturating_add(batch_bytes(&request));
         group.push(request);
         replies.push(reply);
+        rooms.extend(room);
         if bytes >= shared.options.group_bytes_max || group.len() >= GROUP_REQUESTS_MAX {
             break;
         }
         next = waiting.try_recv().ok();
     }
     let answers = commit(shared, store, group).await?;
+    drop(rooms);
     assert_eq!(answers.len(), replies.len(), "the store answers every request");
     for (reply, answer) in replies.into_iter().zip(answers) {
         // A session that ended meanwhile does not wait for its reply any more.
