@@ -43,7 +43,7 @@ use thiserror::Error;
 use tidemark_common::id::{LedgerId, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use crate::ledger::completeness::Completeness;
@@ -148,6 +148,8 @@ pub struct Ledger {
 struct Waiting {
     request: Request,
     reply: oneshot::Sender<Reply>,
+    /// Held while the request is in memory.
+    room: Option<OwnedSemaphorePermit>,
 }
 
 /// What the handle, the writer and the folder share.
@@ -238,13 +240,18 @@ impl Ledger {
     }
 
     /// Hands a request to the writer, waiting for room. The receiver resolves after the commit, in the
-    /// order of the requests; it fails if the ledger stopped before.
+    /// order of the requests; it fails if the ledger stopped before. `room` is given back by the writer,
+    /// whether or not anybody still waits for the reply.
     ///
     /// # Errors
     /// If the ledger has stopped.
-    pub async fn submit(&self, request: Request) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+    pub async fn submit(
+        &self,
+        request: Request,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<oneshot::Receiver<Reply>, LedgerError> {
         let (reply, receiver) = oneshot::channel();
-        match self.requests.send(Waiting { request, reply }).await {
+        match self.requests.send(Waiting { request, reply, room }).await {
             Ok(()) => Ok(receiver),
             Err(_) => Err(self.shared.ended()),
         }
@@ -364,6 +371,10 @@ impl Shared {
         });
     }
 
+    fn has_failed(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Failed(_))
+    }
+
     fn fail(&self, error: StoreError) {
         tracing::error!(%error, "the ledger has failed; restart the collector to reopen and verify it");
         self.stage.send_replace(Stage::Failed(error));
@@ -374,6 +385,13 @@ impl Shared {
             Stage::Failed(error) => LedgerError::Store(error.clone()),
             Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped => LedgerError::Stopped,
         }
+    }
+}
+
+/// Waits until what is watched is as asked; for ever if its sender is gone.
+async fn until<T>(watched: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+    if watched.wait_for(is_so).await.is_err() {
+        std::future::pending::<()>().await;
     }
 }
 

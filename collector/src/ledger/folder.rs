@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 use super::fold::FoldSlice;
 use super::store::{LedgerStore, StoreError};
 use super::tail::{Tail, TailSize};
-use super::{Shared, Stage};
+use super::{Shared, Stage, until};
 
 pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>) {
     let (lines_max, bytes_max) = (shared.options.fold_lines_max, shared.options.tail_bytes_max);
@@ -23,11 +23,11 @@ pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>) {
     loop {
         let last = tokio::select! {
             biased;
-            _ = stage.wait_for(|stage| !matches!(stage, Stage::Running | Stage::Stopping)) => true,
-            _ = size.wait_for(is_full) => false,
+            () = until(&mut stage, |stage| !matches!(stage, Stage::Running | Stage::Stopping)) => true,
+            () = until(&mut size, is_full) => false,
             _ = age.tick() => false,
         };
-        if matches!(*shared.stage.borrow(), Stage::Failed(_)) {
+        if shared.has_failed() {
             return;
         }
         if let Err(error) = fold(&shared, &*store).await {

@@ -11,7 +11,7 @@ use tokio::time::MissedTickBehavior;
 
 use super::request::{Reply, Request};
 use super::store::{Committed, LedgerStore, StoreError};
-use super::{Shared, Stage, Waiting};
+use super::{Shared, Stage, Waiting, until};
 
 /// How often the limit of ledger time is looked at.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
@@ -25,7 +25,7 @@ pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>, mut 
     loop {
         let step = tokio::select! {
             biased;
-            _ = stage.wait_for(|stage| *stage != Stage::Running) => break,
+            () = until(&mut stage, |stage| *stage != Stage::Running) => break,
             _ = tick.tick() => extend_clock(&shared, &*store).await,
             first = waiting.recv() => match first {
                 Some(first) => write_group(&shared, &*store, first, &mut waiting).await,
@@ -35,6 +35,9 @@ pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>, mut 
         if let Err(error) = step {
             return shared.fail(error);
         }
+    }
+    if shared.has_failed() {
+        return;
     }
     waiting.close();
     while let Some(first) = waiting.recv().await {
@@ -68,21 +71,26 @@ async fn write_group<S: LedgerStore>(
     waiting: &mut mpsc::Receiver<Waiting>,
 ) -> Result<(), StoreError> {
     let bytes_max = shared.options.tail_bytes_max;
-    let room = shared.size.subscribe().wait_for(|size| size.bytes < bytes_max).await.is_ok();
-    debug_assert!(room, "the sender lives in `shared`");
-    let (mut group, mut replies) = (Vec::new(), Vec::new());
+    let (mut size, mut stage) = (shared.size.subscribe(), shared.stage.subscribe());
+    tokio::select! {
+        () = until(&mut size, |size| size.bytes < bytes_max) => {}
+        () = until(&mut stage, |stage| matches!(stage, Stage::Failed(_))) => return Ok(()),
+    }
+    let (mut group, mut replies, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
     let mut bytes = 0_usize;
     let mut next = Some(first);
-    while let Some(Waiting { request, reply }) = next {
-        bytes = bytes.saturating_add(size(&request));
+    while let Some(Waiting { request, reply, room }) = next {
+        bytes = bytes.saturating_add(batch_bytes(&request));
         group.push(request);
         replies.push(reply);
+        rooms.extend(room);
         if bytes >= shared.options.group_bytes_max || group.len() >= GROUP_REQUESTS_MAX {
             break;
         }
         next = waiting.try_recv().ok();
     }
     let answers = commit(shared, store, group).await?;
+    drop(rooms);
     assert_eq!(answers.len(), replies.len(), "the store answers every request");
     for (reply, answer) in replies.into_iter().zip(answers) {
         // A session that ended meanwhile does not wait for its reply any more.
@@ -119,7 +127,7 @@ async fn commit<S: LedgerStore>(shared: &Shared, store: &S, group: Vec<Request>)
     Ok(replies)
 }
 
-fn size(request: &Request) -> usize {
+fn batch_bytes(request: &Request) -> usize {
     match request {
         Request::Admit(admission) => admission.bytes.len(),
         Request::Hello(_) | Request::Confirm { .. } | Request::Close { .. } => 0,

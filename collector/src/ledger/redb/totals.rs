@@ -83,7 +83,8 @@ impl TotalsFile {
 
     /// Whether the file has no tables yet.
     pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
-        let mut tables = self.begin_read()?.list_tables().map_err(Fault::read(TOTALS_FILE))?;
+        let read = self.begin_read()?;
+        let mut tables = read.list_tables().map_err(Fault::read(TOTALS_FILE))?;
         Ok(tables.next().is_none())
     }
 
