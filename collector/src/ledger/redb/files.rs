@@ -27,11 +27,22 @@ pub(super) fn open_totals(folder: &Path, options: &RedbOptions) -> Result<Databa
             sync_folder(folder).map_err(fault("sync the folder of", TOTALS_FILE))?;
             Ok(database)
         }
-        Err(error @ (DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_))) => {
+        Err(error) if is_damage(&error) => {
             tracing::warn!(file = TOTALS_FILE, %error, "totals cannot be read and are rebuilt");
             remake_totals(folder, options)
         }
         Err(error) => Err(Fault::open(TOTALS_FILE)(error)),
+    }
+}
+
+/// Damage, as against a lock, a full disk or a missing right.
+fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::UpgradeRequired(_) | DatabaseError::Storage(StorageError::Corrupted(_)) => true,
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
     }
 }
 
