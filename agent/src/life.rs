@@ -264,7 +264,7 @@ impl Agent {
         }
         drop(self.sealed);
         if timeout_at(end, self.driver).await.is_err() {
-            self.close_unshipped().await;
+            Self::close_unshipped(&self.commit).await;
         }
         self.commit.stop().await;
         match timeout_at(end.max(deadline(CLOSE_MAX)), self.committed).await {
@@ -274,13 +274,13 @@ impl Agent {
     }
 
     /// The collector is away: it knows the stream as open. But this opening ends in order.
-    async fn close_unshipped(&self) {
-        let state = Arc::clone(&self.commit.state().borrow());
+    async fn close_unshipped(commit: &CommitHandle) {
+        let state = Arc::clone(&commit.state().borrow());
         tracing::warn!(
             batches = state.backlog_batches,
             "the grace is over; what is not shipped stays on disk"
         );
-        if state.events_in_chunks == 0 && self.commit.write(vec![Write::Closed]).await.is_err() {
+        if state.events_in_chunks == 0 && commit.write(vec![Write::Closed]).await.is_err() {
             tracing::warn!("the journal took no more writes");
         }
     }
