@@ -15,6 +15,8 @@ use std::time::Duration;
 
 use axum::Router;
 use thiserror::Error;
+use tidemark_common::id::RulesVersion;
+use tidemark_common::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinError;
@@ -24,6 +26,7 @@ use crate::catalog::Catalog;
 use crate::config::{Config, ConfigError, LedgerLimits};
 use crate::ledger::redb::RedbOptions;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
+use crate::listen::{ListenError, ListenOptions, Listener};
 
 /// Failed to run the collector.
 #[derive(Debug, Error)]
@@ -38,6 +41,10 @@ pub enum RunError {
         "failed to listen on {address} for the HTTP API: {source}; stop what holds the port, or set `listen.http`"
     )]
     Http { address: SocketAddr, source: io::Error },
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    #[error(transparent)]
+    Listen(#[from] ListenError),
     #[error("failed to serve the HTTP API: {0}")]
     Serve(io::Error),
     #[error("failed to keep the ledger: {0}; restart the collector to reopen and verify it")]
@@ -64,12 +71,18 @@ pub async fn run(config: Config, signals: mpsc::Receiver<Signal>) -> Result<(), 
         .await
         .map_err(|source| RunError::Http { address: config.listen.http, source })?;
     let ledger = open(&config).await?;
+    let catalog_rules = catalog.rules_content();
     let (catalogs, watched) = watch::channel(Arc::new(catalog));
     if config.tokens.is_empty() {
         tracing::warn!(
             "no API token is configured, so /v1 answers 401 to everybody; add [[api.token]]"
         );
     }
+    let mut rules = catalog_rules;
+    rules.version = RulesVersion(1);
+    let tls = tidemark_common::tls::server_config(&pem)?;
+    let listener = Listener::start(listen_options(&config), tls, ledger.clone(), Arc::new(rules))?;
+    tracing::info!(address = %listener.address(), "listening for agents");
     let (stop, stopping) = watch::channel(false);
     let router = api::router(ledger.clone(), watched, config.tokens.clone());
     let mut serving = tokio::spawn(serve_http(http, router, stopping));
@@ -81,6 +94,7 @@ pub async fn run(config: Config, signals: mpsc::Receiver<Signal>) -> Result<(), 
     };
     tracing::info!("stopping");
     stop.send_replace(true);
+    listener.shutdown().await;
     let grace = Duration::from_millis(config.shutdown_grace_millis);
     if tokio::time::timeout(grace, &mut serving).await.is_err() {
         serving.abort();
@@ -117,6 +131,18 @@ fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
         fold_age_millis: limits.fold_age_millis,
         tail_bytes_max: limits.tail_bytes_max,
         silent_after_millis: i64::try_from(limits.silent_after_millis).unwrap_or(i64::MAX),
+    }
+}
+
+fn listen_options(config: &Config) -> ListenOptions {
+    let session = &config.session;
+    ListenOptions {
+        address: config.listen.quic,
+        sessions_max: usize::try_from(session.sessions_max).unwrap_or(usize::MAX),
+        confirm_interval: Duration::from_millis(session.confirm_interval_millis),
+        batches_in_flight_max: session.batches_in_flight_max,
+        idle_max: Duration::from_millis(session.idle_timeout_millis),
+        ..ListenOptions::default()
     }
 }
 
