@@ -30,6 +30,9 @@ fn written(path: &Path) {
     journal.commit(vec![Write::Append(chunk)], NOON).unwrap();
 }
 
+/// What befalls a closed journal's file.
+type Change = fn(&Path);
+
 /// What `change` makes of a written journal.
 fn after(change: impl FnOnce(&Path)) -> (TempDir, Result<(Journal, Recovered), OpenError>) {
     let folder = TempDir::new().unwrap();
@@ -189,7 +192,7 @@ fn proven_corruption_is_told_apart() {
         drop(chunks);
         transaction.commit().unwrap();
     };
-    let changes: [(&str, fn(&Path)); 8] = [
+    let changes: [(&str, Change); 8] = [
         ("no redb file", no_redb_file),
         ("cut short", cut_short),
         ("header only", header_only),
