@@ -140,7 +140,7 @@ impl Journal {
 
         let budget = Budget::new(options.bytes_max);
         memory.state.file_bytes = length.load(Ordering::Relaxed);
-        memory.state.full = budget.is_full(memory.state.live_bytes, false);
+        memory.state.full = budget.is_full(memory.state.live_bytes, memory.largest_batch, false);
         recovered.state = memory.state.clone();
         let journal =
             Self { database: Arc::new(database), options, budget, memory, length, failed: None };
