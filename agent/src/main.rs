@@ -206,8 +206,11 @@ async fn dead_letters(agent: &RunningAgent) -> anyhow::Result<Vec<DeadLetterShow
         (Err(ClientError::Unreachable { .. }), Some(path)) => {
             Ok(read_offline(&load(path)?.journal.path)?)
         }
-        (Err(error @ ClientError::Unreachable { .. }), None) => Err(error)
-            .context("with --config FILE the journal of an agent that is not running can be read"),
+        (Err(error @ ClientError::Unreachable { .. }), None) => {
+            bail!(
+                "{error}\nWith --config FILE the journal of an agent that is not running is read instead."
+            )
+        }
         (Err(error), _) => Err(error.into()),
     }
 }
