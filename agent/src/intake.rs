@@ -21,6 +21,7 @@ pub mod figures;
 pub mod http;
 mod ids;
 pub mod job;
+pub mod passage;
 pub mod socket_file;
 pub mod stream;
 

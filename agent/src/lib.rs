@@ -35,4 +35,7 @@ pub mod session;
 pub mod uplink;
 
 pub mod admin;
+mod life;
 pub mod status;
+
+pub use life::{Ended, RunError, run};

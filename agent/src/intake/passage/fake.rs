@@ -65,7 +65,7 @@ impl FakeIntake {
         let mut answers = Vec::new();
         for item in &submission.items {
             let answer = match &item.parsed {
-                Parsed::NotMetered => Answer::NotMetered,
+                Parsed::NotMetered { .. } => Answer::NotMetered,
                 Parsed::Rejected(reason) => Answer::Rejected(*reason),
                 Parsed::Message(message) if message.id.is_some_and(|id| !self.ids.insert(id)) => {
                     Answer::Duplicate
