@@ -92,7 +92,7 @@ fn serve(path: &Path) -> Result<()> {
         .context("failed to start")?;
     runtime.block_on(async {
         let signals = signals().context("failed to listen for signals")?;
-        run(config, signals).await.map_err(Into::into)
+        run(config, signals, |_| ()).await.map_err(Into::into)
     })
 }
 

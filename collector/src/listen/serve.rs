@@ -84,7 +84,7 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
     match identity(connection) {
         Ok(agent) => Ok(Link {
             shared,
-            session: Session::new(agent, shared.terms.clone()),
+            session: Session::new(agent, shared.terms()),
             send,
             receive,
             buffer: FrameBuffer::default(),
