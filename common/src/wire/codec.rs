@@ -31,6 +31,7 @@ impl Frame {
     /// # Errors
     /// Only if the frame breaks a limit of its own format.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
+        self.check_limits()?;
         match self {
             Self::Hello(frame) => control(1, frame),
             Self::Welcome(frame) => control(2, frame),
@@ -56,21 +57,32 @@ impl Frame {
             number => return Err(FrameError::UnknownType { number }),
         };
         frame.check_limits()?;
+        frame.check_extras()?;
         Ok(frame)
     }
 
+    /// Limits that a frame's types do not show, checked at both ends.
     fn check_limits(&self) -> Result<(), FrameError> {
-        let (name, extras): (&'static str, &[Extra]) = match self {
-            Self::Hello(frame) => {
-                if frame.openings.len() > OPENINGS_MAX {
-                    let reason = format!(
-                        "it names {} openings; at most {OPENINGS_MAX}",
-                        frame.openings.len()
-                    );
-                    return Err(FrameError::Payload { frame: "Hello", reason });
-                }
-                ("Hello", &frame.extras)
+        match self {
+            Self::Hello(frame) if frame.openings.len() > OPENINGS_MAX => {
+                let reason =
+                    format!("it names {} openings; at most {OPENINGS_MAX}", frame.openings.len());
+                Err(FrameError::Payload { frame: "Hello", reason })
             }
+            Self::Hello(_)
+            | Self::Welcome(_)
+            | Self::Batch(_)
+            | Self::Ack(_)
+            | Self::Refuse(_)
+            | Self::Confirm(_)
+            | Self::Close(_)
+            | Self::Throttle(_) => Ok(()),
+        }
+    }
+
+    fn check_extras(&self) -> Result<(), FrameError> {
+        let (name, extras): (&'static str, &[Extra]) = match self {
+            Self::Hello(frame) => ("Hello", &frame.extras),
             Self::Welcome(frame) => ("Welcome", &frame.extras),
             Self::Batch(_) => return Ok(()),
             Self::Ack(frame) => ("Ack", &frame.extras),
