@@ -199,4 +199,5 @@ pub fn record(
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

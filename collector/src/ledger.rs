@@ -32,6 +32,7 @@ mod folder;
 mod writer;
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 pub(crate) mod conformance;
 
 use std::collections::BTreeMap;
@@ -418,4 +419,5 @@ impl fmt::Debug for Shared {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

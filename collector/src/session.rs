@@ -424,4 +424,5 @@ fn name(frame: &Frame) -> &'static str {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

@@ -286,4 +286,5 @@ impl Fault {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;
