@@ -13,6 +13,7 @@
 //!
 //! It only reads, and asks for no password: it listens on localhost unless told otherwise.
 
+pub mod client;
 pub mod growth;
 pub mod metrics;
 pub mod observed;

@@ -19,7 +19,7 @@
 mod sealer;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::Instant;
 
@@ -29,7 +29,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
-use crate::intake::core::{CloseJob, CommitJob, Position};
+use crate::intake::job::{CloseJob, CommitJob, Position};
 use crate::intake::{Answer, Answered, Barrier, IntakeClosed};
 use crate::journal::{
     Append, Committed, Group, Journal, JournalError, JournalReader, JournalState, Seal, Write,
@@ -117,6 +117,7 @@ pub struct Shared {
     uplink_room: AtomicBool,
     seals_under_way: AtomicUsize,
     dropped_at_replay: AtomicU64,
+    clock_offset_millis: AtomicI64,
 }
 
 impl Shared {
@@ -131,6 +132,19 @@ impl Shared {
     pub fn may_seal(&self) -> bool {
         self.uplink_room.load(Ordering::Relaxed)
             && self.seals_under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes over the offset of ledger time from the agent's clock, as last measured.
+    pub fn set_clock_offset(&self, millis: i64) {
+        self.clock_offset_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// `clock`, corrected by the last measured offset.
+    #[must_use]
+    pub fn corrected(&self, clock: Timestamp) -> Timestamp {
+        let corrected = clock.plus_millis(self.clock_offset_millis.load(Ordering::Relaxed));
+        // Before 1970 there are no buckets.
+        corrected.max(Timestamp(0))
     }
 
     /// Dimensions that the rules dropped when early chunks were read back, since the last call.
@@ -400,7 +414,7 @@ impl Committer {
             return Ok(Committed::default());
         }
         let began = now();
-        let committed = self.journal.commit(writes, (self.clock)())?;
+        let committed = self.journal.commit(writes, self.shared.corrected((self.clock)()))?;
         let micros = u64::try_from(now().duration_since(began).as_micros()).unwrap_or(u64::MAX);
         self.fsync.lock().unwrap_or_else(PoisonError::into_inner).record(micros);
         self.publish();
@@ -572,3 +586,6 @@ impl FsyncRecorder {
 fn now() -> Instant {
     Instant::now()
 }
+
+#[cfg(test)]
+mod tests;

@@ -20,6 +20,8 @@ pub mod datagram;
 pub mod figures;
 pub mod http;
 mod ids;
+pub mod job;
+pub mod passage;
 pub mod socket_file;
 pub mod stream;
 
@@ -38,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::commit::{JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 use datagram::Datagrams;
+use job::Job;
 
 /// Submissions that wait for the intake thread; a door that has more waits to send.
 pub const SUBMISSIONS_QUEUED_MAX: usize = 64;
@@ -273,6 +276,10 @@ impl IntakeThread {
         self.send_jobs()?;
         self.submissions()?;
         self.controls()?;
+        let dropped = self.shared.take_dropped_at_replay();
+        if dropped > 0 {
+            self.core.count(EvidenceCode::DroppedDimensions, dropped);
+        }
         let drops = datagrams.kernel_drops();
         if drops > self.kernel_drops {
             self.core.count(EvidenceCode::KernelDrops, drops.saturating_sub(self.kernel_drops));
@@ -298,10 +305,10 @@ impl IntakeThread {
         datagrams: &mut Datagrams,
         wait: Duration,
     ) -> Result<usize, IntakeClosed> {
-        let (core, clock) = (&mut self.core, self.clock);
+        let (core, shared, clock) = (&mut self.core, &self.shared, self.clock);
         let wait = if self.stopping.is_some() { Duration::ZERO } else { wait };
         let received = datagrams.receive(wait, |door, datagram| {
-            let arrival = core.corrected(clock());
+            let arrival = shared.corrected(clock());
             core.datagram(door, datagram.bytes, !datagram.truncated, arrival);
         });
         received.map(|received| received.datagrams).map_err(|error| {
@@ -350,7 +357,8 @@ impl IntakeThread {
                     self.jobs.send(Task::Barrier { reply, accepted: self.core.accepted() })?;
                 }
                 Control::Adopt { rules, unique_key, clock_offset_millis } => {
-                    self.core.adopt(rules, unique_key, clock_offset_millis, arrival);
+                    self.shared.set_clock_offset(clock_offset_millis);
+                    self.core.adopt(rules, unique_key, arrival);
                     self.send_jobs()?;
                 }
                 Control::Stop { reply } => self.stopping = Some(reply),
@@ -390,10 +398,10 @@ impl IntakeThread {
     fn send_jobs(&mut self) -> Result<(), IntakeClosed> {
         for job in self.core.take_jobs() {
             let task = match job {
-                core::Job::Commit(commit) => {
+                Job::Commit(commit) => {
                     Task::Commit { commit, waiters: std::mem::take(&mut self.waiters) }
                 }
-                core::Job::Close(close) => Task::Close(close),
+                Job::Close(close) => Task::Close(close),
             };
             self.jobs.send(task)?;
         }
@@ -401,7 +409,7 @@ impl IntakeThread {
     }
 
     fn arrival(&self) -> Timestamp {
-        self.core.corrected((self.clock)())
+        self.shared.corrected((self.clock)())
     }
 
     fn ticks(&self) -> core::Ticks {

@@ -89,7 +89,9 @@ pub struct Committed {
 /// Why a commit wrote nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum JournalError {
-    #[error("failed to write the journal: {reason}; the agent must stop, and verify the file at its next start")]
+    #[error(
+        "failed to write the journal: {reason}; the agent must stop, and verify the file at its next start"
+    )]
     Storage { reason: String },
     #[error("failed to write the journal: its file is damaged: {reason}")]
     Damaged { reason: String },
@@ -101,11 +103,15 @@ pub enum JournalError {
     UnknownGroup { group: u64 },
     #[error("failed to write to group {group} of opening {opening} in the name of opening {found}")]
     OtherOpening { group: u64, opening: OpeningId, found: OpeningId },
-    #[error("failed to take a Welcome: it is from ledger {found}, and the journal belongs to ledger {pinned}")]
+    #[error(
+        "failed to take a Welcome: it is from ledger {found}, and the journal belongs to ledger {pinned}"
+    )]
     OtherLedger { pinned: LedgerId, found: LedgerId },
     #[error("failed to take an Ack: it is for batch {posted}, and the last sealed one is {sealed}")]
     PostedBeyondSealed { posted: Sequence, sealed: Sequence },
-    #[error("failed to resume after batch {posted}: the first that the journal still holds is {first}")]
+    #[error(
+        "failed to resume after batch {posted}: the first that the journal still holds is {first}"
+    )]
     NotRetained { posted: Sequence, first: Sequence },
     #[error("failed to keep the rules: {reason}")]
     Rules { reason: String },
@@ -136,7 +142,11 @@ impl Journal {
     /// # Errors
     /// A write that does not fit the journal (nothing is written; see [`JournalError::is_fatal`]), or a
     /// failed disk, after which every call fails.
-    pub fn commit(&mut self, writes: Vec<Write>, now: Timestamp) -> Result<Committed, JournalError> {
+    pub fn commit(
+        &mut self,
+        writes: Vec<Write>,
+        now: Timestamp,
+    ) -> Result<Committed, JournalError> {
         if let Some(error) = &self.failed {
             return Err(error.clone());
         }
@@ -166,7 +176,8 @@ impl Journal {
         let mut storage = self.database.begin_write()?;
         storage.set_durability(Durability::Immediate)?;
         let tables = Tables::open(&storage)?;
-        let mut transaction = Transaction::new(tables, &self.memory, &self.options, self.budget, now);
+        let mut transaction =
+            Transaction::new(tables, &self.memory, &self.options, self.budget, now);
         for write in writes {
             transaction.apply(write)?;
         }
@@ -190,14 +201,21 @@ impl Journal {
 
 impl fmt::Debug for Journal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Journal").field("path", &self.options.path).field("failed", &self.failed).finish_non_exhaustive()
+        f.debug_struct("Journal")
+            .field("path", &self.options.path)
+            .field("failed", &self.failed)
+            .finish_non_exhaustive()
     }
 }
 
 impl From<redb::Error> for JournalError {
     fn from(error: redb::Error) -> Self {
         let reason = error.to_string();
-        if matches!(error, redb::Error::Corrupted(_)) { Self::Damaged { reason } } else { Self::Storage { reason } }
+        if matches!(error, redb::Error::Corrupted(_)) {
+            Self::Damaged { reason }
+        } else {
+            Self::Storage { reason }
+        }
     }
 }
 

@@ -5,7 +5,9 @@
 //! inside the transaction that stores the batch, so that a number exists only on disk.
 
 use tidemark_common::batch::{EncodedBody, NewHeader, SealedBatch, genesis};
-use tidemark_common::id::{Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{
+    Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 
 /// How far a stream is sealed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,8 +41,15 @@ impl Position {
     pub fn seal(self, content: Content, body: EncodedBody) -> (SealedBatch, Self) {
         let Content { opening, rules, first_event, end_event } = content;
         let sequence = self.sequence.next();
-        let header =
-            NewHeader { stream: self.stream, opening, sequence, first_event, end_event, rules, previous: self.digest };
+        let header = NewHeader {
+            stream: self.stream,
+            opening,
+            sequence,
+            first_event,
+            end_event,
+            rules,
+            previous: self.digest,
+        };
         let batch = SealedBatch::assemble(header, body);
         let digest = batch.header.digest();
         (batch, Self { stream: self.stream, sequence, digest })
@@ -74,7 +83,10 @@ mod tests {
         assert_eq!((one.sequence, two.sequence), (Sequence(1), Sequence(2)));
         assert_eq!(first.header.previous, genesis(LedgerId([9; 16]), StreamId([1; 16])));
         assert_eq!(second.header.previous, first.header.digest());
-        assert_eq!((second.header.first_event, second.header.end_event), (EventNumber(3), EventNumber(3)));
+        assert_eq!(
+            (second.header.first_event, second.header.end_event),
+            (EventNumber(3), EventNumber(3))
+        );
         let (header, _) = SealedBatch::split(&first.bytes).unwrap();
         assert_eq!(header, first.header);
         assert_eq!(header.digest(), one.digest);
@@ -83,8 +95,14 @@ mod tests {
     #[test]
     fn the_same_content_at_the_same_position_gives_the_same_bytes() {
         let start = Position::start(LedgerId([9; 16]), StreamId([1; 16]));
-        assert_eq!(start.seal(content(0, 3), body(1)).0.bytes, start.seal(content(0, 3), body(1)).0.bytes);
+        assert_eq!(
+            start.seal(content(0, 3), body(1)).0.bytes,
+            start.seal(content(0, 3), body(1)).0.bytes
+        );
         let elsewhere = Position::start(LedgerId([8; 16]), StreamId([1; 16]));
-        assert_ne!(start.seal(content(0, 3), body(1)).0.bytes, elsewhere.seal(content(0, 3), body(1)).0.bytes);
+        assert_ne!(
+            start.seal(content(0, 3), body(1)).0.bytes,
+            elsewhere.seal(content(0, 3), body(1)).0.bytes
+        );
     }
 }

@@ -80,6 +80,8 @@ pub struct StreamFacts {
     pub posted_digest: Digest,
     pub sealed_sequence: Sequence,
     pub accepted: u64,
+    /// Accepted and not in a sealed batch yet.
+    pub unsealed_events: u64,
     pub rules_version: RulesVersion,
     /// Oldest first.
     pub openings: Vec<HeldOpening>,

@@ -111,3 +111,19 @@ async fn dead_letters_come_in_pages() {
     check("?limit=0", (0, 1), &[0], Some(1)).await;
     check("?limit=5000", (0, 1_000), &[0, 1, 2], None).await;
 }
+
+#[tokio::test]
+async fn the_client_reads_what_the_server_says() {
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let url = client::local_url(admin.address().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(admin.serve(told(), async { drop(stopped.await) }));
+    let client = client::AdminClient::new(&url).unwrap();
+    assert_eq!(client.status().await.unwrap(), well());
+    let (letters, next) = client.dead_letters(1).await.unwrap();
+    assert_eq!((letters.len(), next), (2, None));
+    let error = client.dead_letters(99).await.unwrap_err().to_string();
+    assert!(error.contains("500") && error.contains("a page is gone"), "{error}");
+    drop((stop, client));
+    served.await.unwrap().unwrap();
+}

@@ -56,9 +56,9 @@ fn check(records: &[Record<'_>], unique_key: u16, chunk_every: usize) {
     let series: Vec<Vec<u8>> = (0..32_u8).map(|slot| vec![b's', slot]).collect();
     let mut writer = ChunkWriter::new(unique_key);
     let mut chunks = Vec::new();
-    for (index, record) in records.iter().enumerate() {
-        writer.record(record, &series[super::index(record.slot)]);
-        if index % chunk_every == 0 {
+    for (number, record) in records.iter().enumerate() {
+        writer.record(record, &series[index(record.slot)]);
+        if number % chunk_every == 0 {
             chunks.extend(writer.take());
         }
     }
@@ -68,7 +68,7 @@ fn check(records: &[Record<'_>], unique_key: u16, chunk_every: usize) {
     for chunk in &chunks {
         let events = reader.read(&chunk.bytes, |key, found, name| {
             assert_eq!((key, *found), (unique_key, records[read]));
-            assert_eq!(name, series[super::index(found.slot)]);
+            assert_eq!(name, series[index(found.slot)]);
             read += 1;
         });
         assert_eq!(events, Ok(chunk.events));

@@ -199,7 +199,7 @@ impl Source<'_> {
             self.insert(key, located);
         } else if let Some(key) = secret_in_file(path) {
             match value.get_ref() {
-                DeValue::String(named) => self.from_file(key, place, named),
+                DeValue::String(named) => self.take_file(key, place, named),
                 other => {
                     let found = words(other);
                     self.problem(
@@ -241,7 +241,7 @@ impl Source<'_> {
                     format!("`{}` is given twice: {plain} is set too", key.path),
                     "unset one of the two variables",
                 ),
-            (Some(key), _) => self.from_file(key, place, value),
+            (Some(key), _) => self.take_file(key, place, value),
             (None, _) => {
                 let path =
                     name.trim_start_matches(VARIABLE_PREFIX).replace("__", ".").to_lowercase();
@@ -257,7 +257,7 @@ impl Source<'_> {
     }
 
     /// Takes a key's value from the file that `named` names.
-    fn from_file(&mut self, key: &'static Key, place: Place, named: &str) {
+    fn take_file(&mut self, key: &'static Key, place: Place, named: &str) {
         let path = self.folder.join(named);
         match read_file(&path) {
             Ok(text) => {

@@ -37,6 +37,7 @@ use super::figures::DoorFigures;
 use crate::event::Door;
 use sockets::Socket;
 
+pub(super) use sockets::is_absent_ipv6;
 pub use sockets::{BindError, DatagramConfig};
 
 /// Of a datagram, at most this many bytes are read.

@@ -42,7 +42,7 @@ pub struct DoorCounts {
     pub connections_refused: Count,
     /// Connections closed because the client did not read its answers, or sent nothing for too long.
     pub connections_timed_out: Count,
-    /// Datagrams, frames of a stream, or requests.
+    /// Datagrams, frames, lines that are not blank, or requests.
     pub messages: Count,
     /// Payload bytes.
     pub bytes: Count,

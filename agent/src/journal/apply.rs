@@ -20,9 +20,13 @@ use tidemark_common::wire::UniqueKey;
 
 use super::JournalError;
 use super::budget::{Budget, row_bytes};
-use super::record::{BatchRow, Conflicted, Counters, Opened, Record, encode_chunk, encode_evidence};
+use super::record::{
+    BatchRow, Conflicted, Counters, Opened, Record, encode_chunk, encode_evidence,
+};
 use super::state::{JournalOptions, JournalState};
-use super::tables::{BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RULES, SEALED, SOURCES, meta};
+use super::tables::{
+    BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RULES, SEALED, SOURCES, meta,
+};
 use super::write::{Append, Seal, Write};
 use crate::seal::{Content, Position};
 
@@ -184,7 +188,9 @@ impl<'t, 'o> Transaction<'t, 'o> {
             self.tables.meta.insert(meta::COUNTERS, counters.encode().as_slice())?;
         }
         if self.memory.state.evidence != self.before.state.evidence {
-            self.tables.meta.insert(meta::EVIDENCE, encode_evidence(&self.memory.state.evidence).as_slice())?;
+            self.tables
+                .meta
+                .insert(meta::EVIDENCE, encode_evidence(&self.memory.state.evidence).as_slice())?;
         }
         if self.memory.clean != self.before.clean {
             let opened = Opened { opening: self.memory.state.opening, clean: self.memory.clean };
@@ -221,16 +227,24 @@ impl<'t, 'o> Transaction<'t, 'o> {
         let oldest = match seal.group {
             Some(group) => Some(self.take_group(group, &seal)?),
             None => {
-                in_order("seal: the end of a batch without events", seal.first_event.0, seal.end_event.0)?;
+                in_order(
+                    "seal: the end of a batch without events",
+                    seal.first_event.0,
+                    seal.end_event.0,
+                )?;
                 None
             }
         };
 
         let state = &self.memory.state;
-        let position =
-            Position { stream: state.stream, sequence: state.sealed_sequence, digest: state.sealed_digest };
+        let position = Position {
+            stream: state.stream,
+            sequence: state.sealed_sequence,
+            digest: state.sealed_digest,
+        };
         let Seal { opening, rules, first_event, end_event, body, .. } = seal;
-        let (batch, position) = position.seal(Content { opening, rules, first_event, end_event }, body);
+        let (batch, position) =
+            position.seal(Content { opening, rules, first_event, end_event }, body);
         let row = BatchRow {
             bytes: to_u64(batch.bytes.len()),
             opening,
@@ -266,7 +280,11 @@ impl<'t, 'o> Transaction<'t, 'o> {
         in_order("seal: the group's first event", note.first_event.0, seal.first_event.0)?;
         in_order("seal: the group's end", note.end_event.0, seal.end_event.0)?;
         if note.opening != seal.opening {
-            return Err(JournalError::OtherOpening { group, opening: note.opening, found: seal.opening });
+            return Err(JournalError::OtherOpening {
+                group,
+                opening: note.opening,
+                found: seal.opening,
+            });
         }
         for index in 0..note.chunks {
             if self.tables.chunks.remove((group, index))?.is_none() {
@@ -289,7 +307,6 @@ impl<'t, 'o> Transaction<'t, 'o> {
         self.memory.state.conflict = Some(conflicted.reason);
         Ok(())
     }
-
 }
 
 impl JournalState {
@@ -297,7 +314,8 @@ impl JournalState {
     pub(super) fn count_backlog(&mut self, row: &BatchRow) {
         self.backlog_batches = self.backlog_batches.saturating_add(1);
         self.backlog_bytes = self.backlog_bytes.saturating_add(row.bytes);
-        self.events_in_unposted_batches = self.events_in_unposted_batches.saturating_add(row.events());
+        self.events_in_unposted_batches =
+            self.events_in_unposted_batches.saturating_add(row.events());
     }
 }
 

@@ -57,6 +57,11 @@ impl Budget {
         Self { full_at, clear_at: full_at.saturating_sub(full_at / 8) }
     }
 
+    /// The rows' bytes at which the journal calls itself full.
+    pub(super) fn full_at_bytes(self) -> u64 {
+        self.full_at
+    }
+
     /// Whether retained batches must leave early.
     pub(super) fn is_tight(self, live_bytes: u64) -> bool {
         live_bytes >= self.clear_at
@@ -74,9 +79,14 @@ mod tests {
 
     #[test]
     fn a_large_row_takes_a_power_of_two_of_pages() {
-        for (value, bytes) in
-            [(2_001, 4_096), (4_060, 4_096), (4_061, 8_192), (65_500, 65_536), (65_501, 131_072), (66_000, 131_072)]
-        {
+        for (value, bytes) in [
+            (2_001, 4_096),
+            (4_060, 4_096),
+            (4_061, 8_192),
+            (65_500, 65_536),
+            (65_501, 131_072),
+            (66_000, 131_072),
+        ] {
             assert_eq!(row_bytes(value), bytes, "{value}");
         }
     }

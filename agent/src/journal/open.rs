@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{
-    Builder, CommitError, DatabaseError, Durability, SetDurabilityError, StorageBackend, StorageError, TableError,
-    TableHandle, TransactionError, WriteTransaction,
+    Builder, CommitError, DatabaseError, Durability, SetDurabilityError, StorageBackend,
+    StorageError, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 use thiserror::Error;
 use tidemark_common::id::StreamId;
@@ -45,7 +45,9 @@ pub enum OpenError {
     Held { path: PathBuf, waited: Duration },
     #[error("failed to open the journal: {reason}; start the newer agent that wrote it")]
     Newer { reason: String },
-    #[error("failed to open the journal: its file has redb format {version}, which only an older agent reads")]
+    #[error(
+        "failed to open the journal: its file has redb format {version}, which only an older agent reads"
+    )]
     Older { version: u8 },
     #[error("failed to open the journal: the file is not one: {reason}; check the path")]
     NotAJournal { reason: String },
@@ -90,7 +92,8 @@ impl Journal {
         loop {
             let opened = match Self::create(&options, fresh, now)? {
                 Some(created) => Ok(created),
-                None => open_file(&options.path).and_then(|backend| Self::open_on(backend, options.clone(), fresh, now)),
+                None => open_file(&options.path)
+                    .and_then(|backend| Self::open_on(backend, options.clone(), fresh, now)),
             };
             match opened {
                 Err(OpenError::Held { path, .. }) if waited >= lock_wait => {
@@ -113,9 +116,13 @@ impl Journal {
         now: Timestamp,
     ) -> Result<(Self, Recovered), OpenError> {
         if options.bytes_max < JOURNAL_BYTES_MIN {
-            return Err(OpenError::Budget { bytes_max: options.bytes_max, bytes_min: JOURNAL_BYTES_MIN });
+            return Err(OpenError::Budget {
+                bytes_max: options.bytes_max,
+                bytes_min: JOURNAL_BYTES_MIN,
+            });
         }
-        let io_error = |source| OpenError::Io { act: "measure", path: options.path.clone(), source };
+        let io_error =
+            |source| OpenError::Io { act: "measure", path: options.path.clone(), source };
         let (backend, length) = Measured::new(backend).map_err(io_error)?;
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
@@ -135,7 +142,8 @@ impl Journal {
         memory.state.file_bytes = length.load(Ordering::Relaxed);
         memory.state.full = budget.is_full(memory.state.live_bytes, false);
         recovered.state = memory.state.clone();
-        let journal = Self { database: Arc::new(database), options, budget, memory, length, failed: None };
+        let journal =
+            Self { database: Arc::new(database), options, budget, memory, length, failed: None };
         Ok((journal, recovered))
     }
 
@@ -161,7 +169,8 @@ impl Journal {
             // Another process was faster: its file is the journal.
             Err(_) => fs::remove_file(&making).map(|()| None),
         };
-        let placed = placed.map_err(|source| OpenError::Io { act: "make", path: path.clone(), source })?;
+        let placed =
+            placed.map_err(|source| OpenError::Io { act: "make", path: path.clone(), source })?;
         sync_folder(folder_of(path))?;
         Ok(placed)
     }
@@ -179,7 +188,11 @@ pub fn set_aside(path: &Path, suffix: &str) -> Result<PathBuf, OpenError> {
         aside = with_suffix(path, &format!("{suffix}-{number}"));
         number = number.saturating_add(1);
     }
-    fs::rename(path, &aside).map_err(|source| OpenError::Io { act: "set aside", path: path.to_owned(), source })?;
+    fs::rename(path, &aside).map_err(|source| OpenError::Io {
+        act: "set aside",
+        path: path.to_owned(),
+        source,
+    })?;
     sync_folder(folder_of(path))?;
     Ok(aside)
 }
@@ -212,7 +225,11 @@ fn make_folder(path: &Path) -> Result<(), OpenError> {
 
 fn sync_folder(folder: &Path) -> Result<(), OpenError> {
     let synced = File::open(folder).and_then(|folder| folder.sync_all());
-    synced.map_err(|source| OpenError::Io { act: "sync the folder", path: folder.to_owned(), source })
+    synced.map_err(|source| OpenError::Io {
+        act: "sync the folder",
+        path: folder.to_owned(),
+        source,
+    })
 }
 
 fn folder_of(path: &Path) -> &Path {
@@ -229,7 +246,10 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     PathBuf::from(name)
 }
 
-#[expect(clippy::disallowed_methods, reason = "a file lock held elsewhere tells nobody when it is released")]
+#[expect(
+    clippy::disallowed_methods,
+    reason = "a file lock held elsewhere tells nobody when it is released"
+)]
 fn pause() -> Duration {
     std::thread::sleep(LOCK_RETRY);
     LOCK_RETRY
@@ -241,7 +261,9 @@ fn check_kind(storage: &WriteTransaction) -> Result<(), OpenError> {
     if names.is_empty() || names.iter().any(|name| name == META.name()) {
         return Ok(());
     }
-    Err(OpenError::NotAJournal { reason: format!("it is a database of the tables {}", names.join(", ")) })
+    Err(OpenError::NotAJournal {
+        reason: format!("it is a database of the tables {}", names.join(", ")),
+    })
 }
 
 /// What redb's refusal means.
@@ -252,13 +274,18 @@ fn refusal(error: DatabaseError, path: &Path) -> OpenError {
         }
         DatabaseError::UpgradeRequired(version) => OpenError::Older { version },
         // redb has no variant for a file format above its own.
-        DatabaseError::Storage(StorageError::Corrupted(reason)) if reason.contains("file format version") => {
+        DatabaseError::Storage(StorageError::Corrupted(reason))
+            if reason.contains("file format version") =>
+        {
             OpenError::Newer { reason }
         }
         DatabaseError::Storage(StorageError::Corrupted(reason)) => OpenError::Corrupt { reason },
         // Not a redb file, or a truncated one: so it was when it was opened, whatever it was before.
         DatabaseError::Storage(StorageError::Io(error))
-            if matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof) =>
+            if matches!(
+                error.kind(),
+                io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof
+            ) =>
         {
             OpenError::Corrupt { reason: error.to_string() }
         }

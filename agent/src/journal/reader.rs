@@ -111,7 +111,11 @@ impl JournalReader {
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn dead_letters(&self, from: u64, limit: usize) -> Result<Vec<StoredDeadLetter>, ReadError> {
+    pub fn dead_letters(
+        &self,
+        from: u64,
+        limit: usize,
+    ) -> Result<Vec<StoredDeadLetter>, ReadError> {
         let letters = self.begin()?.open_table(DEAD_LETTERS)?;
         let mut found = Vec::new();
         for entry in letters.range(from..)?.take(limit) {
@@ -146,7 +150,9 @@ impl Iterator for Chunks {
             Ok((_, row)) => row,
             Err(error) => return Some(Err(error.into())),
         };
-        Some(decode_chunk(row.value()).map(|(_, payload)| payload.to_vec()).map_err(ReadError::from))
+        Some(
+            decode_chunk(row.value()).map(|(_, payload)| payload.to_vec()).map_err(ReadError::from),
+        )
     }
 }
 

@@ -14,7 +14,9 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::batch::Evidence;
 use tidemark_common::code::EvidenceCode;
-use tidemark_common::id::{Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{
+    Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
@@ -120,16 +122,20 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
-        bincode::serde::encode_into_std_write(self, &mut bytes, config()).expect("a record fits its limit");
+        bincode::serde::encode_into_std_write(self, &mut bytes, config())
+            .expect("a record fits its limit");
         bytes
     }
 
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let payload = versioned(Self::NAME, bytes)?;
-        let (value, consumed) =
-            bincode::serde::decode_from_slice(payload, config()).map_err(|error| damaged(Self::NAME, error))?;
+        let (value, consumed) = bincode::serde::decode_from_slice(payload, config())
+            .map_err(|error| damaged(Self::NAME, error))?;
         if consumed != payload.len() {
-            return Err(damaged(Self::NAME, format!("{consumed} of its {} bytes are read", payload.len())));
+            return Err(damaged(
+                Self::NAME,
+                format!("{consumed} of its {} bytes are read", payload.len()),
+            ));
         }
         Ok(value)
     }
@@ -183,8 +189,10 @@ pub(super) struct ChunkHeader {
 }
 
 pub(super) fn encode_chunk(chunk: &Append) -> Vec<u8> {
-    let counts = u16::try_from(chunk.evidence.iter().len()).expect("a u16 numbers the codes, and 0 is none");
-    let mut bytes = Vec::with_capacity(CHUNK_FIXED_BYTES.saturating_add(chunk.bytes.len()).saturating_add(400));
+    let counts =
+        u16::try_from(chunk.evidence.iter().len()).expect("a u16 numbers the codes, and 0 is none");
+    let mut bytes =
+        Vec::with_capacity(CHUNK_FIXED_BYTES.saturating_add(chunk.bytes.len()).saturating_add(400));
     bytes.push(VERSION);
     bytes.extend_from_slice(&[0; 4]);
     bytes.extend_from_slice(&chunk.opening.0);
@@ -319,6 +327,8 @@ impl Bytes<'_> {
 
     fn evidence(&mut self) -> Result<Evidence, RecordError> {
         let counts = u16::from_be_bytes(self.take()?);
-        (0..counts).map(|_| Ok((u16::from_be_bytes(self.take()?), u64::from_be_bytes(self.take()?)))).collect()
+        (0..counts)
+            .map(|_| Ok((u16::from_be_bytes(self.take()?), u64::from_be_bytes(self.take()?))))
+            .collect()
     }
 }

@@ -17,8 +17,8 @@ use super::apply::{GroupNote, Memory, Tables, to_u64};
 use super::budget::{FIXED_BYTES, row_bytes};
 use super::open::OpenError;
 use super::record::{
-    BatchRow, ChunkHeader, Conflicted, Counters, Identity, Opened, Pinned, Record, RecordError, SourceRow,
-    decode_chunk, decode_evidence, decode_ids, encode_evidence,
+    BatchRow, ChunkHeader, Conflicted, Counters, Identity, Opened, Pinned, Record, RecordError,
+    SourceRow, decode_chunk, decode_evidence, decode_ids, encode_evidence,
 };
 use super::state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
 use super::tables::{FORMAT, RULES_ROW, meta};
@@ -66,7 +66,8 @@ pub(super) fn recover(
     let sources = count_rest(tables, &mut memory)?;
     let rules = match tables.rules.get(RULES_ROW)? {
         Some(row) => {
-            memory.state.live_bytes = memory.state.live_bytes.saturating_add(cost(row.value().len()));
+            memory.state.live_bytes =
+                memory.state.live_bytes.saturating_add(cost(row.value().len()));
             Some(decode_rules(row.value()).map_err(|error| OpenError::corrupt(error.to_string()))?)
         }
         None => None,
@@ -106,14 +107,18 @@ fn begin(tables: &mut Tables<'_>, fresh: FreshIds) -> Result<bool, OpenError> {
         let found = <[u8; 2]>::try_from(format.as_slice()).map(u16::from_be_bytes);
         return match found {
             Ok(FORMAT) => Ok(false),
-            Ok(found) if found > FORMAT => {
-                Err(OpenError::Newer { reason: format!("its format is {found}; this agent knows up to {FORMAT}") })
+            Ok(found) if found > FORMAT => Err(OpenError::Newer {
+                reason: format!("its format is {found}; this agent knows up to {FORMAT}"),
+            }),
+            Ok(_) | Err(_) => {
+                Err(OpenError::corrupt(format!("its format row holds {format:02x?}")))
             }
-            Ok(_) | Err(_) => Err(OpenError::corrupt(format!("its format row holds {format:02x?}"))),
         };
     }
     if tables.meta.len()? != 0 || tables.sealed.len()? != 0 || tables.chunks.len()? != 0 {
-        return Err(OpenError::NotAJournal { reason: "it holds rows, but no format of a journal".to_owned() });
+        return Err(OpenError::NotAJournal {
+            reason: "it holds rows, but no format of a journal".to_owned(),
+        });
     }
     let nothing = Counters {
         accepted: 0,
@@ -131,7 +136,12 @@ fn begin(tables: &mut Tables<'_>, fresh: FreshIds) -> Result<bool, OpenError> {
     Ok(true)
 }
 
-fn blank(identity: Identity, fresh: FreshIds, counters: &Counters, options: &JournalOptions) -> JournalState {
+fn blank(
+    identity: Identity,
+    fresh: FreshIds,
+    counters: &Counters,
+    options: &JournalOptions,
+) -> JournalState {
     JournalState {
         stream: identity.stream,
         opening: fresh.opening,
@@ -210,7 +220,9 @@ fn count_chunks(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<Group>, 
         let (header, _) = decode_chunk(record.value())?;
         let ChunkHeader { opening, rules, first_event, events, oldest, evidence } = header;
         if first_event != next {
-            return Err(OpenError::corrupt(format!("chunk {group}.{index} begins at {first_event}, not {next}")));
+            return Err(OpenError::corrupt(format!(
+                "chunk {group}.{index} begins at {first_event}, not {next}"
+            )));
         }
         next = first_event.plus(u64::from(events));
         let state = &mut memory.state;
@@ -275,7 +287,8 @@ fn read_ids(
         memory.next_ids_row = number.value().saturating_add(1);
         memory.ids_oldest = memory.ids_oldest.or(Some(at));
         memory.state.ids = memory.state.ids.saturating_add(to_u64(ids.len()));
-        memory.state.live_bytes = memory.state.live_bytes.saturating_add(cost(record.value().len()));
+        memory.state.live_bytes =
+            memory.state.live_bytes.saturating_add(cost(record.value().len()));
         rows.push((at, ids));
     }
     Ok(rows)
@@ -289,15 +302,18 @@ fn count_rest(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<SourceCoun
         memory.next_dead_letter = number.value().saturating_add(1);
         let bytes = record.value().len();
         memory.state.dead_letters = memory.state.dead_letters.saturating_add(1);
-        memory.state.dead_letter_bytes = memory.state.dead_letter_bytes.saturating_add(to_u64(bytes));
+        memory.state.dead_letter_bytes =
+            memory.state.dead_letter_bytes.saturating_add(to_u64(bytes));
         live_bytes = live_bytes.saturating_add(cost(bytes));
     }
     let mut sources = Vec::new();
     for entry in tables.sources.iter()? {
         let (source, record) = entry?;
-        let source = String::from_utf8(source.value().to_vec())
-            .map_err(|error| OpenError::corrupt(format!("a source's name is not UTF-8: {error}")))?;
-        live_bytes = live_bytes.saturating_add(cost(record.value().len().saturating_add(source.len())));
+        let source = String::from_utf8(source.value().to_vec()).map_err(|error| {
+            OpenError::corrupt(format!("a source's name is not UTF-8: {error}"))
+        })?;
+        live_bytes =
+            live_bytes.saturating_add(cost(record.value().len().saturating_add(source.len())));
         sources.push(SourceCount { source, count: SourceRow::decode(record.value())?.count });
     }
     memory.state.live_bytes = memory.state.live_bytes.saturating_add(live_bytes);
@@ -308,7 +324,8 @@ fn count_rest(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<SourceCoun
 fn check(state: &JournalState) -> Result<(), OpenError> {
     let chunks = state.accepted.checked_sub(state.sealed_events);
     let unposted = state.sealed_events.checked_sub(state.posted_events);
-    if chunks == Some(state.events_in_chunks) && unposted == Some(state.events_in_unposted_batches) {
+    if chunks == Some(state.events_in_chunks) && unposted == Some(state.events_in_unposted_batches)
+    {
         return Ok(());
     }
     Err(OpenError::corrupt(format!(
@@ -327,7 +344,8 @@ fn stored<R: Record>(tables: &Tables<'_>, row: u16) -> Result<Option<R>, OpenErr
 }
 
 fn required<R: Record>(tables: &Tables<'_>, row: u16) -> Result<R, OpenError> {
-    stored(tables, row)?.ok_or_else(|| OpenError::corrupt(format!("its {} record is missing", R::NAME)))
+    stored(tables, row)?
+        .ok_or_else(|| OpenError::corrupt(format!("its {} record is missing", R::NAME)))
 }
 
 fn cost(value_bytes: usize) -> u64 {

@@ -9,10 +9,13 @@
 use std::path::PathBuf;
 
 use tidemark_common::batch::Evidence;
-use tidemark_common::id::{Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{
+    Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{HeldOpening, Rules, UniqueKey};
 
+use super::budget::Budget;
 use crate::event::{IdDigest, SourceCount};
 
 /// The limits of one journal.
@@ -121,6 +124,12 @@ pub struct Group {
 }
 
 impl JournalState {
+    /// The bytes of rows at which the journal calls itself full.
+    #[must_use]
+    pub fn full_at_bytes(&self) -> u64 {
+        Budget::new(self.bytes_max).full_at_bytes()
+    }
+
     /// Takes note that events up to `end` of `opening` are held.
     pub(super) fn hold(&mut self, opening: OpeningId, first: EventNumber, end: EventNumber) {
         if first == end {

@@ -22,7 +22,8 @@ pub(super) const POSTED: TableDefinition<'_, u64, i64> = TableDefinition::new("p
 /// Ascending number -> the ids of one commit.
 pub(super) const IDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ids");
 /// Ascending number -> one rejected input.
-pub(super) const DEAD_LETTERS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("dead_letters");
+pub(super) const DEAD_LETTERS: TableDefinition<'_, u64, &[u8]> =
+    TableDefinition::new("dead_letters");
 /// A numbered source's name -> its last number.
 pub(super) const SOURCES: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("sources");
 

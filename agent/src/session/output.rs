@@ -84,6 +84,8 @@ pub enum SessionState {
     Backoff {
         until: Monotonic,
     },
+    /// All is posted and the stream is closed.
+    Closed,
     /// Nothing is sent until somebody acts; `last_error` says what to do. Tried again at `until`, if any.
     Stopped {
         until: Option<Monotonic>,
@@ -239,7 +241,10 @@ impl Session {
             | State::Greeting(_)
             | State::Joined(_)
             | State::Leaving { .. } => SessionState::Connecting,
-            State::Condemned { .. } | State::Ended { .. } => SessionState::Stopped { until: None },
+            State::Ended { end: End::Closed, .. } => SessionState::Closed,
+            State::Condemned { .. } | State::Ended { end: End::Conflict { .. }, .. } => {
+                SessionState::Stopped { until: None }
+            }
         };
         SessionStatus {
             state,
@@ -279,6 +284,7 @@ impl Session {
             }
             State::Joined(joined)
                 if self.shutdown
+                    && self.facts.unsealed_events == 0
                     && joined.phase == Phase::Open
                     && joined.acked == sealed
                     && self.posted_due.is_none()

@@ -5,6 +5,8 @@ use tidemark_common::wire::MeterRule;
 
 use super::*;
 use crate::chunk::GroupReader;
+use crate::event::TimeLimits;
+use crate::parse::naming::{Naming, Patterns};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
@@ -247,9 +249,9 @@ fn a_change_of_rules_closes_the_batch() {
     let mut core = core();
     let key = UniqueKey { id: 1, key: [3; 32] };
     send(&mut core, "calls:1|c|#customer:a");
-    core.adopt(Some(rules(1)), key, 0, NOW);
+    core.adopt(Some(rules(1)), key, NOW);
     assert!(core.take_jobs().is_empty(), "the same rules change nothing");
-    core.adopt(Some(rules(2)), key, 0, NOW);
+    core.adopt(Some(rules(2)), key, NOW);
     assert_eq!(totals(&core.take_jobs()), (1, 1));
     send(&mut core, "calls:1|c|#customer:a");
     core.close(NOW);

@@ -149,7 +149,7 @@ impl AsRawFd for Socket {
 }
 
 /// Nobody can send to ::1 on a host without it, so nothing is lost there.
-fn is_absent_ipv6(address: SocketAddr, error: &io::Error) -> bool {
+pub(in crate::intake) fn is_absent_ipv6(address: SocketAddr, error: &io::Error) -> bool {
     let errno = error.raw_os_error().map(Errno::from_raw);
     let absent = matches!(errno, Some(Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT));
     address.is_ipv6() && address.ip().is_loopback() && absent

@@ -8,7 +8,9 @@ use redb::{ReadableTable, ReadableTableMetadata};
 use super::{ROWS_DROPPED_MAX, Transaction, to_u64};
 use crate::event::{IdDigest, SourceCount};
 use crate::journal::JournalError;
-use crate::journal::record::{Record, SourceRow, decode_ids, encode_dead_letter, encode_ids, ids_in};
+use crate::journal::record::{
+    Record, SourceRow, decode_ids, encode_dead_letter, encode_ids, ids_in,
+};
 use crate::journal::write::DeadLetter;
 
 /// The last numbers of at most this many sources are kept; a quarter of them, the longest silent, leave at once.
@@ -61,7 +63,8 @@ impl Transaction<'_, '_> {
             self.tables.dead_letters.insert(memory.next_dead_letter, record.as_slice())?;
             memory.next_dead_letter = memory.next_dead_letter.saturating_add(1);
             memory.state.dead_letters = memory.state.dead_letters.saturating_add(1);
-            memory.state.dead_letter_bytes = memory.state.dead_letter_bytes.saturating_add(to_u64(record.len()));
+            memory.state.dead_letter_bytes =
+                memory.state.dead_letter_bytes.saturating_add(to_u64(record.len()));
             memory.took(record.len());
         }
         Ok(())
@@ -75,7 +78,9 @@ impl Transaction<'_, '_> {
             {
                 break;
             }
-            let Some(value_bytes) = self.tables.dead_letters.pop_first()?.map(|(_, row)| row.value().len()) else {
+            let Some(value_bytes) =
+                self.tables.dead_letters.pop_first()?.map(|(_, row)| row.value().len())
+            else {
                 break;
             };
             self.memory.left(value_bytes);
@@ -89,8 +94,11 @@ impl Transaction<'_, '_> {
     pub(super) fn keep_sources(&mut self, counts: &[SourceCount]) -> Result<(), JournalError> {
         for SourceCount { source, count } in counts {
             let record = SourceRow { count: *count, at: self.now }.encode();
-            let before =
-                self.tables.sources.insert(source.as_bytes(), record.as_slice())?.map(|old| old.value().len());
+            let before = self
+                .tables
+                .sources
+                .insert(source.as_bytes(), record.as_slice())?
+                .map(|old| old.value().len());
             if let Some(value_bytes) = before {
                 self.memory.left(value_bytes.saturating_add(source.len()));
             }
@@ -107,7 +115,8 @@ impl Transaction<'_, '_> {
         silent.sort_unstable();
         silent.truncate(silent.len().saturating_sub(SOURCES_MAX).saturating_add(SOURCES_MAX / 4));
         for (_, source) in silent {
-            let value_bytes = self.tables.sources.remove(source.as_slice())?.map(|row| row.value().len());
+            let value_bytes =
+                self.tables.sources.remove(source.as_slice())?.map(|row| row.value().len());
             self.memory.left(value_bytes.unwrap_or_default().saturating_add(source.len()));
         }
         Ok(())

@@ -25,7 +25,9 @@ impl Transaction<'_, '_> {
     pub(super) fn welcomed(&mut self, welcomed: Welcomed) -> Result<(), JournalError> {
         let Welcomed { ledger, rules, unique_key, posted_sequence } = welcomed;
         match self.memory.state.ledger {
-            Some(pinned) if pinned != ledger => return Err(JournalError::OtherLedger { pinned, found: ledger }),
+            Some(pinned) if pinned != ledger => {
+                return Err(JournalError::OtherLedger { pinned, found: ledger });
+            }
             Some(_) => {}
             None => {
                 let state = &mut self.memory.state;
@@ -50,8 +52,10 @@ impl Transaction<'_, '_> {
     }
 
     fn keep_rules(&mut self, rules: &Rules) -> Result<(), JournalError> {
-        let bytes = encode_rules(rules).map_err(|error| JournalError::Rules { reason: error.to_string() })?;
-        let before = self.tables.rules.insert(RULES_ROW, bytes.as_slice())?.map(|old| old.value().len());
+        let bytes = encode_rules(rules)
+            .map_err(|error| JournalError::Rules { reason: error.to_string() })?;
+        let before =
+            self.tables.rules.insert(RULES_ROW, bytes.as_slice())?.map(|old| old.value().len());
         if let Some(value_bytes) = before {
             self.memory.left(value_bytes);
         }
@@ -75,7 +79,8 @@ impl Transaction<'_, '_> {
             state.retained_batches = state.retained_batches.saturating_add(1);
             state.retained_bytes = state.retained_bytes.saturating_add(row.bytes);
             let left = state.events_in_unposted_batches.checked_sub(row.events());
-            state.events_in_unposted_batches = left.expect("a batch's events are counted in when it is sealed");
+            state.events_in_unposted_batches =
+                left.expect("a batch's events are counted in when it is sealed");
             state.posted_events = state.posted_events.saturating_add(row.events());
             state.posted_digest = row.digest;
             state.release(row.end_event);
@@ -90,7 +95,8 @@ impl Transaction<'_, '_> {
     /// The ledger was restored from a backup: batches after `sequence` are unposted again.
     fn unpost(&mut self, sequence: Sequence) -> Result<(), JournalError> {
         let known = self.memory.state.posted_sequence;
-        let first = self.tables.batches.first()?.map_or(known.next(), |(first, _)| Sequence(first.value()));
+        let first =
+            self.tables.batches.first()?.map_or(known.next(), |(first, _)| Sequence(first.value()));
         if first > sequence.next() {
             return Err(JournalError::NotRetained { posted: sequence, first });
         }
@@ -123,7 +129,8 @@ impl Transaction<'_, '_> {
             return Err(missing("sealed batch", sequence.0));
         };
         let header = bytes.value().get(..HEADER_BYTES).unwrap_or_default();
-        let header = Header::decode(header).map_err(|error| JournalError::Damaged { reason: error.to_string() })?;
+        let header = Header::decode(header)
+            .map_err(|error| JournalError::Damaged { reason: error.to_string() })?;
         Ok(header.previous)
     }
 
@@ -161,13 +168,15 @@ impl Transaction<'_, '_> {
             if state.retained_batches == 0 {
                 break;
             }
-            let Some((sequence, row_bytes)) = self.tables.batches.first()?.map(|(k, v)| (k.value(), v.value().len()))
+            let Some((sequence, row_bytes)) =
+                self.tables.batches.first()?.map(|(k, v)| (k.value(), v.value().len()))
             else {
                 return Err(missing("retained batch", state.posted_sequence.0));
             };
             let due = state.retained_bytes > self.options.retain_acked_bytes_max
                 || self.budget.is_tight(state.live_bytes)
-                || self.retained_since(sequence)?.plus_millis(self.options.retain_acked_millis) < self.now;
+                || self.retained_since(sequence)?.plus_millis(self.options.retain_acked_millis)
+                    < self.now;
             if !due {
                 break;
             }
@@ -227,4 +236,3 @@ fn each_batch(
 fn keys(table: &Table<'_, u64, i64>, range: RangeInclusive<u64>) -> Result<Vec<u64>, JournalError> {
     table.range(range)?.map(|entry| Ok(entry?.0.value())).collect()
 }
-
