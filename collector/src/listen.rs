@@ -28,8 +28,8 @@ use tokio::task::JoinHandle;
 use crate::ledger::Ledger;
 use crate::session::Terms;
 
-pub use self::figures::ListenFigures;
 use self::figures::ListenCounters;
+pub use self::figures::ListenFigures;
 
 /// The door's address, limits and intervals.
 #[derive(Debug, Clone)]
@@ -129,7 +129,8 @@ impl Listener {
             rules,
             batches_in_flight_max: options.batches_in_flight_max,
         };
-        let permits = usize::try_from(options.batch_bytes_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
+        let permits =
+            usize::try_from(options.batch_bytes_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             ledger,
             terms: RwLock::new(terms),

@@ -25,12 +25,14 @@ fn check(sent: &str, expected: &str) {
     let mut streams = BTreeMap::new();
     for name in ['a', 'b'] {
         let stream = StreamId([u8::try_from(name).unwrap(); 16]);
-        let mut record = StreamRecord::new(stream, AgentName::parse("agent").unwrap(), LEDGER, Timestamp(0));
+        let mut record =
+            StreamRecord::new(stream, AgentName::parse("agent").unwrap(), LEDGER, Timestamp(0));
         record.fence = FENCE;
         streams.insert(stream, record);
     }
     let mut stored = BTreeMap::new();
-    let verdicts: Vec<_> = sent.split(' ').map(|word| send(word, &mut streams, &mut stored)).collect();
+    let verdicts: Vec<_> =
+        sent.split(' ').map(|word| send(word, &mut streams, &mut stored)).collect();
     assert_eq!(verdicts.join(" "), expected, "{sent}");
 }
 
@@ -52,7 +54,10 @@ fn send(word: &str, streams: &mut BTreeMap<StreamId, StreamRecord>, stored: &mut
     }
     match how {
         '~' => header.previous = Digest([1; 32]),
-        '+' => (header.first_event, header.end_event) = (header.first_event.plus(1), header.end_event.plus(1)),
+        '+' => {
+            (header.first_event, header.end_event) =
+                (header.first_event.plus(1), header.end_event.plus(1))
+        }
         'l' => header.lines = 2,
         '0' => header.lines = 0,
         'b' => header.last_bucket = Bucket(0),
@@ -67,7 +72,13 @@ fn send(word: &str, streams: &mut BTreeMap<StreamId, StreamRecord>, stored: &mut
     let verdict = judge(known, &candidate, digest, LEDGER);
     if verdict == Verdict::Admit {
         let known = streams.get_mut(&header.stream).unwrap();
-        record(known, &header, candidate.digest, Content::Posted(&Evidence::default()), Timestamp(1));
+        record(
+            known,
+            &header,
+            candidate.digest,
+            Content::Posted(&Evidence::default()),
+            Timestamp(1),
+        );
         stored.insert((header.stream, header.sequence), candidate.digest);
     }
     match verdict {
@@ -138,7 +149,12 @@ fn a_header_must_hold_together() {
 #[test]
 fn a_batch_that_left_the_ledger_is_vouched_for_by_the_chain() {
     let batches = journal('a', LEDGER, 5);
-    let mut record = StreamRecord::new(batches[0].header.stream, AgentName::parse("x").unwrap(), LEDGER, Timestamp(0));
+    let mut record = StreamRecord::new(
+        batches[0].header.stream,
+        AgentName::parse("x").unwrap(),
+        LEDGER,
+        Timestamp(0),
+    );
     record.posted_sequence = Sequence(4);
     let header = &batches[1].header;
     let candidate = Candidate { header, digest: header.digest(), fence: Fence(0) };

@@ -99,7 +99,8 @@ impl Journal {
 
     /// Its Hello, when `posted` is what its agent knows to be posted.
     pub(crate) fn hello(&self, posted: usize) -> Hello {
-        let known = posted.checked_sub(1).map_or(Digest([0; 32]), |last| self.sealed[last].header.digest());
+        let known =
+            posted.checked_sub(1).map_or(Digest([0; 32]), |last| self.sealed[last].header.digest());
         Hello {
             header_version: 1,
             body_version: 1,
@@ -111,7 +112,11 @@ impl Journal {
             sealed_sequence: Sequence(u64::try_from(self.sealed.len()).unwrap()),
             accepted: self.end.0,
             rules_version: RulesVersion(0),
-            openings: vec![HeldOpening { opening: self.opening, first: EventNumber(0), end: self.end }],
+            openings: vec![HeldOpening {
+                opening: self.opening,
+                first: EventNumber(0),
+                end: self.end,
+            }],
             clock: NOW,
             token: None,
             agent: "test".to_owned(),
@@ -132,7 +137,10 @@ impl Journal {
     pub(crate) fn confirm(&self, ledger_time: Timestamp) -> Request {
         let sequence = Sequence(u64::try_from(self.sealed.len()).unwrap());
         let (accepted, fence, extras) = (self.end.0, self.fence, Vec::new());
-        Request::Confirm { stream: self.stream, confirm: Confirm { ledger_time, sequence, accepted, fence, extras } }
+        Request::Confirm {
+            stream: self.stream,
+            confirm: Confirm { ledger_time, sequence, accepted, fence, extras },
+        }
     }
 
     pub(crate) fn close(&self) -> Request {
@@ -158,9 +166,15 @@ pub(crate) async fn commit<S: LedgerStore>(store: &S, group: Vec<Request>) -> Co
 }
 
 /// Opens the journal's stream and remembers its fence.
-pub(crate) async fn greet<S: LedgerStore>(store: &S, journal: &mut Journal, posted: usize) -> Welcomed {
+pub(crate) async fn greet<S: LedgerStore>(
+    store: &S,
+    journal: &mut Journal,
+    posted: usize,
+) -> Welcomed {
     let committed = commit(store, vec![journal.hello_request(posted, "agent")]).await;
-    let [Reply::Welcomed(welcomed)] = committed.replies[..] else { panic!("{:?}", committed.replies) };
+    let [Reply::Welcomed(welcomed)] = committed.replies[..] else {
+        panic!("{:?}", committed.replies)
+    };
     journal.fence = welcomed.fence;
     welcomed
 }
@@ -192,7 +206,8 @@ pub(crate) fn words(committed: &Committed) -> String {
 /// A customer's sums in the totals, by meter and bucket.
 fn totals_of<S: LedgerStore>(store: &S, customer: &str) -> String {
     let customer = CustomerId::parse(customer).unwrap();
-    let question = UsageQuestion { customer: &customer, meter: None, from: Bucket(0), to: Bucket(u32::MAX) };
+    let question =
+        UsageQuestion { customer: &customer, meter: None, from: Bucket(0), to: Bucket(u32::MAX) };
     let rows = store.totals().unwrap().usage(&question).unwrap();
     let row = |row: &crate::usage::UsageRow| {
         let (usage, uniques) = (&row.usage, row.usage.uniques.len());
@@ -232,20 +247,27 @@ async fn admits_in_order_and_once<S: LedgerStore>(store: S, ledger: LedgerId) {
     }
     assert_eq!(words(&commit(&store, vec![a.admit(1)]).await), "not_open@0");
     let welcomed = greet(&store, &mut a, 0).await;
-    assert_eq!((welcomed.posted_sequence, welcomed.posted_digest), (Sequence(0), genesis(ledger, a.stream)));
+    assert_eq!(
+        (welcomed.posted_sequence, welcomed.posted_digest),
+        (Sequence(0), genesis(ledger, a.stream))
+    );
     greet(&store, &mut b, 0).await;
 
     let group = vec![a.admit(1), b.admit(1), a.admit(1), a.admit(3), a.admit(2), b.admit(3)];
     let committed = commit(&store, group).await;
     assert_eq!(words(&committed), "admit@1 admit@1 duplicate@1 gap2@1 admit@2 gap2@1");
-    let admitted: Vec<_> = committed.admitted.iter().map(|batch| (batch.stream, batch.sequence.0)).collect();
+    let admitted: Vec<_> =
+        committed.admitted.iter().map(|batch| (batch.stream, batch.sequence.0)).collect();
     assert_eq!(admitted, [(a.stream, 1), (b.stream, 1), (a.stream, 2)]);
     assert_eq!(words(&commit(&store, vec![a.admit(3), a.admit(1)]).await), "admit@3 duplicate@3");
 
     assert_eq!(store.batch(a.stream, Sequence(2)).await.unwrap(), Some(a.sealed[1].bytes.clone()));
     assert_eq!(store.batch(a.stream, Sequence(4)).await.unwrap(), None);
     let welcomed = greet(&store, &mut a, 3).await;
-    assert_eq!((welcomed.posted_sequence, welcomed.posted_digest), (Sequence(3), a.sealed[2].header.digest()));
+    assert_eq!(
+        (welcomed.posted_sequence, welcomed.posted_digest),
+        (Sequence(3), a.sealed[2].header.digest())
+    );
     let stranger = Journal::new(3, LedgerId([0; 16]));
     let mut stranger = Journal { fence: Fence(0), ..stranger };
     stranger.seal(&[("c", "m", 1, 1)]);
@@ -276,7 +298,8 @@ async fn finds_conflicts_before_and_after_a_fold<S: LedgerStore>(store: S, ledge
         fork.seal(&[("c", "m", bucket, 6)]);
     }
     greet(&store, &mut journal, 0).await;
-    let committed = commit(&store, vec![journal.admit(1), journal.admit(2), journal.admit(3)]).await;
+    let committed =
+        commit(&store, vec![journal.admit(1), journal.admit(2), journal.admit(3)]).await;
     for turn in 0..2 {
         fork.fence = journal.fence;
         assert_eq!(words(&commit(&store, vec![fork.admit(3)]).await), "conflict3@3", "turn {turn}");
@@ -291,7 +314,10 @@ async fn finds_conflicts_before_and_after_a_fold<S: LedgerStore>(store: S, ledge
             fold(&store, &committed.admitted).await.unwrap();
         }
     }
-    assert_eq!(store.batch(journal.stream, Sequence(2)).await.unwrap(), Some(journal.sealed[1].bytes.clone()));
+    assert_eq!(
+        store.batch(journal.stream, Sequence(2)).await.unwrap(),
+        Some(journal.sealed[1].bytes.clone())
+    );
 }
 
 async fn names_posted_openings_on_conflict<S: LedgerStore>(store: S, ledger: LedgerId) {
@@ -305,14 +331,22 @@ async fn names_posted_openings_on_conflict<S: LedgerStore>(store: S, ledger: Led
     let mut rolled_back = Journal::new(1, ledger);
     rolled_back.seal(&[("c", "m", 1, 9)]);
     let mut hello = rolled_back.hello(0);
-    let held = |opening| HeldOpening { opening: OpeningId([opening; 16]), first: EventNumber(0), end: EventNumber(9) };
+    let held = |opening| HeldOpening {
+        opening: OpeningId([opening; 16]),
+        first: EventNumber(0),
+        end: EventNumber(9),
+    };
     hello.openings = vec![held(1), held(2), held(3)];
     let agent = AgentName::parse("agent").unwrap();
-    let committed = commit(&store, vec![Request::Hello(Box::new(HelloRequest { hello, agent }))]).await;
-    let [Reply::HelloRefused { verdict: HelloVerdict::Conflict(_), openings, .. }] = &committed.replies[..] else {
+    let committed =
+        commit(&store, vec![Request::Hello(Box::new(HelloRequest { hello, agent }))]).await;
+    let [Reply::HelloRefused { verdict: HelloVerdict::Conflict(_), openings, .. }] =
+        &committed.replies[..]
+    else {
         panic!("{:?}", committed.replies)
     };
-    let posted = |opening, end| PostedOpening { opening: OpeningId([opening; 16]), end: EventNumber(end) };
+    let posted =
+        |opening, end| PostedOpening { opening: OpeningId([opening; 16]), end: EventNumber(end) };
     assert_eq!(openings[..], [posted(1, 2), posted(2, 3)]);
 }
 
@@ -344,18 +378,32 @@ async fn folds_once_and_splits_overflow<S: LedgerStore>(store: S, ledger: Ledger
     let committed = commit(&store, (1..=3).map(|sequence| journal.admit(sequence)).collect()).await;
     let batches = &committed.admitted;
     let elsewhere = fold(&store, &batches[1..]).await.unwrap_err();
-    assert!(matches!(elsewhere, StoreError::FoldedElsewhere { due: Sequence(1), .. }), "{elsewhere}");
+    assert!(
+        matches!(elsewhere, StoreError::FoldedElsewhere { due: Sequence(1), .. }),
+        "{elsewhere}"
+    );
     fold(&store, &batches[..1]).await.unwrap();
     assert_eq!(totals_of(&store, "c"), "m@1:5x1u1 n@200:5x1u1");
     assert!(fold(&store, &batches[..1]).await.is_err(), "a slice is folded once");
     assert_eq!(totals_of(&store, "c"), "m@1:5x1u1 n@200:5x1u1");
     fold(&store, &batches[1..]).await.unwrap();
     let max = i128::MAX;
-    assert_eq!(totals_of(&store, "c"), format!("m@1:10x2u2 m@1:{max}x1u0 m@1:{max}x1u0 n@200:5x1u1"));
+    assert_eq!(
+        totals_of(&store, "c"),
+        format!("m@1:10x2u2 m@1:{max}x1u0 m@1:{max}x1u0 n@200:5x1u1")
+    );
     assert_eq!(totals_of(&store, "cc"), "m@1:4x1u1");
     let totals = store.totals().unwrap();
-    assert_eq!((totals.events().unwrap(), totals.folded_sequence(journal.stream).unwrap()), (6, Sequence(3)));
-    let seen: Vec<_> = totals.seen().unwrap().into_iter().map(|seen| (seen.events, seen.first.0, seen.last.0)).collect();
+    assert_eq!(
+        (totals.events().unwrap(), totals.folded_sequence(journal.stream).unwrap()),
+        (6, Sequence(3))
+    );
+    let seen: Vec<_> = totals
+        .seen()
+        .unwrap()
+        .into_iter()
+        .map(|seen| (seen.events, seen.first.0, seen.last.0))
+        .collect();
     assert_eq!(seen, [(4, 1, 1), (1, 200, 200), (1, 1, 1)]);
 }
 
@@ -364,7 +412,10 @@ async fn takes_claims<S: LedgerStore>(store: S, ledger: LedgerId) {
     journal.seal(&[("c", "m", 1, 5)]);
     greet(&store, &mut journal, 0).await;
     let committed = commit(&store, vec![journal.confirm(Timestamp(900))]).await;
-    assert_eq!((words(&committed).as_str(), committed.streams[0].complete_through()), ("take", None));
+    assert_eq!(
+        (words(&committed).as_str(), committed.streams[0].complete_through()),
+        ("take", None)
+    );
     let committed = commit(&store, vec![journal.admit(1)]).await;
     assert_eq!(committed.streams[0].complete_through(), Some(Timestamp(900)));
     let committed = commit(&store, vec![journal.close(), journal.admit(1)]).await;

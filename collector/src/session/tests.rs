@@ -42,7 +42,13 @@ fn feed(session: &mut Session, journal: &Journal, word: &str) {
     let posted = Sequence(u64::try_from(number).unwrap());
     let judged = |verdict| Reply::Judged { verdict, posted, openings: Vec::new() };
     let hello_refused = |verdict| Reply::HelloRefused { verdict, posted, openings: Vec::new() };
-    let confirm = Confirm { ledger_time: Timestamp(1), sequence: posted, accepted: 0, fence: FENCE, extras: Vec::new() };
+    let confirm = Confirm {
+        ledger_time: Timestamp(1),
+        sequence: posted,
+        accepted: 0,
+        fence: FENCE,
+        extras: Vec::new(),
+    };
     let reply = match word.trim_end_matches(char::is_numeric) {
         "hello" => return session.handle_frame(Frame::Hello(journal.hello(0))),
         "hello!" => {
@@ -61,13 +67,22 @@ fn feed(session: &mut Session, journal: &Journal, word: &str) {
             return session.handle_frame(Frame::Close(close));
         }
         "welcome-frame" => {
-            let ack = Ack { posted_sequence: posted, ledger_time: Timestamp(0), confirm: false, extras: Vec::new() };
+            let ack = Ack {
+                posted_sequence: posted,
+                ledger_time: Timestamp(0),
+                confirm: false,
+                extras: Vec::new(),
+            };
             return session.handle_frame(Frame::Ack(ack));
         }
         "garbage" => return session.handle_unreadable("no frame".to_owned()),
         "due" => return session.handle_confirm_due(),
         "stop" => return session.handle_unavailable("stopping"),
-        "welcomed" => Reply::Welcomed(Welcomed { fence: FENCE, posted_sequence: posted, posted_digest: Digest([0; 32]) }),
+        "welcomed" => Reply::Welcomed(Welcomed {
+            fence: FENCE,
+            posted_sequence: posted,
+            posted_digest: Digest([0; 32]),
+        }),
         "posted" => judged(Verdict::Admit),
         "again" => judged(Verdict::Duplicate),
         "gap" => judged(Verdict::Gap { expected: Sequence(7) }),
@@ -75,13 +90,18 @@ fn feed(session: &mut Session, journal: &Journal, word: &str) {
         "fenced" => judged(Verdict::Fenced { current: Fence(8) }),
         "broken" => judged(Verdict::Invalid(Flaw::SequenceZero)),
         "foreign" => judged(Verdict::OtherLedger),
-        "rolled-back" => hello_refused(HelloVerdict::Conflict(Contradiction::OtherDigest { sequence: posted })),
+        "rolled-back" => {
+            hello_refused(HelloVerdict::Conflict(Contradiction::OtherDigest { sequence: posted }))
+        }
         "other-identity" => hello_refused(HelloVerdict::OtherIdentity),
         "pinned-elsewhere" => hello_refused(HelloVerdict::OtherLedger),
         "too-old" => hello_refused(HelloVerdict::Version { header_version: 0 }),
         "too-many" => hello_refused(HelloVerdict::TooManyStreams),
         "taken" => Reply::Claimed(ClaimVerdict::Take),
-        "untaken" => Reply::Claimed(ClaimVerdict::Invalid(ClaimFlaw::AcceptedFell { accepted: 1, before: 2 })),
+        "untaken" => Reply::Claimed(ClaimVerdict::Invalid(ClaimFlaw::AcceptedFell {
+            accepted: 1,
+            before: 2,
+        })),
         other => panic!("{other}"),
     };
     session.handle_reply(reply, Timestamp(50));
@@ -98,8 +118,15 @@ fn name_of(action: &Action) -> String {
         Action::Close(..) => "?close".to_owned(),
         Action::End => "end".to_owned(),
         Action::Send(Frame::Welcome(welcome)) => {
-            assert_eq!((welcome.fence, welcome.ledger, welcome.ledger_time), (FENCE, LEDGER, Timestamp(50)));
-            format!("Welcome{}{}", welcome.posted_sequence, if welcome.rules.is_some() { "+rules" } else { "" })
+            assert_eq!(
+                (welcome.fence, welcome.ledger, welcome.ledger_time),
+                (FENCE, LEDGER, Timestamp(50))
+            );
+            format!(
+                "Welcome{}{}",
+                welcome.posted_sequence,
+                if welcome.rules.is_some() { "+rules" } else { "" }
+            )
         }
         Action::Send(Frame::Ack(ack)) => {
             format!("Ack{}{}", ack.posted_sequence, if ack.confirm { "?" } else { "" })

@@ -33,7 +33,10 @@ fn a_totals_key_is_day_customer_meter_dimensions_class_bucket_part() {
     assert_eq!(key, expected);
 
     let row = read_total_key(&key).unwrap();
-    assert_eq!((row.meter, row.dimensions, row.bucket), (line().meter, line().dimensions, Bucket(961)));
+    assert_eq!(
+        (row.meter, row.dimensions, row.bucket),
+        (line().meter, line().dimensions, Bucket(961))
+    );
     assert_eq!((row.class, bucket_of(&key)), (Class::Unauthorised, Some(Bucket(961))));
     assert!(key.starts_with(&total_prefix(10, &line().customer, Some(&line().meter))));
     for cut in 0..key.len() {
@@ -69,13 +72,26 @@ fn distinct_values_and_seen_rows_read_back() {
     let (customer, meter) = (line().customer, line().meter);
     let key = seen_key(&customer, &meter, Class::Normal);
     let seen = read_seen(&key, &write_seen(5, Bucket(1), Bucket(8))).unwrap();
-    assert_eq!(seen, Seen { customer, meter, class: Class::Normal, events: 5, first: Bucket(1), last: Bucket(8) });
+    assert_eq!(
+        seen,
+        Seen {
+            customer,
+            meter,
+            class: Class::Normal,
+            events: 5,
+            first: Bucket(1),
+            last: Bucket(8)
+        }
+    );
     assert!(read_seen(&key[..9], &[0; 16]).is_err());
 }
 
 fn record() -> StreamRecord {
-    let confirmed =
-        |time, sequence| Confirmed { ledger_time: Timestamp(time), sequence: Sequence(sequence), accepted: 300 };
+    let confirmed = |time, sequence| Confirmed {
+        ledger_time: Timestamp(time),
+        sequence: Sequence(sequence),
+        accepted: 300,
+    };
     StreamRecord {
         stream: StreamId([1; 16]),
         agent: AgentName::parse("till-7").unwrap(),

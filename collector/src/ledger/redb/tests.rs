@@ -17,7 +17,11 @@ use crate::ledger::store::UsageQuestion;
 use crate::ledger::tail::TailBatch;
 
 fn options() -> RedbOptions {
-    RedbOptions { ledger_cache_bytes: 1 << 20, totals_cache_bytes: 1 << 20, ..RedbOptions::default() }
+    RedbOptions {
+        ledger_cache_bytes: 1 << 20,
+        totals_cache_bytes: 1 << 20,
+        ..RedbOptions::default()
+    }
 }
 
 fn runtime() -> tokio::runtime::Runtime {
@@ -56,7 +60,12 @@ impl Disk {
             bytes[*offset..offset + data.len()].copy_from_slice(data);
         }
         let unsynced = Vec::new();
-        Self(Arc::new(Mutex::new(DiskState { written: bytes.clone(), synced: bytes, syncs: 0, unsynced })))
+        Self(Arc::new(Mutex::new(DiskState {
+            written: bytes.clone(),
+            synced: bytes,
+            syncs: 0,
+            unsynced,
+        })))
     }
 
     fn syncs(&self) -> u64 {
@@ -106,7 +115,8 @@ fn open(ledger: &Disk, totals: &Disk) -> (RedbStore, Recovered) {
 /// A customer's events in the totals and the tail that was recovered.
 fn events(store: &RedbStore, tail: &[Arc<TailBatch>], customer: &str) -> u64 {
     let customer = CustomerId::parse(customer).unwrap();
-    let question = UsageQuestion { customer: &customer, meter: None, from: Bucket(0), to: Bucket(u32::MAX) };
+    let question =
+        UsageQuestion { customer: &customer, meter: None, from: Bucket(0), to: Bucket(u32::MAX) };
     let rows = store.totals().unwrap().usage(&question).unwrap();
     let folded: u64 = rows.iter().map(|row| row.usage.events).sum();
     let lines = tail.iter().flat_map(|batch| batch.lines.of(&customer));
@@ -151,7 +161,8 @@ async fn live(steps: &[Step]) {
         match step {
             Step::Admit(count) => {
                 let count = (*count).min(journal.sealed.len() - posted);
-                let group = (posted + 1..=posted + count).map(|sequence| journal.admit(sequence)).collect();
+                let group =
+                    (posted + 1..=posted + count).map(|sequence| journal.admit(sequence)).collect();
                 tail.extend(commit(&store, group).await.admitted);
                 posted += count;
             }
@@ -174,7 +185,11 @@ async fn live(steps: &[Step]) {
                 let (reopened, recovered) = open(&ledger, &totals);
                 (store, tail) = (reopened, recovered.tail);
                 let welcomed = greet(&store, &mut journal, posted).await;
-                assert_eq!(usize::try_from(welcomed.posted_sequence.0), Ok(posted), "all that was acknowledged is there");
+                assert_eq!(
+                    usize::try_from(welcomed.posted_sequence.0),
+                    Ok(posted),
+                    "all that was acknowledged is there"
+                );
             }
         }
         let expected = u64::try_from(posted).unwrap() * 2;
@@ -219,7 +234,11 @@ fn a_restart_keeps_everything_it_must() {
         journal.seal(&[("c", "m", 3, 5)]);
         let first = greet(&store, &mut journal, 0).await;
         let unreadable = damaged(&journal.sealed[1]);
-        let group = vec![journal.admit(1), conformance::admit(&unreadable, journal.fence), journal.confirm(NOW)];
+        let group = vec![
+            journal.admit(1),
+            conformance::admit(&unreadable, journal.fence),
+            journal.confirm(NOW),
+        ];
         let committed = store.commit(group, NOW, Some(Timestamp(77_000))).await.unwrap();
         assert_eq!(words(&committed), "admit@1 admit@2 take");
         let before = commit(&store, vec![journal.admit(3)]).await.streams[0].clone();
@@ -229,7 +248,8 @@ fn a_restart_keeps_everything_it_must() {
         assert_eq!((again.ledger, again.unique_key), (recovered.ledger, recovered.unique_key));
         assert_eq!(again.clock_limit, Timestamp(77_000));
         assert_eq!(again.streams, [before]);
-        let tail: Vec<_> = again.tail.iter().map(|batch| (batch.sequence.0, batch.lines.events())).collect();
+        let tail: Vec<_> =
+            again.tail.iter().map(|batch| (batch.sequence.0, batch.lines.events())).collect();
         assert_eq!(tail, [(1, 1), (2, 0), (3, 1)]);
         let second = greet(&store, &mut journal, 3).await;
         assert!(second.fence.0 >> 32 > first.fence.0 >> 32, "a new incarnation");
@@ -250,7 +270,10 @@ async fn filled(folder: &Path) -> (Journal, LedgerId) {
         }
         let committed = commit(&store, group).await;
         if half == 0 {
-            store.fold(Arc::new(FoldSlice::of(committed.admitted.iter().map(AsRef::as_ref)))).await.unwrap();
+            store
+                .fold(Arc::new(FoldSlice::of(committed.admitted.iter().map(AsRef::as_ref))))
+                .await
+                .unwrap();
         }
     }
     (journal, recovered.ledger)
@@ -268,7 +291,10 @@ fn totals_are_rebuilt_when_deleted_damaged_or_of_another_ledger() {
             match case {
                 "kept" => {}
                 "deleted" => std::fs::remove_file(&totals).unwrap(),
-                "damaged" => std::fs::write(&totals, b"this is no database, and long enough to be read").unwrap(),
+                "damaged" => {
+                    std::fs::write(&totals, b"this is no database, and long enough to be read")
+                        .unwrap()
+                }
                 "other" => drop(std::fs::copy(other.path().join(TOTALS_FILE), &totals).unwrap()),
                 case => panic!("{case}"),
             }
@@ -279,7 +305,10 @@ fn totals_are_rebuilt_when_deleted_damaged_or_of_another_ledger() {
             assert!(recovered.tail.len() < 7, "{case}: {}", recovered.tail.len());
             let welcomed = greet(&store, &mut journal, 20).await;
             assert_eq!(welcomed.posted_sequence, Sequence(20), "{case}");
-            assert_eq!(store.batch(journal.stream, Sequence(3)).await.unwrap(), Some(journal.sealed[2].bytes.clone()));
+            assert_eq!(
+                store.batch(journal.stream, Sequence(3)).await.unwrap(),
+                Some(journal.sealed[2].bytes.clone())
+            );
         }
     });
 }
@@ -311,7 +340,8 @@ fn totals_ahead_of_a_restored_ledger_are_rebuilt() {
         assert_eq!(events(&store, &recovered.tail, "c"), 40);
         // The agent knows of 21; the ledger asks for it again, and heals.
         assert_eq!(greet(&store, &mut journal, 21).await.posted_sequence, Sequence(20));
-        let mut tail: BTreeMap<_, _> = recovered.tail.into_iter().map(|batch| (batch.sequence, batch)).collect();
+        let mut tail: BTreeMap<_, _> =
+            recovered.tail.into_iter().map(|batch| (batch.sequence, batch)).collect();
         let committed = commit(&store, vec![journal.admit(21)]).await;
         assert!(matches!(committed.replies[..], [Reply::Judged { .. }]));
         tail.extend(committed.admitted.into_iter().map(|batch| (batch.sequence, batch)));
