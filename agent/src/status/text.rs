@@ -121,7 +121,7 @@ fn journal(page: &mut Page, status: &Status) {
             "{} of {} ({} in use){full}",
             bytes(journal.bytes),
             bytes(journal.bytes_max),
-            bytes(journal.live_bytes)
+            bytes(journal.live_bytes.min(journal.bytes))
         ),
     );
     page.row(
