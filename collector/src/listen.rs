@@ -15,7 +15,7 @@ mod tests;
 
 use std::io;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
@@ -98,7 +98,7 @@ pub struct Listener {
 #[derive(Debug)]
 struct Shared {
     ledger: Ledger,
-    terms: Terms,
+    terms: RwLock<Terms>,
     options: ListenOptions,
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
@@ -133,7 +133,7 @@ impl Listener {
             usize::try_from(options.batch_bytes_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             ledger,
-            terms,
+            terms: RwLock::new(terms),
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
             batch_bytes: Arc::new(Semaphore::new(permits)),
@@ -149,6 +149,12 @@ impl Listener {
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Gives further rules to the sessions that begin from now on. Running ones keep theirs: an agent
+    /// hears of rules in Welcome only.
+    pub fn set_rules(&self, rules: Arc<Rules>) {
+        self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
     }
 
     #[must_use]
@@ -172,6 +178,12 @@ impl Listener {
         }
         self.endpoint.close(VarInt::from_u32(0), b"stopping");
         drop(self.accepting.await);
+    }
+}
+
+impl Shared {
+    fn terms(&self) -> Terms {
+        self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
