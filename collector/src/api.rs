@@ -27,6 +27,7 @@ mod usage;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::sync::Arc;
 
 use axum::Router;
@@ -39,6 +40,7 @@ use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
 use crate::ledger::{Ledger, Snapshot};
+use crate::listen::ListenFigures;
 
 use auth::Tokens;
 use problem::Problem;
@@ -55,20 +57,33 @@ pub const READS_WAITING_MAX: usize = 512;
 struct Api {
     ledger: Ledger,
     catalog: watch::Receiver<Arc<Catalog>>,
+    sessions: Sessions,
     tokens: Arc<Tokens>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
 
-/// All routes. `catalog` always holds the newest catalogue.
+/// Reads the QUIC door's figures.
+#[derive(Clone)]
+struct Sessions(Arc<dyn Fn() -> ListenFigures + Send + Sync>);
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+/// All routes. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures.
 pub fn router(
     ledger: Ledger,
     catalog: watch::Receiver<Arc<Catalog>>,
+    sessions: Arc<dyn Fn() -> ListenFigures + Send + Sync>,
     tokens: Vec<Token>,
 ) -> Router {
     let api = Api {
         ledger,
         catalog,
+        sessions: Sessions(sessions),
         tokens: Arc::new(Tokens::new(tokens)),
         running: Arc::new(Semaphore::new(READS_MAX)),
         waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),

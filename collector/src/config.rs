@@ -67,9 +67,15 @@ pub struct Tls {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SessionLimits {
     pub sessions_max: u32,
-    pub batches_in_flight_max: u32,
     pub confirm_interval_millis: u64,
-    pub idle_timeout_millis: u64,
+    pub batches_in_flight_max: u32,
+    pub batch_bytes_in_flight_max: u32,
+    pub bodies_opened_max: u32,
+    pub handshake_max_millis: u64,
+    pub send_max_millis: u64,
+    pub keep_alive_millis: u64,
+    pub idle_max_millis: u64,
+    pub receive_window_bytes: u32,
 }
 
 /// `[ledger]`

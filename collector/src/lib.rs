@@ -38,4 +38,4 @@ pub mod api;
 pub mod dev_certs;
 mod run;
 
-pub use run::{RunError, Signal, run};
+pub use run::{Addresses, RunError, Signal, run};

@@ -3,7 +3,7 @@
 //! **Owns** arguments, logging, signals and what is printed. **Does not own** anything else: `run`
 //! does the work.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -92,7 +92,7 @@ fn serve(path: &Path) -> Result<()> {
         .context("failed to start")?;
     runtime.block_on(async {
         let signals = signals().context("failed to listen for signals")?;
-        run(config, signals).await.map_err(Into::into)
+        run(config, signals, |_| ()).await.map_err(Into::into)
     })
 }
 
@@ -129,7 +129,10 @@ fn log_to_stderr(config: &Config) -> Result<()> {
     let filter = EnvFilter::try_new(&config.log_level).with_context(|| {
         format!("`log_level` is {:?}; write a level such as \"info\"", config.log_level)
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
+    let builder = tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_writer(io::stderr)
+        .with_ansi(io::stderr().is_terminal());
     match config.log_format {
         LogFormat::Text => builder.init(),
         LogFormat::Json => builder.json().init(),

@@ -20,6 +20,7 @@ use tidemark_common::time::Timestamp;
 
 use crate::catalog::Catalog;
 use crate::ledger::{LedgerFigures, Snapshot, StreamStatus};
+use crate::listen::ListenFigures;
 
 use super::Api;
 use super::problem::Problem;
@@ -61,9 +62,10 @@ struct SuspenseLabels {
 }
 
 pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
-    let ledger = api.ledger.clone();
-    let text =
-        api.read(move |catalog, snapshot| text(catalog, snapshot, &ledger.figures()?)).await?;
+    let (ledger, sessions) = (api.ledger.clone(), (api.sessions.0)());
+    let text = api
+        .read(move |catalog, snapshot| text(catalog, snapshot, &ledger.figures()?, &sessions))
+        .await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
@@ -71,10 +73,12 @@ fn text(
     catalog: &Catalog,
     snapshot: &Snapshot,
     figures: &LedgerFigures,
+    sessions: &ListenFigures,
 ) -> Result<String, Problem> {
     let mut registry = Registry::with_prefix("tidemark_collector");
     totals(&mut registry, catalog, snapshot)?;
     process(&mut registry, figures);
+    door(&mut registry, sessions);
     streams(&mut registry, snapshot.streams());
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(&error))?;
@@ -143,9 +147,7 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
         ("folded_lines", "Batch lines folded since the start", figures.folded_lines),
         ("clock_jumps", "Jumps of the machine's clock by over a minute", figures.clock_jumps),
     ] {
-        let counter: Counter = Counter::default();
-        counter.inc_by(value);
-        registry.register(name, help, counter);
+        counter(registry, name, help, value);
     }
     for (name, help, value) in [
         ("commit_p50_micros", "Ledger commits, median", figures.commit.p50_micros),
@@ -155,6 +157,21 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
         ("tail_bytes", "Bodies not folded yet, bytes", figures.tail.bytes),
     ] {
         gauge(registry, name, help, value);
+    }
+}
+
+/// What the QUIC door did since it was opened.
+fn door(registry: &mut Registry, figures: &ListenFigures) {
+    gauge(registry, "sessions_open", "Agents connected", figures.sessions_open);
+    for (name, help, value) in [
+        ("sessions", "Sessions begun", figures.sessions_begun),
+        ("sessions_refused", "Sessions that the collector ended with Refuse", figures.refusals),
+        ("handshakes_failed", "Handshakes that failed or took too long", figures.handshakes_failed),
+        ("sessions_full", "Connections refused because sessions_max were open", figures.full),
+        ("sessions_slow", "Sessions ended because the agent did not read in time", figures.slow),
+        ("sessions_unnamed", "Connections whose certificate names no agent", figures.unnamed),
+    ] {
+        counter(registry, name, help, value);
     }
 }
 
@@ -266,6 +283,12 @@ fn gauges(
         family.get_or_create(&labels(status)).set(figure(status));
     }
     registry.register(name, help, family);
+}
+
+fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
+    let counter: Counter = Counter::default();
+    counter.inc_by(value);
+    registry.register(name, help, counter);
 }
 
 fn gauge(registry: &mut Registry, name: &str, help: &str, value: u64) {

@@ -281,121 +281,115 @@ async fn check_refused(
     assert!(problem["title"].as_str().is_some_and(|title| !title.is_empty()));
 }
 
-#[tokio::test]
-async fn what_cannot_be_answered_says_why_and_what_to_do() {
-    let world = world().await;
-    let edges = "give RFC 3339 or unix seconds on a multiple of 15 minutes of UTC";
-    let usage = |query: &str| format!("/v1/customers/acme/usage?{query}");
-    check_refused(
-        &world,
-        &usage("metre=a"),
+/// Path and query, status, kind, detail, remedy.
+const REFUSED: [(&str, u16, &str, &str, &str); 14] = [
+    (
+        "/v1/customers/acme/usage?metre=a",
         400,
         "unknown-parameter",
         "there is no query parameter `metre`",
         "this resource takes meter, from, to, group_by, window",
-    )
-    .await;
-    check_refused(
-        &world,
-        &usage("groupby=a"),
+    ),
+    (
+        "/v1/customers/acme/usage?groupby=a",
         400,
         "unknown-parameter",
         "there is no query parameter `groupby`",
         "did you mean `group_by`?",
-    )
-    .await;
-    check_refused(
-        &world,
-        &usage("meter=peak&meter=peak"),
+    ),
+    (
+        "/v1/customers/acme/usage?meter=peak&meter=peak",
         400,
         "bad-parameter",
         "`meter` is given twice",
         "give it once",
-    )
-    .await;
-    check_refused(&world, &usage("from=2026-03-01T00:07:00Z"), 400, "bad-parameter", "`from` is not a multiple of 15 minutes; the nearest are 2026-03-01T00:00:00Z and 2026-03-01T00:15:00Z", edges).await;
-    check_refused(
-        &world,
-        &usage("to=tomorrow"),
+    ),
+    (
+        "/v1/customers/acme/usage?from=2026-03-01T00:07:00Z",
+        400,
+        "bad-parameter",
+        "`from` is not a multiple of 15 minutes; the nearest are 2026-03-01T00:00:00Z and 2026-03-01T00:15:00Z",
+        EDGES,
+    ),
+    (
+        "/v1/customers/acme/usage?to=tomorrow",
         400,
         "bad-parameter",
         "`to` is neither RFC 3339 (2026-01-31T00:00:00Z) nor unix seconds, between 1970 and 2100",
-        edges,
-    )
-    .await;
-    check_refused(
-        &world,
-        &usage("from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z"),
+        EDGES,
+    ),
+    (
+        "/v1/customers/acme/usage?from=2026-03-02T00:00:00Z&to=2026-03-01T00:00:00Z",
         400,
         "bad-parameter",
         "`from` is not before `to`: 2026-03-02T05:30:00+05:30 and 2026-03-01T05:30:00+05:30",
         "give both; without them the current period is meant",
-    )
-    .await;
-    check_refused(
-        &world,
-        &usage("from=0"),
+    ),
+    (
+        "/v1/customers/acme/usage?from=0",
         400,
         "bad-parameter",
         "`from` is more than 400 days before `to`",
         "ask for shorter ranges",
-    )
-    .await;
-    check_refused(
-        &world,
-        &usage("window=week"),
+    ),
+    (
+        "/v1/customers/acme/usage?window=week",
         400,
         "bad-parameter",
         "`window` is \"week\"",
         "use total, hour or day",
-    )
-    .await;
-    check_refused(
-        &world,
-        &usage("meter=token"),
+    ),
+    (
+        "/v1/customers/acme/usage?meter=token",
         404,
         "unknown-meter",
         "the catalogue has no meter token",
         "did you mean tokens?",
-    )
-    .await;
-    check_refused(
-        &world,
-        &usage("meter=tokens&group_by=colour"),
+    ),
+    (
+        "/v1/customers/acme/usage?meter=tokens&group_by=colour",
         400,
         "bad-parameter",
         "`group_by` names the dimension \"colour\", which is not kept",
         "use some of: model, region",
-    )
-    .await;
-    check_refused(
-        &world,
+    ),
+    (
+        "/v1/customers/a%00b/usage",
+        400,
+        "bad-customer",
+        "\"a\\0b\" holds '\\0', which is not allowed there",
+        "use 1 to 128 bytes of printable text, percent-encoded",
+    ),
+    (
         "/v1/customers/stranger/bill",
         404,
         "unknown-customer",
         "the catalogue has no customer \"stranger\"",
         "add a [[customer]] to the catalogue; what was sent for it is kept, see /v1/suspense",
-    )
-    .await;
-    check_refused(
-        &world,
+    ),
+    (
         "/v1/streams?x=1",
         400,
         "unknown-parameter",
         "there is no query parameter `x`",
         "remove it: this resource takes none",
-    )
-    .await;
-    check_refused(
-        &world,
+    ),
+    (
         "/v2",
         404,
         "not-found",
         "no resource has the path /v2",
         "use /v1/customers/{id}/usage, /v1/customers/{id}/bill, /v1/streams or /v1/suspense",
-    )
-    .await;
-    world.adopt("");
+    ),
+];
+const EDGES: &str = "give RFC 3339 or unix seconds on a multiple of 15 minutes of UTC";
+
+#[tokio::test]
+async fn what_cannot_be_answered_says_why_and_what_to_do() {
+    let world = world().await;
+    for (target, status, kind, detail, remedy) in REFUSED {
+        check_refused(&world, target, status, kind, detail, remedy).await;
+    }
     world.adopt("[[customer]]\nid = \"acme\"");
     check_refused(
         &world,

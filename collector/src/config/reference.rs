@@ -42,7 +42,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 23] = [
+pub const SETTINGS: [Setting; 29] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -100,22 +100,58 @@ pub const SETTINGS: [Setting; 23] = [
         "At most this many agents are connected at once.",
     ),
     setting(
-        "session.batches_in_flight_max",
-        Kind::Count,
-        "8",
-        "At most this many batches of a session wait for their acknowledgement.",
-    ),
-    setting(
         "session.confirm_interval",
         Kind::Duration,
         "10s",
         "How often agents are asked to confirm that all they accepted is here.",
     ),
     setting(
-        "session.idle_timeout",
+        "session.batches_in_flight_max",
+        Kind::Count,
+        "32",
+        "At most this many batches of a session wait for their acknowledgement.",
+    ),
+    setting(
+        "session.batch_bytes_in_flight_max",
+        Kind::Size,
+        "128 MiB",
+        "Over all sessions, batches of at most this size wait for their commit; further ones wait in their transports.",
+    ),
+    setting(
+        "session.bodies_opened_max",
+        Kind::Count,
+        "4",
+        "At most this many batch bodies are opened at once, each of up to 64 MiB.",
+    ),
+    setting(
+        "session.handshake_max",
+        Kind::Duration,
+        "10s",
+        "Time for a handshake, and again for the agent's first frame.",
+    ),
+    setting(
+        "session.send_max",
+        Kind::Duration,
+        "30s",
+        "Time in which an agent must read what it is sent.",
+    ),
+    setting(
+        "session.keep_alive",
+        Kind::Duration,
+        "10s",
+        "An idle session is kept open by a packet this often.",
+    ),
+    setting(
+        "session.idle_max",
         Kind::Duration,
         "30s",
         "A session without any packet for this long has ended.",
+    ),
+    setting(
+        "session.receive_window",
+        Kind::Size,
+        "1 MiB",
+        "What a session's transport may hold unread.",
     ),
     setting(
         "ledger.requests_max",

@@ -76,14 +76,14 @@ fn problems_name_their_place_and_remedy() {
         "dta_dir = \"x\"\n[listen]\nquick = \"0.0.0.0:1\"\nhttp = \"localhost\"\n[ledger]\nfold_age = 5\ntail_bytes_max = \"1 KiB\"",
         &[
             ("TIDEMARK_COLLECTOR__LISTEN__QUICK", "x"),
-            ("TIDEMARK_COLLECTOR__SESSION__IDLE_TIMEOUT", "soon"),
+            ("TIDEMARK_COLLECTOR__SESSION__IDLE_MAX", "soon"),
         ],
         &[
             "c.toml:1: the file has no key `dta_dir`; did you mean `data_dir`?",
             "c.toml:3: [listen] has no key `quick`; did you mean `quic`?",
             "the environment variable TIDEMARK_COLLECTOR__LISTEN__QUICK: it names no setting; did you mean TIDEMARK_COLLECTOR__LISTEN__QUIC?",
             "c.toml:4: `listen.http` is \"localhost\"; write an address and a port such as \"127.0.0.1:8130\" or \"[::]:8129\"",
-            "the environment variable TIDEMARK_COLLECTOR__SESSION__IDLE_TIMEOUT: `session.idle_timeout` is \"soon\"; write a duration such as \"10s\" or \"250ms\", of at least 100ms",
+            "the environment variable TIDEMARK_COLLECTOR__SESSION__IDLE_MAX: `session.idle_max` is \"soon\"; write a duration such as \"10s\" or \"250ms\", of at least 100ms",
             "c.toml:6: `ledger.fold_age` is \"5\"; write a duration such as \"10s\" or \"250ms\", of at least 10ms",
             "c.toml:7: `ledger.tail_bytes_max` is \"1 KiB\"; write a size such as \"16 MiB\", of at least 1048576 bytes",
         ],

@@ -15,6 +15,8 @@ use super::{
     Config, LedgerLimits, Listen, LogFormat, SessionLimits, Tls, VARIABLE_PREFIX, read_value, token,
 };
 
+/// One batch must be able to wait for its commit, however large.
+const BATCH_BYTES_MAX: u32 = 16 << 20;
 const TOKEN_VARIABLE: &str = "TIDEMARK_COLLECTOR__API__TOKEN";
 
 /// Where a value that is not the default comes from.
@@ -151,14 +153,27 @@ impl Values {
 
     fn session(&mut self) -> Option<SessionLimits> {
         let sessions_max = self.count("session.sessions_max", 1);
-        let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
         let confirm_interval_millis = self.millis("session.confirm_interval", 10);
-        let idle_timeout_millis = self.millis("session.idle_timeout", 100);
+        let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
+        let batch_bytes_in_flight_max =
+            self.bytes_u32("session.batch_bytes_in_flight_max", BATCH_BYTES_MAX);
+        let bodies_opened_max = self.count("session.bodies_opened_max", 1);
+        let handshake_max_millis = self.millis("session.handshake_max", 100);
+        let send_max_millis = self.millis("session.send_max", 100);
+        let keep_alive_millis = self.millis("session.keep_alive", 10);
+        let idle_max_millis = self.millis("session.idle_max", 100);
+        let receive_window_bytes = self.bytes_u32("session.receive_window", 16 << 10);
         Some(SessionLimits {
             sessions_max: sessions_max?,
-            batches_in_flight_max: batches_in_flight_max?,
             confirm_interval_millis: confirm_interval_millis?,
-            idle_timeout_millis: idle_timeout_millis?,
+            batches_in_flight_max: batches_in_flight_max?,
+            batch_bytes_in_flight_max: batch_bytes_in_flight_max?,
+            bodies_opened_max: bodies_opened_max?,
+            handshake_max_millis: handshake_max_millis?,
+            send_max_millis: send_max_millis?,
+            keep_alive_millis: keep_alive_millis?,
+            idle_max_millis: idle_max_millis?,
+            receive_window_bytes: receive_window_bytes?,
         })
     }
 
@@ -226,6 +241,17 @@ impl Values {
             key,
             parsed,
             &format!("a size such as \"16 MiB\", of at least {least} bytes"),
+        )
+    }
+
+    /// A size that must fit 32 bits, below 1 GiB.
+    fn bytes_u32(&mut self, key: &'static str, least: u32) -> Option<u32> {
+        let parsed = parse_bytes(self.text(key)).ok().and_then(|bytes| u32::try_from(bytes).ok());
+        let parsed = parsed.filter(|bytes| (least..1 << 30).contains(bytes));
+        self.or_report(
+            key,
+            parsed,
+            &format!("a size such as \"16 MiB\", from {least} bytes to below 1 GiB"),
         )
     }
 

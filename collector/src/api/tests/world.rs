@@ -23,6 +23,7 @@ use crate::ledger::clock::Reading;
 use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
 use crate::ledger::{Ledger, LedgerOptions, TimeSource};
+use crate::listen::ListenFigures;
 use crate::period::parse_edge;
 
 /// The token that the API takes.
@@ -109,7 +110,16 @@ impl World {
         let tokens = vec![Token { name: "test".to_owned(), secret: TOKEN.to_owned() }];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let router = router(ledger.clone(), watched, tokens);
+        let sessions = ListenFigures {
+            sessions_open: 1,
+            sessions_begun: 2,
+            refusals: 0,
+            handshakes_failed: 0,
+            full: 0,
+            slow: 0,
+            unnamed: 0,
+        };
+        let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
         tokio::spawn(async move { axum::serve(listener, router).await });
         Self { ledger, stream: StreamId([7; 16]), catalogs, address }
     }
