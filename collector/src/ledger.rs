@@ -251,12 +251,28 @@ impl Ledger {
     }
 
     /// Hands a request to the writer, waiting for room. The receiver resolves after the commit, in the
-    /// order of the requests; it fails if the ledger stopped before. `room` is given back by the writer,
-    /// whether or not anybody still waits for the reply.
+    /// order of the requests; it fails if the ledger stopped before.
     ///
     /// # Errors
     /// If the ledger has stopped.
-    pub async fn submit(
+    pub async fn submit(&self, request: Request) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+        self.send(request, None).await
+    }
+
+    /// The same for a request whose memory is accounted for: the writer gives `room` back once it is
+    /// committed, whether or not anybody still waits for the reply.
+    ///
+    /// # Errors
+    /// If the ledger has stopped.
+    pub async fn submit_holding(
+        &self,
+        request: Request,
+        room: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+        self.send(request, Some(room)).await
+    }
+
+    async fn send(
         &self,
         request: Request,
         room: Option<OwnedSemaphorePermit>,

@@ -3,7 +3,7 @@
 //! **Owns** the file's grammar and the checks between its tables. **Does not own** TOML itself
 //! (`document`), or what a name, a price or a zone may be: their own types say so.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 
 use tidemark_common::id::{CustomerId, DIMENSIONS_MAX, MeterName, check_dimension_name};
@@ -28,8 +28,8 @@ const WELCOME_BYTES: usize = 4_096;
 pub(super) fn catalog(text: &str, file: &str) -> Result<Catalog, Vec<Problem>> {
     let (mut root, mut problems) = document::parse(text, file)?;
     let seal_interval_millis = seal_interval(&mut root, &mut problems);
-    let meters = meters(&mut root, &mut problems);
-    let plan = plan(&mut root, &meters, &mut problems);
+    let (meters, broken) = meters(&mut root, &mut problems);
+    let plan = plan(&mut root, &meters, &broken, &mut problems);
     let customers = customers(&mut root, plan.as_ref(), &mut problems);
     root.finish(&mut problems);
     let catalog = Catalog { seal_interval_millis, meters, customers, plan };
@@ -57,14 +57,23 @@ fn seal_interval(root: &mut Table<'_>, problems: &mut Problems<'_>) -> u32 {
     }
 }
 
-fn meters(root: &mut Table<'_>, problems: &mut Problems<'_>) -> BTreeMap<MeterName, Meter> {
-    let mut meters = BTreeMap::new();
+/// The meters, and the names of those that have problems of their own.
+fn meters(
+    root: &mut Table<'_>,
+    problems: &mut Problems<'_>,
+) -> (BTreeMap<MeterName, Meter>, BTreeSet<MeterName>) {
+    let (mut meters, mut broken) = (BTreeMap::new(), BTreeSet::new());
     let mut event_types: BTreeMap<String, MeterName> = BTreeMap::new();
     for mut table in root.tables("meter", problems) {
         let span = table.span.clone();
-        let read = meter(&mut table, problems);
+        let name = table.required_text("name", "api.calls", problems);
+        let name = name.and_then(|name| meter_name(&name, problems));
+        let read = meter(&mut table, name.as_ref(), problems);
         table.finish(problems);
-        let Some(meter) = read else { continue };
+        let Some(meter) = read else {
+            broken.extend(name);
+            continue;
+        };
         if let Some(event) = &meter.cloud_event
             && let Some(other) = event_types.insert(event.event_type.clone(), meter.name.clone())
         {
@@ -82,23 +91,32 @@ fn meters(root: &mut Table<'_>, problems: &mut Problems<'_>) -> BTreeMap<MeterNa
             problems.report(span, message, "use dimensions for what varies");
         }
     }
-    meters
+    (meters, broken)
 }
 
-fn meter(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Meter> {
-    let name = table.required_text("name", "api.calls", problems);
+fn meter(
+    table: &mut Table<'_>,
+    name: Option<&MeterName>,
+    problems: &mut Problems<'_>,
+) -> Option<Meter> {
     let aggregation = table.required_text("aggregation", "sum", problems);
     let dimensions = dimensions(table, problems);
     let negative = table.flag("negative", problems);
     let unit = label(table, "unit", problems);
     let event = table.table("cloud_event", problems);
-    let name = name.and_then(|name| meter_name(&name, problems));
     let aggregation = aggregation.and_then(|text| parse_aggregation(&text, problems));
-    let cloud_event = match (event, &name) {
+    let cloud_event = match (event, name) {
         (Some(event), Some(name)) => cloud_event(event, name, &dimensions, problems),
         (Some(_), None) | (None, _) => None,
     };
-    Some(Meter { name: name?, aggregation: aggregation?, dimensions, negative, unit, cloud_event })
+    Some(Meter {
+        name: name?.clone(),
+        aggregation: aggregation?,
+        dimensions,
+        negative,
+        unit,
+        cloud_event,
+    })
 }
 
 fn parse_aggregation(text: &Located<String>, problems: &mut Problems<'_>) -> Option<Aggregation> {
@@ -193,6 +211,7 @@ fn path(text: Option<Located<String>>, problems: &mut Problems<'_>) -> Option<St
 fn plan(
     root: &mut Table<'_>,
     meters: &BTreeMap<MeterName, Meter>,
+    broken: &BTreeSet<MeterName>,
     problems: &mut Problems<'_>,
 ) -> Option<Plan> {
     let mut table = root.table("plan", problems)?;
@@ -208,7 +227,7 @@ fn plan(
         let meter = price.required_text("meter", "api.calls", problems);
         let unit_price = unit_price(&mut price, problems);
         price.finish(problems);
-        let meter = meter.and_then(|meter| known_meter(&meter, meters, problems));
+        let meter = meter.and_then(|meter| known_meter(&meter, meters, broken, problems));
         if let (Some(meter), Some(unit_price)) = (meter, unit_price)
             && prices.insert(meter.clone(), unit_price).is_some()
         {
@@ -239,10 +258,12 @@ fn unit_price(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Unit
 fn known_meter(
     text: &Located<String>,
     meters: &BTreeMap<MeterName, Meter>,
+    broken: &BTreeSet<MeterName>,
     problems: &mut Problems<'_>,
 ) -> Option<MeterName> {
     let name = meter_name(text, problems)?;
-    if meters.contains_key(&name) {
+    // A broken meter was reported where it stands; its price need not be.
+    if meters.contains_key(&name) || broken.contains(&name) {
         return Some(name);
     }
     let remedy = match closest(&text.value, meters.keys().map(MeterName::as_str)) {

@@ -150,6 +150,16 @@ unit_price = 0.1
 }
 
 #[test]
+fn a_broken_meter_is_reported_once() {
+    check(
+        "[[meter]]\nname = \"a\"\naggregation = \"most\"\n[plan]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan.price]]\nmeter = \"a\"\nunit_price = \"1\"",
+        &[
+            "c.toml:3: \"most\" is no aggregation; write one of sum, count, max, min, average, latest, unique_count",
+        ],
+    );
+}
+
+#[test]
 fn duplicates_are_refused() {
     let meter = "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ncloud_event = { type = \"t\" }\n";
     check(

@@ -28,7 +28,7 @@ fn options() -> LedgerOptions {
 }
 
 async fn ask(ledger: &Ledger, request: Request) -> Reply {
-    ledger.submit(request, None).await.unwrap().await.unwrap()
+    ledger.submit(request).await.unwrap().await.unwrap()
 }
 
 async fn open_stream(ledger: &Ledger, journal: &mut Journal) -> Welcomed {
@@ -213,13 +213,13 @@ async fn a_shutdown_takes_what_waits_and_a_start_goes_on() {
     let mut replies = Vec::new();
     for _ in 0..5 {
         journal.seal(&[("c", "m", 1, 5)]);
-        replies.push(ledger.submit(journal.admit(journal.sealed.len()), None).await.unwrap());
+        replies.push(ledger.submit(journal.admit(journal.sealed.len())).await.unwrap());
     }
     ledger.shutdown().await.unwrap();
     for reply in replies {
         assert!(matches!(reply.await.unwrap(), Reply::Judged { verdict: Verdict::Admit, .. }));
     }
-    assert_eq!(ledger.submit(journal.admit(1), None).await.unwrap_err(), LedgerError::Stopped);
+    assert_eq!(ledger.submit(journal.admit(1)).await.unwrap_err(), LedgerError::Stopped);
     let before = (ledger.ledger(), ledger.now());
     drop(ledger);
 
@@ -282,7 +282,7 @@ async fn a_failed_commit_ends_the_ledger_and_is_not_acknowledged() {
     let (store, recovered) = memory();
     let journal = Journal::new(1, recovered.ledger);
     let ledger = Ledger::start(Broken(store), recovered, options(), still()).await.unwrap();
-    let reply = ledger.submit(journal.hello_request(0, "agent"), None).await.unwrap();
+    let reply = ledger.submit(journal.hello_request(0, "agent")).await.unwrap();
     assert!(reply.await.is_err());
     let failure = LedgerError::Store(Broken::error());
     assert_eq!(ledger.failed().await, failure);

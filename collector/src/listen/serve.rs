@@ -11,10 +11,11 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tidemark_common::tls::{self, AgentName};
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::Shared;
+use crate::ledger::LedgerError;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
 use crate::session::{Action, Incoming, Session};
 
@@ -191,15 +192,13 @@ impl Link<'_> {
                 Action::Hello(hello) => {
                     let agent = self.session.agent().clone();
                     let request = HelloRequest { hello: *hello, agent };
-                    self.submit(Request::Hello(Box::new(request)), None).await;
+                    self.submit(Request::Hello(Box::new(request))).await;
                 }
                 Action::Admit(incoming) => self.admit(*incoming).await?,
                 Action::Confirm(stream, confirm) => {
-                    self.submit(Request::Confirm { stream, confirm }, None).await
+                    self.submit(Request::Confirm { stream, confirm }).await
                 }
-                Action::Close(stream, close) => {
-                    self.submit(Request::Close { stream, close }, None).await
-                }
+                Action::Close(stream, close) => self.submit(Request::Close { stream, close }).await,
                 Action::End => return Err(Ended::Said),
             }
         }
@@ -237,12 +236,19 @@ impl Link<'_> {
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let admission = opened.map_err(|error| Ended::Lost(error.to_string()))?;
-        self.submit(Request::Admit(Box::new(admission)), Some(room)).await;
+        let request = Request::Admit(Box::new(admission));
+        let submitted = self.shared.ledger.submit_holding(request, room).await;
+        self.expect_reply(submitted);
         Ok(())
     }
 
-    async fn submit(&mut self, request: Request, room: Option<OwnedSemaphorePermit>) {
-        match self.shared.ledger.submit(request, room).await {
+    async fn submit(&mut self, request: Request) {
+        let submitted = self.shared.ledger.submit(request).await;
+        self.expect_reply(submitted);
+    }
+
+    fn expect_reply(&mut self, submitted: Result<oneshot::Receiver<Reply>, LedgerError>) {
+        match submitted {
             Ok(reply) => self.due.push_back(reply),
             Err(error) => self.session.handle_unavailable(&error.to_string()),
         }
