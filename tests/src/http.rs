@@ -60,8 +60,7 @@ impl Http {
     /// # Errors
     /// When there is no answer.
     pub fn post(&self, url: &str, content_type: &str, body: impl Into<Vec<u8>>) -> Result<Answer> {
-        let request =
-            self.client.post(url).header("content-type", content_type).body(body.into());
+        let request = self.client.post(url).header("content-type", content_type).body(body.into());
         self.send(request).with_context(|| format!("failed to POST {url}"))
     }
 

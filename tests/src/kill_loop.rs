@@ -104,7 +104,7 @@ pub fn run(plan: Plan, out: &mut dyn Write) -> Result<Outcome> {
         // A killed peer says no goodbye; the session's idle time is how long that goes unnoticed.
         .collector("session.idle_timeout", "2s")
         .collector("session.confirm_interval", "1s")
-        .collector("ledger.fold_interval", "500ms");
+        .collector("ledger.fold_age", "500ms");
     let mut stack = Stack::start(settings)?;
     let mut run = Run {
         plan,
@@ -167,7 +167,8 @@ impl Run {
             Ok(())
         })?;
         self.settle(stack, &sent)?;
-        self.outcome.kills = self.outcome.kills.saturating_add(if victim == Victim::Both { 2 } else { 1 });
+        self.outcome.kills =
+            self.outcome.kills.saturating_add(if victim == Victim::Both { 2 } else { 1 });
         self.outcome.resent_batches = self.outcome.resent_batches.saturating_add(resent);
         writeln!(
             out,
@@ -210,8 +211,7 @@ impl Run {
             let events = Route::Events(stack.path("events.socket"));
             let http = Route::Http(stack.events_url());
             for (route, door) in [(events, "events"), (http, "http")] {
-                let mix =
-                    Mix { customers: CUSTOMERS, meters: METERS, door, pause: Duration::ZERO };
+                let mix = Mix { customers: CUSTOMERS, meters: METERS, door, pause: Duration::ZERO };
                 let name = format!("{name}-{door}-{number}");
                 clients.push(Client::new(&name, route, mix, self.random.fork())?);
             }

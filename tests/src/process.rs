@@ -82,12 +82,13 @@ impl Process {
     /// When it does not end in time, or reports a failure.
     pub fn terminate(&mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
-        let status = until(&format!("the end of {}", self.program.name()), END_WAIT, || {
-            match self.child.try_wait() {
-                Ok(Some(status)) => Ok(status),
-                Ok(None) => Err("it runs".to_owned()),
-                Err(error) => Err(error.to_string()),
-            }
+        let status = until(&format!("the end of {}", self.program.name()), END_WAIT, || match self
+            .child
+            .try_wait()
+        {
+            Ok(Some(status)) => Ok(status),
+            Ok(None) => Err("it runs".to_owned()),
+            Err(error) => Err(error.to_string()),
         })
         .with_context(|| self.log_tail())?;
         if !status.success() {
@@ -111,7 +112,8 @@ impl Process {
     /// When the process is gone.
     pub fn resident_kib(&self) -> Result<u64> {
         let path = format!("/proc/{}/status", self.child.id());
-        let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
         number.context("no VmRSS in /proc")?.trim().parse().context("failed to read VmRSS")

@@ -175,8 +175,7 @@ impl Client {
                 Ok(refusals.first().map(|refusal| format!("{refusal:?}")))
             }
             Route::Http(url) => {
-                let answer =
-                    self.http.post(url, CLOUDEVENTS_BATCH, self.cloud_events(batch))?;
+                let answer = self.http.post(url, CLOUDEVENTS_BATCH, self.cloud_events(batch))?;
                 ensure!(answer.status < 500, "{} {}", answer.status, answer.body);
                 let refused = answer.status != 204 && !nothing_rejected(&answer.body);
                 Ok(refused.then(|| format!("{} {}", answer.status, answer.body)))

@@ -177,7 +177,11 @@ fn http_takes_cloud_events() -> Result<()> {
             calls,
             event("2", "api.calls", json!({"quantity": "0.75"})),
             event("3", "jobs", json!(null)),
-            event("4", "com.example.completion", json!({"model": "large", "usage": {"total": 900}})),
+            event(
+                "4",
+                "com.example.completion",
+                json!({"model": "large", "usage": {"total": 900}})
+            ),
         ]);
         for content_type in [
             CLOUDEVENTS_BATCH.to_owned(),
@@ -212,7 +216,11 @@ fn usage_is_grouped_billed_and_reported() -> Result<()> {
         let by_region = shown(stack, "acme", "&meter=api.calls&group_by=region")?;
         ensure!(
             by_region
-                == ["api.calls region=null 5/1", "api.calls region=eu 2/1", "api.calls region=us 3/1"],
+                == [
+                    "api.calls region=null 5/1",
+                    "api.calls region=eu 2/1",
+                    "api.calls region=us 3/1"
+                ],
             "{by_region:?}"
         );
         let hours = stack.api().usage("acme", "&meter=api.calls&window=hour")?.usage;
@@ -248,7 +256,9 @@ fn clients_without_tags_are_known_by_name_patterns() -> Result<()> {
         .agent("naming.metered", vec!["acme.*", "globex.*"]);
     Stack::run(settings, |stack| {
         let udp = Udp::to(stack.ports().udp)?;
-        for datagram in ["acme.api.calls:4|c", "globex.jobs:1|c", "python.gc:3|c", "acme.api.calls:1|c"] {
+        for datagram in
+            ["acme.api.calls:4|c", "globex.jobs:1|c", "python.gc:3|c", "acme.api.calls:1|c"]
+        {
             udp.send(datagram.as_bytes())?;
         }
         stack.wait_posted(3)?;

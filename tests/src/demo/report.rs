@@ -118,11 +118,10 @@ pub(super) fn make(stack: &Stack, sent: &Sent) -> Result<Report> {
 
 /// A customer's posted events by the dimension `door`; every door that was sent to has an entry.
 fn posted_by_door(stack: &Stack, customer: &str) -> Result<BTreeMap<String, u64>> {
-    let mut doors: BTreeMap<String, u64> =
-        ["udp", "unix_datagram", "dsd_stream", "events", "http"]
-            .into_iter()
-            .map(|door| (door.to_owned(), 0))
-            .collect();
+    let mut doors: BTreeMap<String, u64> = ["udp", "unix_datagram", "dsd_stream", "events", "http"]
+        .into_iter()
+        .map(|door| (door.to_owned(), 0))
+        .collect();
     for entry in stack.api().usage(customer, "&group_by=door")?.usage {
         let door = entry.dimensions.get("door").cloned().flatten().unwrap_or_default();
         add(doors.entry(door).or_default(), entry.events);
