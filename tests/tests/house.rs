@@ -36,13 +36,12 @@ const PURE: [&str; 22] = [
     "agent/src/intake/stream/frames.rs",
     "agent/src/intake/stream/lines.rs",
 ];
-const IMPURE: [&str; 15] = [
+const IMPURE: [&str; 14] = [
     "tokio",
     "quinn",
     "redb",
     "std::fs",
     "std::net",
-    "std::io",
     "std::env",
     "std::thread",
     "std::process",
