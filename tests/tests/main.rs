@@ -6,4 +6,5 @@ mod bad_input;
 mod delivery;
 mod house;
 mod kill9;
+mod real_clients;
 mod restart;
