@@ -64,7 +64,7 @@ pub fn run(options: Options, progress: &mut dyn Write) -> Result<Finished> {
         );
     }
     writeln!(progress, "starting: certificates, collector and agent in a scratch folder")?;
-    let settings = Settings::new(options.ports, CATALOGUE).collector("session.idle_timeout", "3s");
+    let settings = Settings::new(options.ports, CATALOGUE).collector("session.idle_max", "3s");
     let mut stack = Stack::start(settings)?;
     writeln!(progress, "running:  {}", stack.folder().display())?;
 

@@ -102,7 +102,7 @@ pub fn run(plan: Plan, out: &mut dyn Write) -> Result<Outcome> {
     writeln!(out, "kill loop: seed {}, {} rounds", plan.seed, plan.rounds)?;
     let settings = Settings::new(Ports::free()?, CATALOGUE)
         // A killed peer says no goodbye; the session's idle time is how long that goes unnoticed.
-        .collector("session.idle_timeout", "2s")
+        .collector("session.idle_max", "2s")
         .collector("session.confirm_interval", "1s")
         .collector("ledger.fold_age", "500ms");
     let mut stack = Stack::start(settings)?;

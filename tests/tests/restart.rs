@@ -65,7 +65,7 @@ fn both_end_cleanly_and_go_on_where_they_were() -> Result<()> {
 
 #[test]
 fn what_is_accepted_while_the_collector_is_away_is_posted_later() -> Result<()> {
-    let settings = Settings::new(Ports::free()?, CATALOGUE).collector("session.idle_timeout", "2s");
+    let settings = Settings::new(Ports::free()?, CATALOGUE).collector("session.idle_max", "2s");
     Stack::run(settings, |stack| {
         send(stack, 0..10)?;
         stack.stop_collector()?;
