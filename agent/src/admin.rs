@@ -1,1 +1,207 @@
-//! (not written yet)
+//! The admin address: metrics, health, status and dead letters over HTTP, for people and machines.
+//!
+//! ```text
+//! GET /metrics        OpenMetrics text
+//! GET /healthz        200 while the process works; 503 and why once commits have ended
+//! GET /readyz         200 while the doors are open; 503 and why otherwise
+//! GET /status         what `tidemark-agent status` shows, as JSON
+//! GET /dead-letters?from=N&limit=N    rejected events from number N on, as JSON
+//! ```
+//!
+//! **Owns** these answers. **Does not own** the figures ([`observed`] draws them together) or their
+//! shape ([`crate::status`], [`metrics`]).
+//!
+//! It only reads, and asks for no password: it listens on localhost unless told otherwise.
+
+pub mod client;
+pub mod growth;
+pub mod metrics;
+pub mod observed;
+
+#[cfg(test)]
+mod tests;
+
+use std::future::Future;
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{Query, State};
+use axum::http::{StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::net::TcpListener;
+
+use crate::status::Status;
+
+/// One answer lists at most this many dead letters.
+pub const DEAD_LETTERS_PER_ANSWER_MAX: usize = 1_000;
+/// And this many unless asked otherwise.
+const DEAD_LETTERS_PER_ANSWER: usize = 100;
+
+/// Where the answers come from.
+pub trait Observe: Send + Sync + 'static {
+    /// The figures now.
+    fn status(&self) -> Status;
+
+    /// Whether the process still does its work.
+    fn health(&self) -> Verdict;
+
+    /// Whether applications can send.
+    fn readiness(&self) -> Verdict;
+
+    /// Dead letters with numbers from `from` on, at most `limit`, ascending. Reads the disk.
+    ///
+    /// # Errors
+    /// What failed, for people.
+    fn dead_letters(&self, from: u64, limit: usize) -> Result<Vec<DeadLetterShown>, String>;
+}
+
+/// Yes, or no and why.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    Yes,
+    No(String),
+}
+
+/// A rejected event, as it is listed and exported.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterShown {
+    /// Its number in the journal, ascending.
+    pub number: u64,
+    /// RFC 3339, UTC.
+    pub time: String,
+    pub door: String,
+    pub reason: String,
+    /// What to do about it.
+    pub remedy: String,
+    /// The input as received, if it is UTF-8.
+    pub text: Option<String>,
+    /// The input as received, in hexadecimal, if it is not.
+    pub hex: Option<String>,
+}
+
+/// One answer of `/dead-letters`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeadLetterPage {
+    pub dead_letters: Vec<DeadLetterShown>,
+    /// Ask from here for more; absent after the last.
+    pub next: Option<u64>,
+}
+
+/// Why the admin address cannot be used.
+#[derive(Debug, Error)]
+#[error(
+    "failed to listen on the admin address {address}: {error}; change admin.listen, or end what listens there"
+)]
+pub struct BindError {
+    pub address: SocketAddr,
+    pub error: std::io::Error,
+}
+
+/// The bound admin address.
+#[derive(Debug)]
+pub struct Admin {
+    listener: TcpListener,
+}
+
+impl Admin {
+    /// # Errors
+    /// If the address cannot be listened on.
+    pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
+        let listener =
+            TcpListener::bind(address).await.map_err(|error| BindError { address, error })?;
+        Ok(Self { listener })
+    }
+
+    /// Where it listens, with the port that it got.
+    ///
+    /// # Errors
+    /// If the socket does not say.
+    pub fn address(&self) -> std::io::Result<SocketAddr> {
+        self.listener.local_addr()
+    }
+
+    /// Answers until `stop` resolves.
+    ///
+    /// # Errors
+    /// If the listener breaks.
+    pub async fn serve(
+        self,
+        source: Arc<dyn Observe>,
+        stop: impl Future<Output = ()> + Send + 'static,
+    ) -> std::io::Result<()> {
+        axum::serve(self.listener, router(source)).with_graceful_shutdown(stop).await
+    }
+}
+
+/// All paths.
+fn router(source: Arc<dyn Observe>) -> Router {
+    Router::new()
+        .route("/metrics", get(answer_metrics))
+        .route(
+            "/healthz",
+            get(async |State(source): State<Arc<dyn Observe>>| verdict(source.health())),
+        )
+        .route(
+            "/readyz",
+            get(async |State(source): State<Arc<dyn Observe>>| verdict(source.readiness())),
+        )
+        .route("/status", get(async |State(source): State<Arc<dyn Observe>>| Json(source.status())))
+        .route("/dead-letters", get(answer_dead_letters))
+        .fallback(async || {
+            (
+                StatusCode::NOT_FOUND,
+                "Here are /metrics, /healthz, /readyz, /status and /dead-letters.\n",
+            )
+        })
+        .with_state(source)
+}
+
+async fn answer_metrics(State(source): State<Arc<dyn Observe>>) -> Response {
+    ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], metrics::encode(&source.status()))
+        .into_response()
+}
+
+fn verdict(verdict: Verdict) -> Response {
+    match verdict {
+        Verdict::Yes => "ok\n".into_response(),
+        Verdict::No(why) => (StatusCode::SERVICE_UNAVAILABLE, format!("{why}\n")).into_response(),
+    }
+}
+
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Asked {
+    #[serde(default)]
+    from: u64,
+    #[serde(default = "default_limit")]
+    limit: usize,
+}
+
+fn default_limit() -> usize {
+    DEAD_LETTERS_PER_ANSWER
+}
+
+async fn answer_dead_letters(
+    State(source): State<Arc<dyn Observe>>,
+    Query(asked): Query<Asked>,
+) -> Response {
+    let limit = asked.limit.clamp(1, DEAD_LETTERS_PER_ANSWER_MAX);
+    let read = tokio::task::spawn_blocking(move || source.dead_letters(asked.from, limit)).await;
+    let problem = match read {
+        Ok(Ok(dead_letters)) => return Json(page(dead_letters, limit)).into_response(),
+        Ok(Err(problem)) => problem,
+        Err(error) => error.to_string(),
+    };
+    (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to read the dead letters: {problem}\n"))
+        .into_response()
+}
+
+/// A full answer may not be the last.
+fn page(dead_letters: Vec<DeadLetterShown>, limit: usize) -> DeadLetterPage {
+    let last = dead_letters.last().filter(|_| dead_letters.len() >= limit);
+    DeadLetterPage { next: last.map(|last| last.number.saturating_add(1)), dead_letters }
+}

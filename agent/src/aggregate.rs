@@ -1,1 +1,312 @@
-//! (not written yet)
+//! The open batch: durable events folded into one line per (meter, customer, dimensions, bucket).
+//!
+//! **Owns** the series table of a batch, its accumulators and their split on overflow. **Does not
+//! own** sequence, evidence or durability; the chunks of the same events are [`crate::chunk`]'s.
+//!
+//! A *series* is the canonical bytes of (meter, customer, dimensions): the frozen line key before its
+//! bucket. A *slot* numbers the series of one batch from 0, in order of first use; the chunks of the
+//! batch use the same numbers.
+//!
+//! Invariants: the order in which events are added does not change the encoded lines; a line whose
+//! sum would overflow, or whose set of unique values is full, goes on in a next part.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasher, Hasher};
+
+use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
+use tidemark_common::batch::{BodyError, BodyWriter, EncodedBody, Evidence, LineValue};
+use tidemark_common::quantity::Quantity;
+use tidemark_common::time::{Bucket, Timestamp};
+
+/// One part of a line holds at most this many digests of unique values (1 MiB).
+pub const UNIQUES_PER_PART_MAX: usize = 65_536;
+/// What a line costs in a raw body beyond its series and unique digests, in bytes.
+const LINE_VALUE_BYTES: usize = 116;
+
+/// The number of a series in its batch, from 0 in order of first use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesSlot(pub u32);
+
+/// What one event adds to its line. At least one of the two is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Amount {
+    pub quantity: Option<Quantity>,
+    /// The keyed digest of the unique value.
+    pub unique: Option<[u8; 16]>,
+}
+
+/// The lines of the batch that is being filled. See the module's invariants.
+#[derive(Debug)]
+pub struct OpenBatch {
+    /// The id of the key that unique values are digested with; 0 while none is known.
+    unique_key: u16,
+    arena: Vec<u8>,
+    series: Vec<Series>,
+    index: HashTable<SeriesSlot>,
+    lines: Vec<LineSlot>,
+    /// Lines of a series in buckets other than its current one.
+    elsewhere: HashMap<(SeriesSlot, Bucket), u32>,
+    hasher: DefaultHashBuilder,
+    events: u64,
+    uniques: usize,
+}
+
+#[derive(Debug)]
+struct Series {
+    start: u32,
+    length: u32,
+    /// The line that the newest event of the series went to; `NO_LINE` before the first.
+    line: u32,
+}
+
+const NO_LINE: u32 = u32::MAX;
+
+/// One accumulator: a line of the batch, or one part of it.
+#[derive(Debug)]
+struct LineSlot {
+    series: SeriesSlot,
+    bucket: Bucket,
+    part: u16,
+    events: u64,
+    quantity_events: u64,
+    unique_events: u64,
+    sum: Quantity,
+    min: Quantity,
+    max: Quantity,
+    latest_time: Timestamp,
+    latest: Quantity,
+    /// Boxed: most lines have none, and a slot must stay small.
+    #[expect(clippy::box_collection, reason = "8 bytes instead of 24 in each of 100,000 slots")]
+    uniques: Option<Box<BTreeSet<[u8; 16]>>>,
+}
+
+impl OpenBatch {
+    #[must_use]
+    pub fn new(unique_key: u16) -> Self {
+        Self {
+            unique_key,
+            arena: Vec::new(),
+            series: Vec::new(),
+            index: HashTable::new(),
+            lines: Vec::new(),
+            elsewhere: HashMap::new(),
+            hasher: DefaultHashBuilder::default(),
+            events: 0,
+            uniques: 0,
+        }
+    }
+
+    /// Names the key that the digests were made with, where it was not known at first.
+    pub fn set_unique_key(&mut self, id: u16) {
+        self.unique_key = id;
+    }
+
+    #[must_use]
+    pub fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Lines and series held, whichever is more: what memory grows with.
+    #[must_use]
+    pub fn lines(&self) -> usize {
+        self.lines.len().max(self.series.len())
+    }
+
+    /// About how long the raw body of this batch will be, in bytes; never less than it will be.
+    #[must_use]
+    pub fn raw_bytes(&self) -> usize {
+        let lines = self.lines.len().saturating_mul(LINE_VALUE_BYTES);
+        // A series with several lines repeats its bytes in each.
+        let repeats =
+            self.lines.len().checked_div(self.series.len().max(1)).unwrap_or(0).saturating_add(1);
+        lines
+            .saturating_add(self.arena.len().saturating_mul(repeats))
+            .saturating_add(self.uniques.saturating_mul(16))
+            .saturating_add(4_096)
+    }
+
+    /// The slot of a series, new or known.
+    pub fn slot(&mut self, series: &[u8]) -> SeriesSlot {
+        let hash = hash_of(&self.hasher, series);
+        let (arena, known) = (&self.arena, &self.series);
+        if let Some(slot) = self.index.find(hash, |slot| bytes_of(arena, known, *slot) == series) {
+            return *slot;
+        }
+        let slot = SeriesSlot(
+            u32::try_from(self.series.len()).expect("open lines are bounded far below 2^32"),
+        );
+        let start =
+            u32::try_from(self.arena.len()).expect("open series are bounded far below 4 GiB");
+        let length = u32::try_from(series.len()).expect("a series is a few KiB");
+        self.arena.extend_from_slice(series);
+        self.series.push(Series { start, length, line: NO_LINE });
+        let (arena, known, hasher) = (&self.arena, &self.series, &self.hasher);
+        self.index.insert_unique(hash, slot, |slot| hash_of(hasher, bytes_of(arena, known, *slot)));
+        slot
+    }
+
+    /// The bytes of a series of this batch.
+    #[must_use]
+    pub fn series(&self, slot: SeriesSlot) -> &[u8] {
+        bytes_of(&self.arena, &self.series, slot)
+    }
+
+    /// How many series the batch holds: the next new slot's number.
+    #[must_use]
+    pub fn series_count(&self) -> u32 {
+        u32::try_from(self.series.len()).expect("open lines are bounded far below 2^32")
+    }
+
+    /// Adds one event.
+    pub fn add(&mut self, slot: SeriesSlot, time: Timestamp, amount: Amount) {
+        self.events = self.events.saturating_add(1);
+        let bucket = Bucket::of(time).expect("times are judged at intake to lie after 1970");
+        let line = self.line_of(slot, bucket);
+        let current = &mut self.lines[index(line)];
+        if current.takes(amount) {
+            self.uniques = self.uniques.saturating_add(current.add(time, amount));
+            return;
+        }
+        let part = current.part.checked_add(1).expect("a line has fewer than 65,536 parts");
+        let mut next = LineSlot::new(slot, bucket, part);
+        self.uniques = self.uniques.saturating_add(next.add(time, amount));
+        let line = self.push(next);
+        self.series[index(slot.0)].line = line;
+        self.elsewhere.insert((slot, bucket), line);
+    }
+
+    fn line_of(&mut self, slot: SeriesSlot, bucket: Bucket) -> u32 {
+        let current = self.series[index(slot.0)].line;
+        if current != NO_LINE && self.lines[index(current)].bucket == bucket {
+            return current;
+        }
+        let line = match self.elsewhere.get(&(slot, bucket)) {
+            Some(line) => *line,
+            None => {
+                let line = self.push(LineSlot::new(slot, bucket, 0));
+                // The common case, one bucket a series, never touches this map.
+                if current != NO_LINE {
+                    self.elsewhere.insert((slot, self.lines[index(current)].bucket), current);
+                    self.elsewhere.insert((slot, bucket), line);
+                }
+                line
+            }
+        };
+        self.series[index(slot.0)].line = line;
+        line
+    }
+
+    fn push(&mut self, line: LineSlot) -> u32 {
+        let number =
+            u32::try_from(self.lines.len()).expect("open lines are bounded far below 2^32");
+        self.lines.push(line);
+        number
+    }
+
+    /// Sorts, encodes and hashes the lines into a frozen body.
+    ///
+    /// # Errors
+    /// If the body would be larger than the format allows.
+    pub fn encode(mut self, salt: [u8; 32], evidence: &Evidence) -> Result<EncodedBody, BodyError> {
+        let (arena, series) = (&self.arena, &self.series);
+        self.lines.sort_unstable_by(|a, b| {
+            bytes_of(arena, series, a.series)
+                .cmp(bytes_of(arena, series, b.series))
+                .then(a.bucket.cmp(&b.bucket))
+                .then(a.part.cmp(&b.part))
+        });
+        let mut writer = BodyWriter::new(salt, evidence);
+        for line in &self.lines {
+            let value = line.value(self.unique_key);
+            writer.line(bytes_of(arena, series, line.series), line.bucket, line.part, &value)?;
+        }
+        writer.finish()
+    }
+}
+
+impl LineSlot {
+    fn new(series: SeriesSlot, bucket: Bucket, part: u16) -> Self {
+        Self {
+            series,
+            bucket,
+            part,
+            events: 0,
+            quantity_events: 0,
+            unique_events: 0,
+            sum: Quantity::ZERO,
+            min: Quantity::ZERO,
+            max: Quantity::ZERO,
+            latest_time: Timestamp(0),
+            latest: Quantity::ZERO,
+            uniques: None,
+        }
+    }
+
+    fn takes(&self, amount: Amount) -> bool {
+        let sums = amount.quantity.is_none_or(|quantity| self.sum.checked_add(quantity).is_some());
+        let uniques = match (&self.uniques, amount.unique) {
+            (Some(held), Some(unique)) => {
+                held.len() < UNIQUES_PER_PART_MAX || held.contains(&unique)
+            }
+            (None, _) | (_, None) => true,
+        };
+        sums && uniques
+    }
+
+    /// Adds an event that [`Self::takes`]; returns how many digests that added.
+    fn add(&mut self, time: Timestamp, amount: Amount) -> usize {
+        self.events = self.events.saturating_add(1);
+        if let Some(quantity) = amount.quantity {
+            self.add_quantity(time, quantity);
+        }
+        let Some(unique) = amount.unique else { return 0 };
+        self.unique_events = self.unique_events.saturating_add(1);
+        usize::from(self.uniques.get_or_insert_default().insert(unique))
+    }
+
+    fn add_quantity(&mut self, time: Timestamp, quantity: Quantity) {
+        self.sum = self.sum.checked_add(quantity).expect("`takes` has said that the sum fits");
+        if self.quantity_events == 0 {
+            (self.min, self.max) = (quantity, quantity);
+            (self.latest_time, self.latest) = (time, quantity);
+        } else {
+            self.min = self.min.min(quantity);
+            self.max = self.max.max(quantity);
+            (self.latest_time, self.latest) = (self.latest_time, self.latest).max((time, quantity));
+        }
+        self.quantity_events = self.quantity_events.saturating_add(1);
+    }
+
+    fn value(&self, unique_key: u16) -> LineValue {
+        LineValue {
+            events: self.events,
+            quantity_events: self.quantity_events,
+            unique_events: self.unique_events,
+            sum: self.sum,
+            min: self.min,
+            max: self.max,
+            latest_time: self.latest_time,
+            latest: self.latest,
+            unique_key: if self.uniques.is_some() { unique_key } else { 0 },
+            uniques: self.uniques.iter().flat_map(|held| held.iter().copied()).collect(),
+        }
+    }
+}
+
+fn index(number: u32) -> usize {
+    usize::try_from(number).expect("a u32 fits the address space")
+}
+
+fn bytes_of<'a>(arena: &'a [u8], series: &[Series], slot: SeriesSlot) -> &'a [u8] {
+    let Series { start, length, .. } = series[index(slot.0)];
+    &arena[index(start)..index(start.saturating_add(length))]
+}
+
+fn hash_of(hasher: &DefaultHashBuilder, bytes: &[u8]) -> u64 {
+    let mut state = hasher.build_hasher();
+    state.write(bytes);
+    state.finish()
+}
+
+#[cfg(test)]
+mod tests;

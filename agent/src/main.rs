@@ -1,1 +1,357 @@
-fn main() {}
+//! The command line: arguments, logs, signals, exit codes.
+//!
+//! **Owns** what is printed, and the exit code: 0 well, 1 an error, 2 wrong arguments, 3 a conflict that
+//! needs a person. **Does not own** the agent: [`tidemark_agent::run`] is all of it.
+
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context as _, bail};
+use clap::{Args, Parser, Subcommand};
+use tidemark_agent::Ended;
+use tidemark_agent::admin::DeadLetterShown;
+use tidemark_agent::admin::client::{AdminClient, local_url};
+use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
+use tidemark_agent::status::text;
+use tidemark_common::time::Timestamp;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing::level_filters::LevelFilter;
+
+const CONFIG_DEFAULT: &str = "/etc/tidemark/agent.toml";
+const ADMIN_DEFAULT: &str = "http://127.0.0.1:8128";
+/// The exit code after a conflict: restarting the agent will not help.
+const EXIT_CONFLICT: u8 = 3;
+/// Of one dead letter, a list shows this many characters.
+const LISTED_CHARACTERS_MAX: usize = 100;
+
+/// Takes usage events on localhost, makes them durable and ships numbered batches to a collector.
+#[derive(Debug, Parser)]
+#[command(name = "tidemark-agent", version)]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the agent until SIGTERM.
+    Run(ConfigFile),
+    /// Say whether a configuration is right, and what the agent would do with it.
+    CheckConfig(ConfigFile),
+    /// Show how a running agent is, and what to do if it is not well.
+    Status {
+        #[command(flatten)]
+        agent: RunningAgent,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// List or export the events that a running agent has rejected.
+    #[command(subcommand)]
+    DeadLetters(DeadLetters),
+    /// Print every configuration key with its default and meaning, as Markdown.
+    ConfigReference,
+}
+
+#[derive(Debug, Args)]
+struct ConfigFile {
+    /// The configuration file.
+    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
+    config: PathBuf,
+}
+
+#[derive(Debug, Args)]
+struct RunningAgent {
+    /// The agent's configuration file, which says where its admin address is.
+    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
+    config: Option<PathBuf>,
+    /// The agent's admin address [default: http://127.0.0.1:8128].
+    #[arg(long, value_name = "URL")]
+    admin: Option<String>,
+}
+
+#[derive(Debug, Subcommand)]
+enum DeadLetters {
+    /// Show them for people.
+    List {
+        #[command(flatten)]
+        agent: RunningAgent,
+        /// Print JSON, one a line.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Write them as JSON, one a line.
+    Export {
+        #[command(flatten)]
+        agent: RunningAgent,
+        /// A new file to write to; standard output without it.
+        #[arg(long, value_name = "FILE")]
+        output: Option<PathBuf>,
+    },
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match execute(arguments.command) {
+        Ok(code) => code,
+        // Whoever reads the output has seen enough, as `head` does.
+        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            // Standard error may be closed; there is nowhere left to say so.
+            drop(writeln!(io::stderr().lock(), "{error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn execute(command: Command) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .context("failed to start the async runtime")?;
+    match command {
+        Command::Run(file) => runtime.block_on(run(&file.config)),
+        Command::CheckConfig(file) => check_config(&file.config),
+        Command::Status { agent, json } => runtime.block_on(status(&agent, json)),
+        Command::DeadLetters(DeadLetters::List { agent, json }) => {
+            let letters = runtime.block_on(dead_letters(&agent))?;
+            let mut out = io::stdout().lock();
+            if json { export(&mut out, &letters) } else { list(&mut out, &letters) }
+        }
+        Command::DeadLetters(DeadLetters::Export { agent, output }) => {
+            let letters = runtime.block_on(dead_letters(&agent))?;
+            match output {
+                Some(path) => export_to_file(&path, &letters),
+                None => export(&mut io::stdout().lock(), &letters),
+            }
+        }
+        Command::ConfigReference => {
+            io::stdout().lock().write_all(reference::markdown().as_bytes())?;
+            Ok(ExitCode::SUCCESS)
+        }
+    }
+}
+
+async fn run(path: &Path) -> anyhow::Result<ExitCode> {
+    let config = load(path)?;
+    start_logs(&config);
+    let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
+    let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
+    let asked = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        tracing::info!("asked to stop; once more ends at once");
+        // What is accepted is durable, so ending at once loses nothing: it is shipped after the next start.
+        tokio::spawn(async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+            std::process::exit(1);
+        });
+    };
+    match tidemark_agent::run(config, asked).await.context("the agent ended")? {
+        Ended::Stopped => Ok(ExitCode::SUCCESS),
+        Ended::Conflict { message } => {
+            writeln!(
+                io::stderr().lock(),
+                "Conflict: {message}\n\
+                 The journal and the collector disagree on what this stream holds: the journal was cloned, or \
+                 rolled back to an older copy.\n\
+                 What to do: move the journal aside and keep it (it still holds what could not be shipped), \
+                 then start the agent again. It begins a new stream; the collector names the old one as unconfirmed."
+            )?;
+            Ok(ExitCode::from(EXIT_CONFLICT))
+        }
+    }
+}
+
+fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
+    let report = check::check(&load(path)?, now()?);
+    let mut out = io::stdout().lock();
+    writeln!(out, "With {} the agent would", path.display())?;
+    for line in &report.would {
+        writeln!(out, "  {line}")?;
+    }
+    if report.problems.is_empty() {
+        writeln!(out, "The configuration is right.")?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    out.flush()?;
+    let shown: Vec<_> = report.problems.iter().map(ToString::to_string).collect();
+    bail!("{}", shown.join("\n"));
+}
+
+async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
+    let status = client(agent)?.status().await?;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, &status)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(text::human(&status).as_bytes())?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn dead_letters(agent: &RunningAgent) -> anyhow::Result<Vec<DeadLetterShown>> {
+    let client = client(agent)?;
+    let mut letters = Vec::new();
+    let mut from = Some(0);
+    while let Some(number) = from {
+        let (page, next) = client.dead_letters(number).await?;
+        letters.extend(page);
+        from = next;
+    }
+    Ok(letters)
+}
+
+fn list(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
+    let mut remedies = std::collections::BTreeMap::new();
+    for letter in letters {
+        let DeadLetterShown { number, time, door, reason, remedy, text, hex } = letter;
+        let shown: String = match (text, hex) {
+            (Some(text), _) => text.escape_debug().take(LISTED_CHARACTERS_MAX).collect(),
+            (None, hex) => {
+                hex.iter().flat_map(|hex| hex.chars()).take(LISTED_CHARACTERS_MAX).collect()
+            }
+        };
+        writeln!(out, "{number:>8}  {time}  {door:<13}  {reason:<19}  {shown}")?;
+        remedies.insert(reason, remedy);
+    }
+    if letters.is_empty() {
+        writeln!(out, "There are no dead letters.")?;
+    } else {
+        writeln!(out)?;
+    }
+    for (reason, remedy) in remedies {
+        writeln!(out, "{reason}: {remedy}")?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
+    for letter in letters {
+        serde_json::to_writer(&mut *out, letter)?;
+        writeln!(out)?;
+    }
+    out.flush()?;
+    Ok(ExitCode::SUCCESS)
+}
+
+fn export_to_file(path: &Path, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
+    let file = std::fs::File::create_new(path).with_context(|| {
+        format!("failed to make {}; name a file that does not exist yet", path.display())
+    })?;
+    let mut out = io::BufWriter::new(file);
+    export(&mut out, letters).with_context(|| format!("failed to write {}", path.display()))?;
+    out.get_ref().sync_all().with_context(|| format!("failed to write {}", path.display()))?;
+    writeln!(io::stderr().lock(), "wrote {} dead letters to {}", letters.len(), path.display())?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The admin address of the agent that is meant.
+fn client(agent: &RunningAgent) -> anyhow::Result<AdminClient> {
+    let url = match (&agent.config, &agent.admin) {
+        (_, Some(url)) => url.clone(),
+        (Some(path), None) => local_url(load(path)?.admin.listen),
+        (None, None) => ADMIN_DEFAULT.to_owned(),
+    };
+    Ok(AdminClient::new(&url)?)
+}
+
+fn load(path: &Path) -> anyhow::Result<Config> {
+    Config::load(path).map_err(|error| {
+        let many = if error.problems.len() == 1 { "a problem" } else { "problems" };
+        anyhow::anyhow!("{} has {many}:\n{error}", path.display())
+    })
+}
+
+fn start_logs(config: &Config) {
+    let level = match config.log_level {
+        LogLevel::Error => LevelFilter::ERROR,
+        LogLevel::Warn => LevelFilter::WARN,
+        LogLevel::Info => LevelFilter::INFO,
+        LogLevel::Debug => LevelFilter::DEBUG,
+        LogLevel::Trace => LevelFilter::TRACE,
+    };
+    let logs = tracing_subscriber::fmt().with_max_level(level).with_writer(io::stderr);
+    match config.log_format {
+        LogFormat::Text => logs.with_ansi(io::IsTerminal::is_terminal(&io::stderr())).init(),
+        LogFormat::Json => logs.json().flatten_event(true).init(),
+    }
+}
+
+#[expect(
+    clippy::disallowed_methods,
+    reason = "the shell reads the clock, to say when certificates expire"
+)]
+fn now() -> anyhow::Result<Timestamp> {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .context("this machine's clock stands before 1970")?;
+    Ok(Timestamp(i64::try_from(since.as_millis())?))
+}
+
+fn is_broken_pipe(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        cause
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::BrokenPipe)
+            || cause
+                .downcast_ref::<serde_json::Error>()
+                .is_some_and(|error| error.io_error_kind() == Some(io::ErrorKind::BrokenPipe))
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory as _;
+
+    use super::*;
+
+    #[test]
+    fn arguments_hold_together() {
+        Arguments::command().debug_assert();
+    }
+
+    fn letter(number: u64, text: &str) -> DeadLetterShown {
+        DeadLetterShown {
+            number,
+            time: "2026-01-02T03:04:05.000Z".to_owned(),
+            door: "udp".to_owned(),
+            reason: "sampled".to_owned(),
+            remedy: "send every event".to_owned(),
+            text: Some(text.to_owned()),
+            hex: None,
+        }
+    }
+
+    #[test]
+    fn a_list_for_people() {
+        let mut out = Vec::new();
+        list(&mut out, &[letter(7, "a:1|c|@0.1\u{1b}[2J"), letter(8, &"x".repeat(500))]).unwrap();
+        let expected = format!(
+            "       7  2026-01-02T03:04:05.000Z  udp            sampled              a:1|c|@0.1\\u{{1b}}[2J\n       8  \
+             2026-01-02T03:04:05.000Z  udp            sampled              {}\n\nsampled: send every event\n",
+            "x".repeat(100)
+        );
+        assert_eq!(String::from_utf8(out).unwrap(), expected);
+    }
+
+    #[test]
+    fn an_export_for_machines() {
+        let mut out = Vec::new();
+        export(&mut out, &[letter(7, "a\nb"), letter(8, "c")]).unwrap();
+        let lines: Vec<DeadLetterShown> = String::from_utf8(out)
+            .unwrap()
+            .lines()
+            .map(|line| serde_json::from_str(line).unwrap())
+            .collect();
+        assert_eq!(lines, [letter(7, "a\nb"), letter(8, "c")]);
+    }
+}

@@ -20,11 +20,17 @@ pub enum Verdict {
     /// Posted before, with these bytes: acknowledge it again.
     Duplicate,
     /// One before it is missing.
-    Gap { expected: Sequence },
+    Gap {
+        expected: Sequence,
+    },
     /// This sequence is posted with other bytes: the journal was cloned or rolled back.
-    Conflict { sequence: Sequence },
+    Conflict {
+        sequence: Sequence,
+    },
     /// A newer session holds the stream.
-    Fenced { current: Fence },
+    Fenced {
+        current: Fence,
+    },
     /// The stream's chain starts from another ledger.
     OtherLedger,
     /// No hello introduced the stream, or it has been closed since.
@@ -94,9 +100,15 @@ pub fn judge(
         return Verdict::Invalid(Flaw::SequenceZero);
     }
     if header.sequence <= record.posted_sequence {
-        let posted = if header.sequence == record.posted_sequence { Some(record.posted_digest) } else { stored };
+        let posted = if header.sequence == record.posted_sequence {
+            Some(record.posted_digest)
+        } else {
+            stored
+        };
         return match posted {
-            Some(digest) if digest != candidate.digest => Verdict::Conflict { sequence: header.sequence },
+            Some(digest) if digest != candidate.digest => {
+                Verdict::Conflict { sequence: header.sequence }
+            }
             Some(_) | None => Verdict::Duplicate,
         };
     }
@@ -150,8 +162,18 @@ pub enum Content<'a> {
 }
 
 /// Advances the stream past a batch that [`judge`] admitted; in the transaction that stores the batch.
-pub fn record(record: &mut StreamRecord, header: &Header, digest: Digest, content: Content<'_>, now: Timestamp) {
-    assert_eq!(header.sequence, record.posted_sequence.next(), "only the batch that is due is recorded");
+pub fn record(
+    record: &mut StreamRecord,
+    header: &Header,
+    digest: Digest,
+    content: Content<'_>,
+    now: Timestamp,
+) {
+    assert_eq!(
+        header.sequence,
+        record.posted_sequence.next(),
+        "only the batch that is due is recorded"
+    );
     match content {
         Content::Posted(evidence) => record.take_evidence(evidence),
         Content::Quarantined => {
@@ -177,4 +199,5 @@ pub fn record(record: &mut StreamRecord, header: &Header, digest: Digest, conten
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

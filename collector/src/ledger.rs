@@ -32,6 +32,7 @@ mod folder;
 mod writer;
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 pub(crate) mod conformance;
 
 use std::collections::BTreeMap;
@@ -103,11 +104,19 @@ impl TimeSource {
     /// The machine's clocks.
     #[must_use]
     pub fn system() -> Self {
-        #[expect(clippy::disallowed_methods, reason = "the ledger's one place that reads the machine's clocks")]
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the ledger's one place that reads the machine's clocks"
+        )]
         let start = std::time::Instant::now();
         Self::new(move || {
-            #[expect(clippy::disallowed_methods, reason = "the ledger's one place that reads the machine's clocks")]
-            let wall = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the ledger's one place that reads the machine's clocks"
+            )]
+            let wall = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default();
             Reading {
                 wall: Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
                 monotonic_micros: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
@@ -192,9 +201,11 @@ impl Ledger {
     /// # Errors
     /// A file that is locked, newer, damaged, or cannot be written.
     pub async fn open(data_dir: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
-        let (folder, redb, time) = (data_dir.to_owned(), options.redb.clone(), TimeSource::system());
+        let (folder, redb, time) =
+            (data_dir.to_owned(), options.redb.clone(), TimeSource::system());
         let now = time.read().wall;
-        let opened = tokio::task::spawn_blocking(move || RedbStore::open(&folder, &redb, now)).await;
+        let opened =
+            tokio::task::spawn_blocking(move || RedbStore::open(&folder, &redb, now)).await;
         let (store, recovered) = opened.map_err(|_| LedgerError::Stopped)??;
         Self::start(store, recovered, options, time).await
     }
@@ -240,12 +251,28 @@ impl Ledger {
     }
 
     /// Hands a request to the writer, waiting for room. The receiver resolves after the commit, in the
-    /// order of the requests; it fails if the ledger stopped before. `room` is given back by the writer,
-    /// whether or not anybody still waits for the reply.
+    /// order of the requests; it fails if the ledger stopped before.
     ///
     /// # Errors
     /// If the ledger has stopped.
-    pub async fn submit(
+    pub async fn submit(&self, request: Request) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+        self.send(request, None).await
+    }
+
+    /// The same for a request whose memory is accounted for: the writer gives `room` back once it is
+    /// committed, whether or not anybody still waits for the reply.
+    ///
+    /// # Errors
+    /// If the ledger has stopped.
+    pub async fn submit_holding(
+        &self,
+        request: Request,
+        room: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+        self.send(request, Some(room)).await
+    }
+
+    async fn send(
         &self,
         request: Request,
         room: Option<OwnedSemaphorePermit>,
@@ -294,7 +321,8 @@ impl Ledger {
         };
         figures.events_by_headers = sum(|record| record.posted_end.0);
         figures.events_quarantined = sum(|record| record.quarantined_events);
-        figures.events_by_lines = snapshot.events_by_lines()?.saturating_add(figures.events_quarantined);
+        figures.events_by_lines =
+            snapshot.events_by_lines()?.saturating_add(figures.events_quarantined);
         figures.events_accepted = sum(|record| record.accepted);
         figures.events_in_transit = sum(StreamRecord::in_transit);
         Ok(figures)
@@ -321,7 +349,9 @@ impl Ledger {
         let mut stage = self.shared.stage.subscribe();
         match stage.wait_for(|stage| matches!(stage, Stage::Failed(_))).await.as_deref() {
             Ok(Stage::Failed(error)) => LedgerError::Store(error.clone()),
-            Ok(Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped) | Err(_) => LedgerError::Stopped,
+            Ok(Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped) | Err(_) => {
+                LedgerError::Stopped
+            }
         }
     }
 
@@ -331,7 +361,8 @@ impl Ledger {
     /// If the ledger failed before or while stopping.
     pub async fn shutdown(&self) -> Result<(), LedgerError> {
         self.shared.advance(&Stage::Running, Stage::Stopping);
-        let tasks = std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        let tasks =
+            std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
         for task in tasks {
             task.await.map_err(|_| LedgerError::Stopped)?;
         }
@@ -383,7 +414,9 @@ impl Shared {
     fn ended(&self) -> LedgerError {
         match &*self.stage.borrow() {
             Stage::Failed(error) => LedgerError::Store(error.clone()),
-            Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped => LedgerError::Stopped,
+            Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped => {
+                LedgerError::Stopped
+            }
         }
     }
 }
@@ -402,4 +435,5 @@ impl fmt::Debug for Shared {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

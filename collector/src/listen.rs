@@ -28,8 +28,8 @@ use tokio::task::JoinHandle;
 use crate::ledger::Ledger;
 use crate::session::Terms;
 
-pub use self::figures::ListenFigures;
 use self::figures::ListenCounters;
+pub use self::figures::ListenFigures;
 
 /// The door's address, limits and intervals.
 #[derive(Debug, Clone)]
@@ -129,7 +129,8 @@ impl Listener {
             rules,
             batches_in_flight_max: options.batches_in_flight_max,
         };
-        let permits = usize::try_from(options.batch_bytes_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
+        let permits =
+            usize::try_from(options.batch_bytes_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             ledger,
             terms: RwLock::new(terms),
@@ -150,9 +151,9 @@ impl Listener {
         self.address
     }
 
-    /// Gives these rules to the sessions that begin from now on. An agent learns of them when its
-    /// session reaches its maximum age, or begins anew for another reason.
-    pub fn adopt(&self, rules: Arc<Rules>) {
+    /// Gives further rules to the sessions that begin from now on. Running ones keep theirs: an agent
+    /// hears of rules in Welcome only.
+    pub fn set_rules(&self, rules: Arc<Rules>) {
         self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
     }
 

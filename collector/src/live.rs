@@ -64,7 +64,12 @@ impl Snapshot {
         }
         for batch in self.unfolded()? {
             for line in batch.lines.of(customer).iter().filter(|line| asked(&question, line)) {
-                let key = (line.key.meter.clone(), line.key.dimensions.clone(), line.key.bucket, Class::Normal);
+                let key = (
+                    line.key.meter.clone(),
+                    line.key.dimensions.clone(),
+                    line.key.bucket,
+                    Class::Normal,
+                );
                 Accumulator::from(&line.value).merge_into_parts(rows.entry(key).or_default());
             }
         }
@@ -147,14 +152,19 @@ impl Snapshot {
                 folded.insert(batch.stream, self.totals.folded_sequence(batch.stream)?);
             }
         }
-        let beyond = move |batch: &&Arc<TailBatch>| folded.get(&batch.stream).is_none_or(|last| batch.sequence > *last);
+        let beyond = move |batch: &&Arc<TailBatch>| {
+            folded.get(&batch.stream).is_none_or(|last| batch.sequence > *last)
+        };
         Ok(self.tail.iter().filter(beyond))
     }
 }
 
 impl std::fmt::Debug for Snapshot {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Snapshot").field("ledger", &self.ledger).field("as_of", &self.as_of).finish_non_exhaustive()
+        f.debug_struct("Snapshot")
+            .field("ledger", &self.ledger)
+            .field("as_of", &self.as_of)
+            .finish_non_exhaustive()
     }
 }
 

@@ -22,7 +22,8 @@ use tidemark_common::id::{Fence, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{
-    Ack, Close, Confirm, Frame, Hello, PostedOpening, Refuse, RefuseReason, Rules, UniqueKey, Welcome,
+    Ack, Close, Confirm, Frame, Hello, PostedOpening, Refuse, RefuseReason, Rules, UniqueKey,
+    Welcome,
 };
 
 use crate::dedupe::Verdict;
@@ -152,7 +153,10 @@ impl Session {
                 self.actions.extend(self.stream().map(|stream| Action::Close(stream, close)));
             }
             (phase, frame) => {
-                self.refuse(RefuseReason::Invalid, format!("a {} frame came while {phase:?}", name(&frame)));
+                self.refuse(
+                    RefuseReason::Invalid,
+                    format!("a {} frame came while {phase:?}", name(&frame)),
+                );
             }
         }
     }
@@ -167,18 +171,25 @@ impl Session {
     fn take_batch(&mut self, bytes: Vec<u8>, fence: Fence) {
         let limit = self.terms.batches_in_flight_max;
         if self.in_flight >= limit {
-            self.refuse(RefuseReason::Invalid, format!("more than {limit} batches came unacknowledged"));
+            self.refuse(
+                RefuseReason::Invalid,
+                format!("more than {limit} batches came unacknowledged"),
+            );
             return;
         }
         let header = match SealedBatch::split(&bytes) {
             Ok((header, _)) => header,
             Err(error) => {
-                self.refuse(RefuseReason::Invalid, format!("a batch's header cannot be read: {error}"));
+                self.refuse(
+                    RefuseReason::Invalid,
+                    format!("a batch's header cannot be read: {error}"),
+                );
                 return;
             }
         };
         if Some(header.stream) != self.stream() {
-            let message = format!("a batch of stream {} came on another stream's session", header.stream);
+            let message =
+                format!("a batch of stream {} came on another stream's session", header.stream);
             self.refuse(RefuseReason::Invalid, message);
             return;
         }
@@ -194,10 +205,13 @@ impl Session {
         match reply {
             Reply::Welcomed(welcomed) => self.welcome(welcomed, now),
             Reply::HelloRefused { verdict, posted, openings } => {
-                let (reason, message) = hello_refusal(&verdict, posted, openings, self.terms.ledger);
+                let (reason, message) =
+                    hello_refusal(&verdict, posted, openings, self.terms.ledger);
                 self.refuse(reason, message);
             }
-            Reply::Judged { verdict, posted, openings } => self.take_verdict(&verdict, posted, openings),
+            Reply::Judged { verdict, posted, openings } => {
+                self.take_verdict(&verdict, posted, openings)
+            }
             Reply::Claimed(verdict) => self.take_claim(&verdict),
         }
     }
@@ -247,7 +261,9 @@ impl Session {
             ClaimVerdict::Fenced { current } => fenced(*current),
             ClaimVerdict::NotOpen => not_open(),
             ClaimVerdict::Gap { expected } => gap(*expected),
-            ClaimVerdict::Invalid(flaw) => (RefuseReason::Invalid, format!("a claim cannot be: {flaw}")),
+            ClaimVerdict::Invalid(flaw) => {
+                (RefuseReason::Invalid, format!("a claim cannot be: {flaw}"))
+            }
         };
         self.refuse(reason, message);
     }
@@ -300,7 +316,11 @@ impl Session {
         self.phase = Phase::Ended;
         self.ack = AckDue::No;
         self.actions.clear();
-        self.actions.push_back(Action::Send(Frame::Refuse(Refuse { reason, message, extras: Vec::new() })));
+        self.actions.push_back(Action::Send(Frame::Refuse(Refuse {
+            reason,
+            message,
+            extras: Vec::new(),
+        })));
         self.actions.push_back(Action::End);
     }
 }
@@ -320,7 +340,8 @@ fn hello_refusal(
                 "{contradiction}: this journal was cloned or rolled back; stop the agent, set the journal \
                  aside and start with a fresh one"
             );
-            let reason = RefuseReason::Conflict { sequence: contradiction.sequence(posted), openings };
+            let reason =
+                RefuseReason::Conflict { sequence: contradiction.sequence(posted), openings };
             (reason, message)
         }
         HelloVerdict::OtherIdentity => {
@@ -335,13 +356,19 @@ fn hello_refusal(
             (RefuseReason::Unavailable, message.to_owned())
         }
         HelloVerdict::Version { header_version } => {
-            let message = format!("batch headers of version {header_version} are not read: upgrade the agent");
+            let message = format!(
+                "batch headers of version {header_version} are not read: upgrade the agent"
+            );
             (RefuseReason::Invalid, message)
         }
     }
 }
 
-fn verdict_refusal(verdict: &Verdict, openings: Vec<PostedOpening>, ledger: LedgerId) -> Option<Refusal> {
+fn verdict_refusal(
+    verdict: &Verdict,
+    openings: Vec<PostedOpening>,
+    ledger: LedgerId,
+) -> Option<Refusal> {
     Some(match verdict {
         Verdict::Admit | Verdict::Duplicate => return None,
         Verdict::Gap { expected } => gap(*expected),
@@ -355,7 +382,9 @@ fn verdict_refusal(verdict: &Verdict, openings: Vec<PostedOpening>, ledger: Ledg
         Verdict::Fenced { current } => fenced(*current),
         Verdict::OtherLedger => other_ledger(ledger),
         Verdict::NotOpen => not_open(),
-        Verdict::Invalid(flaw) => (RefuseReason::Invalid, format!("a batch does not hold together: {flaw}")),
+        Verdict::Invalid(flaw) => {
+            (RefuseReason::Invalid, format!("a batch does not hold together: {flaw}"))
+        }
     })
 }
 
@@ -364,7 +393,10 @@ fn gap(expected: Sequence) -> Refusal {
 }
 
 fn fenced(current: Fence) -> Refusal {
-    (RefuseReason::Fenced { current }, format!("a newer session holds the stream under fence {current}"))
+    (
+        RefuseReason::Fenced { current },
+        format!("a newer session holds the stream under fence {current}"),
+    )
 }
 
 fn not_open() -> Refusal {
@@ -372,7 +404,9 @@ fn not_open() -> Refusal {
 }
 
 fn other_ledger(ledger: LedgerId) -> Refusal {
-    let message = format!("this is ledger {ledger}; the journal ships to another: check the collector's address");
+    let message = format!(
+        "this is ledger {ledger}; the journal ships to another: check the collector's address"
+    );
     (RefuseReason::OtherLedger { ledger }, message)
 }
 
@@ -390,4 +424,5 @@ fn name(frame: &Frame) -> &'static str {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

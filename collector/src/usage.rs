@@ -106,7 +106,8 @@ impl Accumulator {
     /// If a sum or a count does not fit; nothing is added then.
     pub fn merge(&mut self, other: &Self) -> Result<(), Overflow> {
         let events = self.events.checked_add(other.events).ok_or(Overflow)?;
-        let quantity_events = self.quantity_events.checked_add(other.quantity_events).ok_or(Overflow)?;
+        let quantity_events =
+            self.quantity_events.checked_add(other.quantity_events).ok_or(Overflow)?;
         let unique_events = self.unique_events.checked_add(other.unique_events).ok_or(Overflow)?;
         let sum = self.sum.checked_add(other.sum).ok_or(Overflow)?;
         (self.min, self.max) = match (self.quantity_events, other.quantity_events) {

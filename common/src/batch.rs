@@ -25,7 +25,7 @@ mod line;
 pub mod merkle;
 
 #[cfg(test)]
-mod golden;
+pub(crate) mod golden;
 
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::{Digest as _, Sha256};
@@ -47,10 +47,9 @@ pub const BODY_RAW_BYTES_MAX: usize = 64 << 20;
 /// A body as stored is at most this many bytes: with its header it fills one frame.
 pub const BODY_STORED_BYTES_MAX: usize = wire::BATCH_FRAME_BYTES_MAX - HEADER_BYTES;
 
-const _: () = assert!(
-    BODY_RAW_BYTES_MAX <= u32::MAX as usize && BODY_STORED_BYTES_MAX <= u32::MAX as usize,
-    "the header holds both lengths in 32 bits"
-);
+// The header holds both lengths in 32 bits.
+const _: () = assert!(BODY_RAW_BYTES_MAX <= u32::MAX as usize);
+const _: () = assert!(BODY_STORED_BYTES_MAX <= BODY_RAW_BYTES_MAX);
 
 /// A batch as it is stored and sent.
 #[derive(Debug, Clone, PartialEq, Eq)]

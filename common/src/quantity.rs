@@ -239,7 +239,7 @@ mod tests {
         for _ in 0..2_000_000 {
             sum = sum.checked_add(one).unwrap();
         }
-        assert_eq!(sum.to_string(), "1999999999999999999998");
+        assert_eq!(sum.to_string(), "1999999999999999999999.998");
     }
 
     #[test]

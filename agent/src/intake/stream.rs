@@ -1,1 +1,243 @@
-//! (not written yet)
+//! The Unix stream doors: `events.socket`, which acknowledges, and `dsd-stream.socket`, which does not.
+//!
+//! **Owns** listening, the number of connections, and their end at shutdown. **Does not own** what a
+//! connection says ([`events`], [`dsd`]) or what becomes of it (intake).
+//!
+//! Limits: [`CONNECTIONS_MAX`] for each door; one more is closed at once and counted. An idle
+//! connection may stay, and holds no buffer. What all connections together have read and is not yet
+//! durable is bounded by the [`Passage`].
+
+mod dsd;
+mod events;
+mod frames;
+mod lines;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::net::unix::OwnedReadHalf;
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::task::JoinSet;
+
+use super::passage::Passage;
+use super::socket_file::{SocketFile, SocketFileError};
+use super::{IntakeClosed, Item};
+use crate::event::Door;
+
+pub use frames::FRAME_BYTES_MAX;
+pub use lines::LINE_BYTES_MAX;
+
+/// A stream door serves at most this many connections at once.
+pub const CONNECTIONS_MAX: usize = 256;
+/// Of one connection, at most this many submissions are on their way at once.
+pub const OUTSTANDING_MAX: usize = 8;
+/// A submission holds at most this many lines.
+pub const SUBMISSION_LINES_MAX: usize = 512;
+/// At shutdown, connections get this long to have their last lines answered.
+pub const DRAIN: Duration = Duration::from_secs(5);
+
+/// Room that a read is given.
+const READ_BYTES: usize = 64 << 10;
+/// How long a failed accept lets the cause pass (too many open files, as a rule).
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where streams are accepted. An absent path closes that door.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamConfig {
+    pub dsd_stream: Option<PathBuf>,
+    pub events: Option<PathBuf>,
+    /// Permission bits of the socket files.
+    pub socket_mode: u32,
+}
+
+/// Why a connection ended before its time.
+#[derive(Debug, Error)]
+enum ConnectionError {
+    #[error("failed to read or write: {0}")]
+    Io(#[from] io::Error),
+    #[error("the client did not read its answers for {} s", .0.as_secs())]
+    Unread(Duration),
+    #[error("a frame of {bytes} bytes; at most {FRAME_BYTES_MAX} are read")]
+    OversizeFrame { bytes: u32 },
+    #[error(transparent)]
+    Closed(#[from] IntakeClosed),
+}
+
+/// The stream doors, listening.
+#[derive(Debug)]
+pub struct StreamDoors {
+    doors: Vec<StreamDoor>,
+}
+
+impl StreamDoors {
+    /// Listens where `config` says. Called within a tokio runtime.
+    ///
+    /// # Errors
+    /// See [`SocketFileError`].
+    pub fn bind(config: &StreamConfig, passage: &Passage) -> Result<Self, SocketFileError> {
+        let configured = [(Door::DsdStream, &config.dsd_stream), (Door::Events, &config.events)];
+        let mut doors = Vec::new();
+        for (door, path) in configured {
+            if let Some(path) = path {
+                doors.push(StreamDoor::bind(door, path, config.socket_mode, passage.clone())?);
+            }
+        }
+        Ok(Self { doors })
+    }
+
+    /// Serves until `shutdown` turns true or its sender is gone; returns when all connections ended,
+    /// at most [`DRAIN`] later.
+    pub async fn serve(self, shutdown: watch::Receiver<bool>) {
+        let mut serving = JoinSet::new();
+        for door in self.doors {
+            serving.spawn(door.serve(shutdown.clone()));
+        }
+        serving.join_all().await;
+    }
+}
+
+/// One listening socket.
+#[derive(Debug)]
+struct StreamDoor {
+    door: Door,
+    listener: UnixListener,
+    file: SocketFile,
+    passage: Passage,
+    connections: Arc<Semaphore>,
+}
+
+impl StreamDoor {
+    fn bind(door: Door, path: &Path, mode: u32, passage: Passage) -> Result<Self, SocketFileError> {
+        let failed = |source| SocketFileError::Bind { path: path.to_owned(), source };
+        let (listener, file) = SocketFile::stream(path, mode)?;
+        listener.set_nonblocking(true).map_err(failed)?;
+        let listener = UnixListener::from_std(listener).map_err(failed)?;
+        Ok(Self {
+            door,
+            listener,
+            file,
+            passage,
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+        })
+    }
+
+    async fn serve(self, mut shutdown: watch::Receiver<bool>) {
+        let mut open = JoinSet::new();
+        loop {
+            tokio::select! {
+                accepted = self.listener.accept() => match accepted {
+                    Ok((stream, _)) => self.admit(stream, &mut open, shutdown.clone()),
+                    Err(error) => {
+                        tracing::warn!(door = self.door.name(), %error, "a connection could not be accepted");
+                        self.passage.counts(self.door).errors.add(1);
+                        tokio::time::sleep(ACCEPT_PAUSE).await;
+                    }
+                },
+                Some(_) = open.join_next() => {}
+                () = fired(&mut shutdown) => break,
+            }
+        }
+        // New clients are to find no socket, rather than one that never answers.
+        let Self { listener, file, .. } = self;
+        drop((file, listener));
+        let drained = async { while open.join_next().await.is_some() {} };
+        // What has not ended by now is cut off as the set is dropped; nothing of it was acknowledged.
+        let _cut_off = tokio::time::timeout(DRAIN, drained).await;
+    }
+
+    fn admit(&self, stream: UnixStream, open: &mut JoinSet<()>, shutdown: watch::Receiver<bool>) {
+        let counts = self.passage.counts(self.door);
+        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
+            counts.connections_refused.add(1);
+            tracing::debug!(
+                door = self.door.name(),
+                connections_max = CONNECTIONS_MAX,
+                "a connection was refused"
+            );
+            return;
+        };
+        counts.connections_accepted.add(1);
+        counts.connections_open.add(1);
+        let open_connection =
+            OpenConnection { door: self.door, passage: self.passage.clone(), _permit: permit };
+        open.spawn(open_connection.run(stream, shutdown));
+    }
+}
+
+/// A connection's place among those that are allowed, until it ends in whichever way.
+struct OpenConnection {
+    door: Door,
+    passage: Passage,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl OpenConnection {
+    async fn run(self, stream: UnixStream, shutdown: watch::Receiver<bool>) {
+        let passage = self.passage.clone();
+        let ended = if self.door == Door::Events {
+            events::serve(stream, passage, shutdown).await
+        } else {
+            dsd::serve(stream, passage, shutdown).await
+        };
+        if let Err(error) = ended {
+            if let ConnectionError::Unread(_) = error {
+                self.passage.counts(self.door).connections_timed_out.add(1);
+            }
+            tracing::debug!(door = self.door.name(), %error, "a connection ended early");
+        }
+    }
+}
+
+impl Drop for OpenConnection {
+    fn drop(&mut self) {
+        self.passage.counts(self.door).connections_open.subtract(1);
+    }
+}
+
+/// Items that become one submission.
+#[derive(Debug, Default)]
+struct Gathered {
+    items: Vec<Item>,
+    bytes: usize,
+}
+
+impl Gathered {
+    fn push(&mut self, item: Item, bytes: usize) {
+        self.items.push(item);
+        self.bytes = self.bytes.saturating_add(bytes);
+    }
+
+    fn is_full(&self) -> bool {
+        self.items.len() >= SUBMISSION_LINES_MAX
+    }
+}
+
+/// Appends what can be read now to `buffer`, waiting for something; 0 at the end. A connection that
+/// waits with nothing unfinished holds no memory.
+async fn fill(half: &OwnedReadHalf, buffer: &mut Vec<u8>) -> io::Result<usize> {
+    loop {
+        buffer.reserve(READ_BYTES);
+        match half.try_read_buf(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                buffer.shrink_to_fit();
+                half.readable().await?;
+            }
+            // The client closed without reading its answers: what it sent before was read before.
+            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => return Ok(0),
+            read => return read,
+        }
+    }
+}
+
+/// Resolves when `shutdown` turns true, or nobody is left to turn it.
+async fn fired(shutdown: &mut watch::Receiver<bool>) {
+    // An error says that the sender is gone, which ends the doors as well.
+    let _fired = shutdown.wait_for(|fired| *fired).await;
+}

@@ -83,7 +83,10 @@ mod tests {
     use super::*;
 
     fn at(millis: i64) -> Reading {
-        Reading { wall: Timestamp(millis), monotonic_micros: millis.unsigned_abs().saturating_mul(1_000) }
+        Reading {
+            wall: Timestamp(millis),
+            monotonic_micros: millis.unsigned_abs().saturating_mul(1_000),
+        }
     }
 
     #[test]
@@ -118,7 +121,9 @@ mod tests {
     #[test]
     fn jumps_of_the_wall_clock_are_noted() {
         let mut clock = LedgerClock::resume(Timestamp(0));
-        for (wall, monotonic, jumps) in [(0, 0, 0), (60_000, 1, 0), (120_002, 1, 1), (5, 2, 2), (6, 3, 2)] {
+        for (wall, monotonic, jumps) in
+            [(0, 0, 0), (60_000, 1, 0), (120_002, 1, 1), (5, 2, 2), (6, 3, 2)]
+        {
             clock.now(Reading { wall: Timestamp(wall), monotonic_micros: monotonic });
             assert_eq!(clock.jumps(), jumps, "wall {wall}");
         }

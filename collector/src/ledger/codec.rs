@@ -19,7 +19,9 @@
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::batch::{Evidence, LineKey, parse_series};
-use tidemark_common::id::{CustomerId, Digest, EventNumber, Fence, MeterName, OpeningId, Sequence, StreamId};
+use tidemark_common::id::{
+    CustomerId, Digest, EventNumber, Fence, MeterName, OpeningId, Sequence, StreamId,
+};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
@@ -100,13 +102,15 @@ pub fn bucket_of(key: &[u8]) -> Option<Bucket> {
 /// Bytes that [`total_key`] and [`with_part`] did not write.
 pub fn read_total_key(key: &[u8]) -> Result<UsageRow, RowError> {
     let short = || broken("total key", "it is too short");
-    let (names, end) = key.split_at_checked(key.len().saturating_sub(TOTAL_KEY_END)).ok_or_else(short)?;
+    let (names, end) =
+        key.split_at_checked(key.len().saturating_sub(TOTAL_KEY_END)).ok_or_else(short)?;
     let names = names.get(4..).ok_or_else(short)?;
     let (customer, rest) = split_str(names).ok_or_else(short)?;
     let (meter, dimensions) = split_str(rest).ok_or_else(short)?;
     // A series stands as in a batch: the meter first.
     let series = [meter, customer, dimensions].concat();
-    let (meter, _, dimensions) = parse_series(&series).map_err(|error| broken("total key", error.to_string()))?;
+    let (meter, _, dimensions) =
+        parse_series(&series).map_err(|error| broken("total key", error.to_string()))?;
     let class = end.first().copied().and_then(Class::from_number);
     let class = class.ok_or_else(|| broken("total key", "its class is unknown"))?;
     let bucket = bucket_of(key).ok_or_else(short)?;
@@ -150,7 +154,8 @@ pub fn write_total(usage: &Accumulator) -> [u8; 96] {
 pub fn read_total(bytes: &[u8]) -> Result<Accumulator, RowError> {
     let mut fields = Fields(bytes);
     let mut read = || -> Option<Accumulator> {
-        let (events, quantity_events, unique_events) = (fields.u64()?, fields.u64()?, fields.u64()?);
+        let (events, quantity_events, unique_events) =
+            (fields.u64()?, fields.u64()?, fields.u64()?);
         let (sum, min, max) = (fields.quantity()?, fields.quantity()?, fields.quantity()?);
         let latest = (Timestamp(i64::from_be_bytes(fields.array()?)), fields.quantity()?);
         let latest = (quantity_events > 0).then_some(latest);
@@ -266,7 +271,8 @@ fn config() -> impl bincode::config::Config {
 /// # Errors
 /// Never with a record that holds to its limits.
 pub fn write_stream(record: &StreamRecord) -> Result<Vec<u8>, RowError> {
-    let flat = |confirmed: &Confirmed| (confirmed.ledger_time, confirmed.sequence, confirmed.accepted);
+    let flat =
+        |confirmed: &Confirmed| (confirmed.ledger_time, confirmed.sequence, confirmed.accepted);
     let row = StreamRow {
         stream: record.stream,
         agent: record.agent.as_str().to_owned(),
@@ -293,7 +299,8 @@ pub fn write_stream(record: &StreamRecord) -> Result<Vec<u8>, RowError> {
         opening: record.openings.last().copied(),
     };
     let mut bytes = vec![STREAM_ROW_VERSION];
-    let row = bincode::serde::encode_to_vec(&row, config()).map_err(|error| broken("stream", error.to_string()))?;
+    let row = bincode::serde::encode_to_vec(&row, config())
+        .map_err(|error| broken("stream", error.to_string()))?;
     bytes.extend_from_slice(&row);
     Ok(bytes)
 }
@@ -315,7 +322,8 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
     let full = |(ledger_time, sequence, accepted)| Confirmed { ledger_time, sequence, accepted };
     Ok(StreamRecord {
         stream: row.stream,
-        agent: AgentName::parse(&row.agent).map_err(|error| broken("stream", format!("its agent {error}")))?,
+        agent: AgentName::parse(&row.agent)
+            .map_err(|error| broken("stream", format!("its agent {error}")))?,
         state: match row.state {
             0 => StreamState::Open,
             1 => StreamState::Closed,

@@ -25,7 +25,11 @@ pub struct Completeness {
 /// Judges all streams at ledger time `now`. A stream that did not confirm for `silent_after_millis` is
 /// named as silent.
 #[must_use]
-pub fn complete_through(streams: &[Arc<StreamRecord>], now: Timestamp, silent_after_millis: i64) -> Completeness {
+pub fn complete_through(
+    streams: &[Arc<StreamRecord>],
+    now: Timestamp,
+    silent_after_millis: i64,
+) -> Completeness {
     let mut found = Completeness { through: Some(now), held_back_by: Vec::new() };
     for record in streams.iter().filter(|record| bounds(record)) {
         found.through = found.through.min(record.complete_through());
@@ -76,28 +80,46 @@ mod tests {
 
     /// `state confirmed-at` of each stream; the answer is `through; why | why`.
     fn check(streams: &str, expected: &str) {
-        let records: Vec<_> = streams.split_whitespace().enumerate().map(|(index, text)| record(index, text)).collect();
+        let records: Vec<_> = streams
+            .split_whitespace()
+            .enumerate()
+            .map(|(index, text)| record(index, text))
+            .collect();
         let found = complete_through(&records, Timestamp(100_000), 30_000);
         let through = found.through.map_or("none".to_owned(), |through| through.0.to_string());
-        let why: Vec<_> = found.held_back_by.iter().map(|(_, why)| why.split(':').next().unwrap()).collect();
+        let why: Vec<_> =
+            found.held_back_by.iter().map(|(_, why)| why.split(':').next().unwrap()).collect();
         assert_eq!(format!("{through}; {}", why.join(" | ")), expected, "{streams}");
     }
 
     fn record(index: usize, text: &str) -> Arc<StreamRecord> {
         let stream = StreamId([u8::try_from(index).unwrap(); 16]);
-        let mut record =
-            StreamRecord::new(stream, AgentName::parse("a").unwrap(), LedgerId([9; 16]), Timestamp(0));
+        let mut record = StreamRecord::new(
+            stream,
+            AgentName::parse("a").unwrap(),
+            LedgerId([9; 16]),
+            Timestamp(0),
+        );
         let (state, at) = text.split_at(1);
         if let Ok(millis) = at.parse() {
             let sequence = Sequence(u64::from(state == "b"));
-            record.confirm(Confirmed { ledger_time: Timestamp(90_000), sequence: Sequence(0), accepted: 0 });
-            record.confirmed = Some(Confirmed { ledger_time: Timestamp(millis), sequence, accepted: 0 });
+            record.confirm(Confirmed {
+                ledger_time: Timestamp(90_000),
+                sequence: Sequence(0),
+                accepted: 0,
+            });
+            record.confirmed =
+                Some(Confirmed { ledger_time: Timestamp(millis), sequence, accepted: 0 });
         }
         match state {
             "o" => {}
             "c" => record.state = StreamState::Closed,
             "x" => record.state = StreamState::Conflict,
-            "b" => record.confirm(Confirmed { ledger_time: Timestamp(99_000), sequence: Sequence(1), accepted: 1 }),
+            "b" => record.confirm(Confirmed {
+                ledger_time: Timestamp(99_000),
+                sequence: Sequence(1),
+                accepted: 1,
+            }),
             "q" | "Q" => {
                 record.quarantined_batches = 1;
                 record.quarantine_cap = Some(Some(Timestamp(50_000)));

@@ -74,7 +74,11 @@ impl FoldSlice {
         self.streams
             .entry(batch.stream)
             .and_modify(|range| {
-                assert_eq!(batch.sequence, range.last.next(), "a stream's batches are admitted in order");
+                assert_eq!(
+                    batch.sequence,
+                    range.last.next(),
+                    "a stream's batches are admitted in order"
+                );
                 range.last = batch.sequence;
             })
             .or_insert(range);

@@ -18,7 +18,8 @@ pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>) {
     let is_full = |size: &TailSize| size.lines >= lines_max || size.bytes >= bytes_max;
     let mut size = shared.size.subscribe();
     let mut stage = shared.stage.subscribe();
-    let mut age = tokio::time::interval(Duration::from_millis(shared.options.fold_age_millis.max(1)));
+    let mut age =
+        tokio::time::interval(Duration::from_millis(shared.options.fold_age_millis.max(1)));
     age.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let last = tokio::select! {
@@ -49,11 +50,18 @@ async fn fold<S: LedgerStore>(shared: &Shared, store: &S) -> Result<(), StoreErr
         return Ok(());
     }
     let began = shared.time.read();
-    let summed = tokio::task::spawn_blocking(move || FoldSlice::of(tail.iter().map(AsRef::as_ref))).await;
-    let slice = summed.map_err(|error| StoreError::Storage { act: "sum", file: "tail", reason: error.to_string() })?;
+    let summed =
+        tokio::task::spawn_blocking(move || FoldSlice::of(tail.iter().map(AsRef::as_ref))).await;
+    let slice = summed.map_err(|error| StoreError::Storage {
+        act: "sum",
+        file: "tail",
+        reason: error.to_string(),
+    })?;
     let slice = Arc::new(slice);
     store.fold(Arc::clone(&slice)).await?;
-    shared.publish(|published| published.tail = Arc::new(published.tail.without_oldest(slice.batches)));
+    shared.publish(|published| {
+        published.tail = Arc::new(published.tail.without_oldest(slice.batches))
+    });
     let micros = shared.time.read().monotonic_micros.saturating_sub(began.monotonic_micros);
     shared.counters.count_fold(slice.lines, micros);
     tracing::debug!(batches = slice.batches, lines = slice.lines, micros, "folded");

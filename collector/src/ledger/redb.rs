@@ -113,7 +113,11 @@ impl RedbStore {
     ///
     /// # Errors
     /// A file that is locked, newer, damaged, or cannot be written.
-    pub fn open(folder: &Path, options: &RedbOptions, now: Timestamp) -> Result<(Self, Recovered), StoreError> {
+    pub fn open(
+        folder: &Path,
+        options: &RedbOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Recovered), StoreError> {
         let ledger = files::open_ledger(folder, options)?;
         let totals = || files::open_totals(folder, options);
         recover::recover(ledger, totals()?, || files::remake_totals(folder, options), options, now)
@@ -173,7 +177,11 @@ impl LedgerStore for RedbStore {
         Ok(Box::new(self.inner.totals.snapshot()?))
     }
 
-    async fn batch(&self, stream: StreamId, sequence: Sequence) -> Result<Option<Vec<u8>>, StoreError> {
+    async fn batch(
+        &self,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
         self.blocking(move |inner| {
             let unfolded = inner.memory()?.unfolded.get(&(stream, sequence)).copied();
             match inner.position(unfolded, stream, sequence)? {
@@ -245,7 +253,8 @@ impl Memory {
 
 fn read_header(bytes: &[u8]) -> Result<Header, StoreError> {
     let head = bytes.get(..HEADER_BYTES).unwrap_or(bytes);
-    Header::decode(head).map_err(|error| StoreError::Corrupt { file: LEDGER_FILE, reason: error.to_string() })
+    Header::decode(head)
+        .map_err(|error| StoreError::Corrupt { file: LEDGER_FILE, reason: error.to_string() })
 }
 
 /// Turns redb's errors into the store's.
@@ -277,4 +286,5 @@ impl Fault {
 }
 
 #[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

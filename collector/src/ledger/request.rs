@@ -46,7 +46,10 @@ pub struct Admission {
 /// What opening a batch's body came to.
 #[derive(Debug)]
 pub enum Opened {
-    Readable { evidence: Evidence, lines: CustomerLines },
+    Readable {
+        evidence: Evidence,
+        lines: CustomerLines,
+    },
     /// Why the body cannot be read. It is stored, counted and visible; the stream goes on.
     Quarantined(String),
 }
@@ -56,7 +59,9 @@ impl Opened {
     #[must_use]
     pub fn read(header: &Header, bytes: &[u8]) -> Self {
         match Body::open(header, bytes.get(HEADER_BYTES..).unwrap_or_default()) {
-            Ok(body) => Self::Readable { evidence: body.evidence, lines: CustomerLines::new(body.lines) },
+            Ok(body) => {
+                Self::Readable { evidence: body.evidence, lines: CustomerLines::new(body.lines) }
+            }
             Err(error) => Self::Quarantined(error.to_string()),
         }
     }
@@ -75,10 +80,18 @@ impl Admission {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reply {
     Welcomed(Welcomed),
-    HelloRefused { verdict: HelloVerdict, posted: Sequence, openings: Vec<PostedOpening> },
+    HelloRefused {
+        verdict: HelloVerdict,
+        posted: Sequence,
+        openings: Vec<PostedOpening>,
+    },
     /// The verdict on a batch, and up to where the stream is posted now. `openings` is filled for
     /// Conflict only.
-    Judged { verdict: Verdict, posted: Sequence, openings: Vec<PostedOpening> },
+    Judged {
+        verdict: Verdict,
+        posted: Sequence,
+        openings: Vec<PostedOpening>,
+    },
     Claimed(ClaimVerdict),
 }
 

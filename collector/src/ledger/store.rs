@@ -138,7 +138,9 @@ pub enum StoreError {
     Storage { act: &'static str, file: &'static str, reason: String },
     #[error("failed to read the {file} file: {reason}; restore it from a backup")]
     Corrupt { file: &'static str, reason: String },
-    #[error("failed to open the {file} file: its format {found} is newer than {known}; run a newer collector")]
+    #[error(
+        "failed to open the {file} file: its format {found} is newer than {known}; run a newer collector"
+    )]
     Newer { file: &'static str, found: u16, known: u16 },
     #[error("failed to fold stream {stream}: batch {due} is due, the slice begins at {first}")]
     FoldedElsewhere { stream: StreamId, due: Sequence, first: Sequence },

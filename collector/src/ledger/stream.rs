@@ -152,7 +152,7 @@ impl StreamRecord {
     pub fn count_confirms(&mut self) {
         let (posted, end) = (self.posted_sequence, self.posted_end);
         let due = self.pending.iter().take_while(|confirmed| confirmed.sequence <= posted).count();
-        let counted = self.pending.drain(..due).filter(|confirmed| confirmed.accepted <= end.0).next_back();
+        let counted = self.pending.drain(..due).rfind(|confirmed| confirmed.accepted <= end.0);
         self.confirmed = counted.or(self.confirmed);
     }
 

@@ -130,7 +130,9 @@ impl Tail {
         for batch in batches {
             next.size.add(&batch);
             match next.segments.last_mut() {
-                Some(segment) if segment.len() < SEGMENT_BATCHES_MAX => Arc::make_mut(segment).push(batch),
+                Some(segment) if segment.len() < SEGMENT_BATCHES_MAX => {
+                    Arc::make_mut(segment).push(batch)
+                }
                 Some(_) | None => next.segments.push(Arc::new(vec![batch])),
             }
         }

@@ -18,7 +18,11 @@ const CLOCK_TICK: Duration = Duration::from_secs(1);
 /// A group holds at most this many requests, whatever their size.
 const GROUP_REQUESTS_MAX: usize = 1_024;
 
-pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>, mut waiting: mpsc::Receiver<Waiting>) {
+pub(super) async fn run<S: LedgerStore>(
+    shared: Arc<Shared>,
+    store: Arc<S>,
+    mut waiting: mpsc::Receiver<Waiting>,
+) {
     let mut stage = shared.stage.subscribe();
     let mut tick = tokio::time::interval(CLOCK_TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -55,7 +59,10 @@ pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>, mut 
 }
 
 /// Stores a further limit of ledger time, if the current one runs out.
-pub(super) async fn extend_clock<S: LedgerStore>(shared: &Shared, store: &S) -> Result<(), StoreError> {
+pub(super) async fn extend_clock<S: LedgerStore>(
+    shared: &Shared,
+    store: &S,
+) -> Result<(), StoreError> {
     let due = shared.clock().extension_due(shared.time.read());
     if due.is_some() {
         commit(shared, store, Vec::new()).await?;
@@ -100,13 +107,18 @@ async fn write_group<S: LedgerStore>(
 }
 
 /// One transaction, then what readers see.
-async fn commit<S: LedgerStore>(shared: &Shared, store: &S, group: Vec<Request>) -> Result<Vec<Reply>, StoreError> {
+async fn commit<S: LedgerStore>(
+    shared: &Shared,
+    store: &S,
+    group: Vec<Request>,
+) -> Result<Vec<Reply>, StoreError> {
     let began = shared.time.read();
     let (at, limit) = {
         let mut clock = shared.clock();
         (clock.now(began), clock.extension_due(began))
     };
-    let Committed { replies, admitted, streams, quarantined } = store.commit(group, at, limit).await?;
+    let Committed { replies, admitted, streams, quarantined } =
+        store.commit(group, at, limit).await?;
     if let Some(limit) = limit {
         shared.clock().extended(limit);
     }
@@ -121,7 +133,9 @@ async fn commit<S: LedgerStore>(shared: &Shared, store: &S, group: Vec<Request>)
     if !admitted.is_empty() || !streams.is_empty() {
         shared.publish(|published| {
             published.tail = Arc::new(published.tail.appended(admitted));
-            published.streams.extend(streams.into_iter().map(|record| (record.stream, Arc::new(record))));
+            published
+                .streams
+                .extend(streams.into_iter().map(|record| (record.stream, Arc::new(record))));
         });
     }
     Ok(replies)

@@ -11,10 +11,11 @@ use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tidemark_common::tls::{self, AgentName};
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::Shared;
+use crate::ledger::LedgerError;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
 use crate::session::{Action, Incoming, Session};
 
@@ -35,7 +36,9 @@ pub(super) async fn serve(connection: &Connection, shared: &Shared) {
             let stream = link.session.stream();
             match ended {
                 Ended::Said => tracing::debug!(%peer, %agent, ?stream, "a session ended"),
-                Ended::Lost(reason) => tracing::info!(%peer, %agent, ?stream, %reason, "a session was lost"),
+                Ended::Lost(reason) => {
+                    tracing::info!(%peer, %agent, ?stream, %reason, "a session was lost")
+                }
             }
         }
         Err(Ended::Lost(reason)) => tracing::warn!(%peer, %reason, "a session did not begin"),
@@ -93,7 +96,11 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
         }),
         Err(message) => {
             shared.counters.unnamed.add();
-            let refuse = Refuse { reason: RefuseReason::Unauthorized, message: message.clone(), extras: Vec::new() };
+            let refuse = Refuse {
+                reason: RefuseReason::Unauthorized,
+                message: message.clone(),
+                extras: Vec::new(),
+            };
             if let Ok(bytes) = Frame::Refuse(refuse).encode() {
                 drop(timeout(FAREWELL_MAX, send.write_all(&bytes)).await);
                 farewell(&mut send).await;
@@ -104,7 +111,8 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
 }
 
 fn identity(connection: &Connection) -> Result<AgentName, String> {
-    let identity = connection.peer_identity().ok_or_else(|| "it showed no certificate".to_owned())?;
+    let identity =
+        connection.peer_identity().ok_or_else(|| "it showed no certificate".to_owned())?;
     let chain = identity
         .downcast::<Vec<CertificateDer<'static>>>()
         .map_err(|_| "its identity is no certificate chain".to_owned())?;
@@ -162,9 +170,13 @@ impl Link<'_> {
         match woken {
             Woken::Read(bytes) => self.buffer.push(self.chunk.get(..bytes).unwrap_or_default()),
             Woken::Reply(Ok(reply)) => self.session.handle_reply(reply, self.shared.ledger.now()),
-            Woken::Reply(Err(_)) => self.session.handle_unavailable("the ledger cannot be written now"),
+            Woken::Reply(Err(_)) => {
+                self.session.handle_unavailable("the ledger cannot be written now")
+            }
             Woken::ConfirmDue => self.session.handle_confirm_due(),
-            Woken::HelloOverdue => self.session.handle_unreadable("no Hello came in time".to_owned()),
+            Woken::HelloOverdue => {
+                self.session.handle_unreadable("no Hello came in time".to_owned())
+            }
             Woken::Stopping => self.session.handle_unavailable("the collector is stopping"),
             Woken::Closed => return Some(Ended::Said),
             Woken::Lost(reason) => return Some(Ended::Lost(reason)),
@@ -180,11 +192,13 @@ impl Link<'_> {
                 Action::Hello(hello) => {
                     let agent = self.session.agent().clone();
                     let request = HelloRequest { hello: *hello, agent };
-                    self.submit(Request::Hello(Box::new(request)), None).await;
+                    self.submit(Request::Hello(Box::new(request))).await;
                 }
                 Action::Admit(incoming) => self.admit(*incoming).await?,
-                Action::Confirm(stream, confirm) => self.submit(Request::Confirm { stream, confirm }, None).await,
-                Action::Close(stream, close) => self.submit(Request::Close { stream, close }, None).await,
+                Action::Confirm(stream, confirm) => {
+                    self.submit(Request::Confirm { stream, confirm }).await
+                }
+                Action::Close(stream, close) => self.submit(Request::Close { stream, close }).await,
                 Action::End => return Err(Ended::Said),
             }
         }
@@ -211,7 +225,8 @@ impl Link<'_> {
         let closed = |_| Ended::Lost("the collector is stopping".to_owned());
         let bytes = u32::try_from(incoming.bytes.len()).unwrap_or(u32::MAX);
         let bytes = bytes.min(self.shared.options.batch_bytes_in_flight_max);
-        let room = Arc::clone(&self.shared.batch_bytes).acquire_many_owned(bytes).await.map_err(closed)?;
+        let room =
+            Arc::clone(&self.shared.batch_bytes).acquire_many_owned(bytes).await.map_err(closed)?;
         let turn = Arc::clone(&self.shared.bodies).acquire_owned().await.map_err(closed)?;
         let Incoming { header, bytes, fence } = incoming;
         let open = move || {
@@ -221,12 +236,19 @@ impl Link<'_> {
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let admission = opened.map_err(|error| Ended::Lost(error.to_string()))?;
-        self.submit(Request::Admit(Box::new(admission)), Some(room)).await;
+        let request = Request::Admit(Box::new(admission));
+        let submitted = self.shared.ledger.submit_holding(request, room).await;
+        self.expect_reply(submitted);
         Ok(())
     }
 
-    async fn submit(&mut self, request: Request, room: Option<OwnedSemaphorePermit>) {
-        match self.shared.ledger.submit(request, room).await {
+    async fn submit(&mut self, request: Request) {
+        let submitted = self.shared.ledger.submit(request).await;
+        self.expect_reply(submitted);
+    }
+
+    fn expect_reply(&mut self, submitted: Result<oneshot::Receiver<Reply>, LedgerError>) {
+        match submitted {
             Ok(reply) => self.due.push_back(reply),
             Err(error) => self.session.handle_unavailable(&error.to_string()),
         }
@@ -245,7 +267,9 @@ async fn farewell(send: &mut SendStream) {
 }
 
 /// The reply to the oldest request; for ever if none is due. Cancel-safe.
-async fn next_reply(due: &mut VecDeque<oneshot::Receiver<Reply>>) -> Result<Reply, oneshot::error::RecvError> {
+async fn next_reply(
+    due: &mut VecDeque<oneshot::Receiver<Reply>>,
+) -> Result<Reply, oneshot::error::RecvError> {
     let Some(oldest) = due.front_mut() else {
         return pending().await;
     };

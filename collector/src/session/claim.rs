@@ -14,11 +14,15 @@ use crate::ledger::stream::{Confirmed, StreamRecord, StreamState};
 pub enum ClaimVerdict {
     Take,
     /// A newer session holds the stream.
-    Fenced { current: Fence },
+    Fenced {
+        current: Fence,
+    },
     /// No hello introduced the stream, or it is closed.
     NotOpen,
     /// Close claims that all is shipped, and a batch is missing.
-    Gap { expected: Sequence },
+    Gap {
+        expected: Sequence,
+    },
     Invalid(ClaimFlaw),
 }
 
@@ -35,7 +39,11 @@ pub enum ClaimFlaw {
 
 /// Judges "all that I accepted before this ledger time is in sequences up to N".
 #[must_use]
-pub fn judge_confirm(record: Option<&StreamRecord>, confirm: &Confirm, now: Timestamp) -> ClaimVerdict {
+pub fn judge_confirm(
+    record: Option<&StreamRecord>,
+    confirm: &Confirm,
+    now: Timestamp,
+) -> ClaimVerdict {
     let record = match held(record, confirm.fence) {
         Ok(record) => record,
         Err(verdict) => return verdict,
@@ -87,14 +95,20 @@ pub fn judge_close(record: Option<&StreamRecord>, close: &Close) -> ClaimVerdict
 /// Closes the stream: all that it accepted before `now` is posted.
 pub fn record_close(record: &mut StreamRecord, close: &Close, now: Timestamp) {
     record.pending.clear();
-    record.confirm(Confirmed { ledger_time: now, sequence: close.sequence, accepted: close.accepted });
+    record.confirm(Confirmed {
+        ledger_time: now,
+        sequence: close.sequence,
+        accepted: close.accepted,
+    });
     record.state = StreamState::Closed;
     record.last_heard = record.last_heard.max(now);
 }
 
 fn held(record: Option<&StreamRecord>, fence: Fence) -> Result<&StreamRecord, ClaimVerdict> {
     match record {
-        Some(record) if record.fence != fence => Err(ClaimVerdict::Fenced { current: record.fence }),
+        Some(record) if record.fence != fence => {
+            Err(ClaimVerdict::Fenced { current: record.fence })
+        }
         Some(record) if record.state != StreamState::Closed => Ok(record),
         Some(_) | None => Err(ClaimVerdict::NotOpen),
     }
@@ -117,7 +131,8 @@ mod tests {
     /// Batches 1 and 2 are posted with 9 events; 9 were confirmed at ledger time 5.
     fn known() -> StreamRecord {
         let agent = AgentName::parse("a").unwrap();
-        let mut record = StreamRecord::new(StreamId([1; 16]), agent, LedgerId([9; 16]), Timestamp(0));
+        let mut record =
+            StreamRecord::new(StreamId([1; 16]), agent, LedgerId([9; 16]), Timestamp(0));
         record.fence = FENCE;
         record.posted_sequence = Sequence(2);
         record.posted_end = EventNumber(9);
@@ -144,7 +159,10 @@ mod tests {
         check(confirm(20, 2, 9), ClaimVerdict::Take);
         let claimed = Timestamp(21);
         check(confirm(21, 2, 9), ClaimVerdict::Invalid(ClaimFlaw::FromTheFuture { claimed }));
-        check(confirm(20, 2, 8), ClaimVerdict::Invalid(ClaimFlaw::AcceptedFell { accepted: 8, before: 9 }));
+        check(
+            confirm(20, 2, 8),
+            ClaimVerdict::Invalid(ClaimFlaw::AcceptedFell { accepted: 8, before: 9 }),
+        );
         let stale = Confirm { fence: Fence(6), ..confirm(20, 2, 9) };
         check(stale, ClaimVerdict::Fenced { current: FENCE });
         assert_eq!(judge_confirm(None, &confirm(20, 2, 9), now), ClaimVerdict::NotOpen);
@@ -161,7 +179,9 @@ mod tests {
 
     #[test]
     fn only_a_stream_without_remainder_closes() {
-        let check = |close: Close, expected| assert_eq!(judge_close(Some(&known()), &close), expected, "{close:?}");
+        let check = |close: Close, expected| {
+            assert_eq!(judge_close(Some(&known()), &close), expected, "{close:?}")
+        };
         check(close(2, 9), ClaimVerdict::Take);
         check(close(3, 9), ClaimVerdict::Gap { expected: Sequence(3) });
         let differs = ClaimFlaw::AcceptedDiffers { accepted: 10, posted: 9 };
@@ -170,7 +190,10 @@ mod tests {
 
         let mut record = known();
         record_close(&mut record, &close(2, 9), Timestamp(20));
-        assert_eq!((record.state, record.complete_through()), (StreamState::Closed, Some(Timestamp(20))));
+        assert_eq!(
+            (record.state, record.complete_through()),
+            (StreamState::Closed, Some(Timestamp(20)))
+        );
         assert_eq!(judge_close(Some(&record), &close(2, 9)), ClaimVerdict::NotOpen);
     }
 }

@@ -29,13 +29,17 @@ pub enum HelloVerdict {
     /// No further stream is taken: the ledger knows as many as it may.
     TooManyStreams,
     /// The agent seals only batches that this collector cannot read.
-    Version { header_version: u16 },
+    Version {
+        header_version: u16,
+    },
 }
 
 /// How a journal contradicts the ledger.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 pub enum Contradiction {
-    #[error("the ledger has posted up to batch {posted}, the journal has sealed only up to {sealed}")]
+    #[error(
+        "the ledger has posted up to batch {posted}, the journal has sealed only up to {sealed}"
+    )]
     PostedBeyondSealed { posted: Sequence, sealed: Sequence },
     #[error("batch {sequence} is posted with other bytes than the journal remembers")]
     OtherDigest { sequence: Sequence },
@@ -58,7 +62,8 @@ impl Contradiction {
 /// The sequence whose stored digest [`judge_hello`] needs besides the stream's record.
 #[must_use]
 pub fn digest_needed(record: &StreamRecord, hello: &Hello) -> Option<Sequence> {
-    let earlier = Sequence::ZERO < hello.posted_sequence && hello.posted_sequence < record.posted_sequence;
+    let earlier =
+        Sequence::ZERO < hello.posted_sequence && hello.posted_sequence < record.posted_sequence;
     earlier.then_some(hello.posted_sequence)
 }
 
@@ -90,13 +95,21 @@ pub fn judge_hello(
     }
 }
 
-fn contradiction(record: &StreamRecord, hello: &Hello, stored: Option<Digest>) -> Option<Contradiction> {
+fn contradiction(
+    record: &StreamRecord,
+    hello: &Hello,
+    stored: Option<Digest>,
+) -> Option<Contradiction> {
     let (posted, sealed) = (record.posted_sequence, hello.sealed_sequence);
     if posted > sealed {
         return Some(Contradiction::PostedBeyondSealed { posted, sealed });
     }
     let sequence = hello.posted_sequence;
-    let known = if sequence == posted && posted > Sequence::ZERO { Some(record.posted_digest) } else { stored };
+    let known = if sequence == posted && posted > Sequence::ZERO {
+        Some(record.posted_digest)
+    } else {
+        stored
+    };
     if known.is_some_and(|digest| digest != hello.posted_digest) {
         return Some(Contradiction::OtherDigest { sequence });
     }
@@ -160,7 +173,11 @@ mod tests {
         record.posted_sequence = Sequence(5);
         record.posted_digest = digest_of(5);
         record.posted_end = EventNumber(50);
-        record.confirm(Confirmed { ledger_time: Timestamp(1), sequence: Sequence(7), accepted: 60 });
+        record.confirm(Confirmed {
+            ledger_time: Timestamp(1),
+            sequence: Sequence(7),
+            accepted: 60,
+        });
         record
     }
 
@@ -207,6 +224,9 @@ mod tests {
         let mut record = known();
         record.state = StreamState::Closed;
         record_hello(&mut record, &hello(5, 8, 70), Fence(3), Timestamp(4));
-        assert_eq!((record.state, record.fence, record.accepted), (StreamState::Open, Fence(3), 70));
+        assert_eq!(
+            (record.state, record.fence, record.accepted),
+            (StreamState::Open, Fence(3), 70)
+        );
     }
 }

@@ -162,7 +162,7 @@ impl BodyWriter {
     ) -> Result<(), BodyError> {
         let index = self.tree.leaves();
         let line_error = |error| BodyError::Line { index, error };
-        if series != self.series {
+        if self.key.is_empty() || series != self.series {
             parse_series(series).map_err(line_error)?;
         }
         value.check().map_err(line_error)?;

@@ -9,6 +9,8 @@ use super::{BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Extra, Frame, OPENINGS_MAX
 
 const LENGTH_BYTES: usize = 4;
 const TYPE_BYTES: usize = 2;
+/// An empty buffer keeps at most this much memory.
+const IDLE_BYTES_MAX: usize = 64 << 10;
 
 /// A frame that cannot be read. The session ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -31,6 +33,7 @@ impl Frame {
     /// # Errors
     /// Only if the frame breaks a limit of its own format.
     pub fn encode(&self) -> Result<Vec<u8>, FrameError> {
+        self.check_limits()?;
         match self {
             Self::Hello(frame) => control(1, frame),
             Self::Welcome(frame) => control(2, frame),
@@ -56,21 +59,32 @@ impl Frame {
             number => return Err(FrameError::UnknownType { number }),
         };
         frame.check_limits()?;
+        frame.check_extras()?;
         Ok(frame)
     }
 
+    /// Limits that a frame's types do not show, checked at both ends.
     fn check_limits(&self) -> Result<(), FrameError> {
-        let (name, extras): (&'static str, &[Extra]) = match self {
-            Self::Hello(frame) => {
-                if frame.openings.len() > OPENINGS_MAX {
-                    let reason = format!(
-                        "it names {} openings; at most {OPENINGS_MAX}",
-                        frame.openings.len()
-                    );
-                    return Err(FrameError::Payload { frame: "Hello", reason });
-                }
-                ("Hello", &frame.extras)
+        match self {
+            Self::Hello(frame) if frame.openings.len() > OPENINGS_MAX => {
+                let reason =
+                    format!("it names {} openings; at most {OPENINGS_MAX}", frame.openings.len());
+                Err(FrameError::Payload { frame: "Hello", reason })
             }
+            Self::Hello(_)
+            | Self::Welcome(_)
+            | Self::Batch(_)
+            | Self::Ack(_)
+            | Self::Refuse(_)
+            | Self::Confirm(_)
+            | Self::Close(_)
+            | Self::Throttle(_) => Ok(()),
+        }
+    }
+
+    fn check_extras(&self) -> Result<(), FrameError> {
+        let (name, extras): (&'static str, &[Extra]) = match self {
+            Self::Hello(frame) => ("Hello", &frame.extras),
             Self::Welcome(frame) => ("Welcome", &frame.extras),
             Self::Batch(_) => return Ok(()),
             Self::Ack(frame) => ("Ack", &frame.extras),
@@ -100,6 +114,10 @@ impl FrameBuffer {
         if self.read > 0 {
             self.bytes.drain(..self.read);
             self.read = 0;
+            // One large batch must not cost an idle session its memory for ever.
+            if self.bytes.is_empty() {
+                self.bytes.shrink_to(IDLE_BYTES_MAX);
+            }
         }
         self.bytes.extend_from_slice(bytes);
     }

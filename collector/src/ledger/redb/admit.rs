@@ -12,8 +12,8 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{HeldOpening, PostedOpening};
 
 use super::{
-    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, Fault, Inner, LEDGER_FILE, META, Memory, OPENINGS, QUARANTINE,
-    STREAMS,
+    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, Fault, Inner, LEDGER_FILE, META, Memory,
+    OPENINGS, QUARANTINE, STREAMS,
 };
 use crate::dedupe::{self, Candidate, Content, Verdict};
 use crate::ledger::codec;
@@ -89,7 +89,8 @@ impl Memory {
         self.next_position = next_position;
         self.bytes_since_checkpoint = self.bytes_since_checkpoint.saturating_add(bytes);
         self.batches_since_checkpoint = self.batches_since_checkpoint.saturating_add(batches);
-        self.unfolded.extend(positions.into_iter().map(|(stream, sequence, at)| ((stream, sequence), at)));
+        self.unfolded
+            .extend(positions.into_iter().map(|(stream, sequence, at)| ((stream, sequence), at)));
         committed.streams = changed.values().cloned().collect();
         for (stream, record) in changed {
             self.dirty.insert(stream);
@@ -107,7 +108,12 @@ impl Memory {
 }
 
 impl<'a> Group<'a> {
-    fn new(inner: &'a Inner, memory: &'a Memory, write: &'a WriteTransaction, at: Timestamp) -> Self {
+    fn new(
+        inner: &'a Inner,
+        memory: &'a Memory,
+        write: &'a WriteTransaction,
+        at: Timestamp,
+    ) -> Self {
         Self {
             inner,
             memory,
@@ -209,7 +215,9 @@ impl<'a> Group<'a> {
                 self.append(admission);
             }
             Verdict::Duplicate => {
-                self.change(stream, |record| record.duplicates = record.duplicates.saturating_add(1));
+                self.change(stream, |record| {
+                    record.duplicates = record.duplicates.saturating_add(1)
+                });
             }
             Verdict::Conflict { .. } => {
                 let held = HeldOpening {
@@ -226,7 +234,8 @@ impl<'a> Group<'a> {
             | Verdict::NotOpen
             | Verdict::Invalid(_) => {}
         }
-        let posted = self.record(stream).map_or_else(Default::default, |record| record.posted_sequence);
+        let posted =
+            self.record(stream).map_or_else(Default::default, |record| record.posted_sequence);
         Ok(Reply::Judged { verdict, posted, openings })
     }
 
@@ -234,7 +243,8 @@ impl<'a> Group<'a> {
         let bytes = u64::try_from(admission.bytes.len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(bytes);
         self.appended.push((self.next_position, admission));
-        self.next_position = self.next_position.checked_add(1).expect("a ledger never holds 2^64 batches");
+        self.next_position =
+            self.next_position.checked_add(1).expect("a ledger never holds 2^64 batches");
     }
 
     fn record(&self, stream: StreamId) -> Option<&StreamRecord> {
@@ -243,7 +253,8 @@ impl<'a> Group<'a> {
 
     /// Changes a known stream's record.
     fn change(&mut self, stream: StreamId, change: impl FnOnce(&mut StreamRecord)) {
-        let known = || self.memory.streams.get(&stream).cloned().expect("only known streams change");
+        let known =
+            || self.memory.streams.get(&stream).cloned().expect("only known streams change");
         change(self.changed.entry(stream).or_insert_with(known));
     }
 
@@ -256,7 +267,8 @@ impl<'a> Group<'a> {
     }
 
     fn is_full(&self) -> bool {
-        let new = self.changed.keys().filter(|stream| !self.memory.streams.contains_key(*stream)).count();
+        let new =
+            self.changed.keys().filter(|stream| !self.memory.streams.contains_key(*stream)).count();
         self.memory.streams.len().saturating_add(new) >= self.inner.streams_max
     }
 
@@ -303,7 +315,11 @@ impl<'a> Group<'a> {
     }
 
     /// Writes everything into the transaction.
-    fn write(mut self, clock_limit: Option<Timestamp>, checkpoint: bool) -> Result<Written, StoreError> {
+    fn write(
+        mut self,
+        clock_limit: Option<Timestamp>,
+        checkpoint: bool,
+    ) -> Result<Written, StoreError> {
         let write = self.write;
         if checkpoint {
             self.rows.extend(self.memory.dirty.iter().chain(self.changed.keys()));
@@ -311,7 +327,8 @@ impl<'a> Group<'a> {
         self.write_rows()?;
         let mut meta = write.open_table(META).map_err(Fault::write(LEDGER_FILE))?;
         if let Some(limit) = clock_limit {
-            meta.insert(&b"clock_limit"[..], &limit.0.to_be_bytes()[..]).map_err(Fault::write(LEDGER_FILE))?;
+            meta.insert(&b"clock_limit"[..], &limit.0.to_be_bytes()[..])
+                .map_err(Fault::write(LEDGER_FILE))?;
         }
         if checkpoint {
             let position = self.next_position.to_be_bytes();
@@ -320,11 +337,14 @@ impl<'a> Group<'a> {
         let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
         let mut positions = Vec::with_capacity(self.appended.len());
         for (position, admission) in self.appended {
-            batches.insert(position, admission.bytes.as_slice()).map_err(Fault::write(LEDGER_FILE))?;
+            batches
+                .insert(position, admission.bytes.as_slice())
+                .map_err(Fault::write(LEDGER_FILE))?;
             let lines = match admission.content {
                 Opened::Readable { lines, .. } => lines,
                 Opened::Quarantined(reason) => {
-                    let mut table = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+                    let mut table =
+                        write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
                     table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
                     self.committed.quarantined = self.committed.quarantined.saturating_add(1);
                     CustomerLines::default()
@@ -353,10 +373,11 @@ impl<'a> Group<'a> {
         let mut streams = write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
         let mut openings = write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
         for stream in &self.rows {
-            let mut record = match self.changed.get(stream).or_else(|| self.memory.streams.get(stream)) {
-                Some(record) => record.clone(),
-                None => continue,
-            };
+            let mut record =
+                match self.changed.get(stream).or_else(|| self.memory.streams.get(stream)) {
+                    Some(record) => record.clone(),
+                    None => continue,
+                };
             let several = record.openings.len() > 1;
             flush_openings(&mut openings, &mut record)?;
             let row = codec::write_stream(&record).map_err(Fault::row(LEDGER_FILE))?;
@@ -384,5 +405,10 @@ fn flush_openings(
 /// The fence after `held`: counted within this incarnation of the ledger.
 fn next_fence(held: Fence, incarnation: u32) -> Fence {
     let first = u64::from(incarnation) << 32;
-    Fence(held.0.max(first).checked_add(1).expect("a stream never sees 2^32 sessions of one incarnation"))
+    Fence(
+        held.0
+            .max(first)
+            .checked_add(1)
+            .expect("a stream never sees 2^32 sessions of one incarnation"),
+    )
 }

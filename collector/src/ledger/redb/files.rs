@@ -15,7 +15,8 @@ use crate::ledger::store::StoreError;
 pub(super) fn open_ledger(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
     make_folder(folder).map_err(fault("make the folder of", LEDGER_FILE))?;
     let path = folder.join(LEDGER_FILE);
-    let database = builder(options.ledger_cache_bytes).create(path).map_err(Fault::open(LEDGER_FILE))?;
+    let database =
+        builder(options.ledger_cache_bytes).create(path).map_err(Fault::open(LEDGER_FILE))?;
     sync_folder(folder).map_err(fault("sync the folder of", LEDGER_FILE))?;
     Ok(database)
 }
@@ -27,7 +28,7 @@ pub(super) fn open_totals(folder: &Path, options: &RedbOptions) -> Result<Databa
             sync_folder(folder).map_err(fault("sync the folder of", TOTALS_FILE))?;
             Ok(database)
         }
-        Err(error @ (DatabaseError::Storage(StorageError::Corrupted(_)) | DatabaseError::UpgradeRequired(_))) => {
+        Err(error) if is_damage(&error) => {
             tracing::warn!(file = TOTALS_FILE, %error, "totals cannot be read and are rebuilt");
             remake_totals(folder, options)
         }
@@ -35,10 +36,24 @@ pub(super) fn open_totals(folder: &Path, options: &RedbOptions) -> Result<Databa
     }
 }
 
+/// Damage, as against a lock, a full disk or a missing right.
+fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::UpgradeRequired(_) | DatabaseError::Storage(StorageError::Corrupted(_)) => {
+            true
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
 pub(super) fn remake_totals(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
     let path = folder.join(TOTALS_FILE);
     remove_file(&path).map_err(fault("remove", TOTALS_FILE))?;
-    let database = builder(options.totals_cache_bytes).create(path).map_err(Fault::open(TOTALS_FILE))?;
+    let database =
+        builder(options.totals_cache_bytes).create(path).map_err(Fault::open(TOTALS_FILE))?;
     sync_folder(folder).map_err(fault("sync the folder of", TOTALS_FILE))?;
     Ok(database)
 }

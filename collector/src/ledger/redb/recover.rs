@@ -15,8 +15,8 @@ use tidemark_common::wire::UniqueKey;
 
 use super::totals::{Derivation, TotalsFile};
 use super::{
-    BATCHES, FORMAT, Fault, Inner, LEDGER_FILE, META, Memory, OPENINGS, QUARANTINE, RedbOptions, RedbStore, STREAMS,
-    read_header,
+    BATCHES, FORMAT, Fault, Inner, LEDGER_FILE, META, Memory, OPENINGS, QUARANTINE, RedbOptions,
+    RedbStore, STREAMS, read_header,
 };
 use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
@@ -100,8 +100,11 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
 
 fn new_ledger() -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     let (mut id, mut key) = ([0; 16], [0; 32]);
-    let fault =
-        |error: getrandom::Error| StoreError::Storage { act: "make", file: LEDGER_FILE, reason: error.to_string() };
+    let fault = |error: getrandom::Error| StoreError::Storage {
+        act: "make",
+        file: LEDGER_FILE,
+        reason: error.to_string(),
+    };
     getrandom::fill(&mut id).map_err(fault)?;
     getrandom::fill(&mut key).map_err(fault)?;
     let rows: [(&[u8], &[u8]); 5] = [
@@ -116,15 +119,22 @@ fn new_ledger() -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
 
 fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>, now: Timestamp) -> Result<Meta, StoreError> {
     let fields = |name: &str| Fields(held.get(name.as_bytes()).map_or(&[], Vec::as_slice));
-    let missing = |name: &str| StoreError::Corrupt { file: LEDGER_FILE, reason: format!("{name} is missing") };
-    let format = fields("format").array().map(u16::from_be_bytes).ok_or_else(|| missing("format"))?;
+    let missing = |name: &str| StoreError::Corrupt {
+        file: LEDGER_FILE,
+        reason: format!("{name} is missing"),
+    };
+    let format =
+        fields("format").array().map(u16::from_be_bytes).ok_or_else(|| missing("format"))?;
     if format > FORMAT {
         return Err(StoreError::Newer { file: LEDGER_FILE, found: format, known: FORMAT });
     }
     let before = fields("incarnation").array().map_or(0, u32::from_be_bytes);
     let seconds = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
     let key = fields("unique_key").array().ok_or_else(|| missing("unique_key"))?;
-    let clock_limit = fields("clock_limit").array().map(i64::from_be_bytes).ok_or_else(|| missing("clock_limit"))?;
+    let clock_limit = fields("clock_limit")
+        .array()
+        .map(i64::from_be_bytes)
+        .ok_or_else(|| missing("clock_limit"))?;
     Ok(Meta {
         ledger: LedgerId(fields("ledger").array().ok_or_else(|| missing("ledger"))?),
         unique_key: UniqueKey { id: UNIQUE_KEY_ID, key },
@@ -161,7 +171,9 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         if header.sequence <= record.posted_sequence {
             continue;
         }
-        if header.previous != record.posted_digest || header.sequence != record.posted_sequence.next() {
+        if header.previous != record.posted_digest
+            || header.sequence != record.posted_sequence.next()
+        {
             return Err(damaged(position, "it does not continue its stream"));
         }
         let opened = open(position, bytes, &quarantine)?;
@@ -190,10 +202,13 @@ fn usable_totals(
 ) -> Result<(TotalsFile, Derivation), StoreError> {
     let file = TotalsFile::new(totals);
     let found = file.derivation();
-    let posted = |stream: &StreamId| memory.streams.get(stream).map_or(Sequence::ZERO, |record| record.posted_sequence);
+    let posted = |stream: &StreamId| {
+        memory.streams.get(stream).map_or(Sequence::ZERO, |record| record.posted_sequence)
+    };
     if let Ok(Some(derivation)) = &found {
         let ahead = derivation.folded.iter().any(|(stream, folded)| *folded > posted(stream));
-        if derivation.ledger == ledger && derivation.end_position <= memory.next_position && !ahead {
+        if derivation.ledger == ledger && derivation.end_position <= memory.next_position && !ahead
+        {
             return Ok((file, derivation.clone()));
         }
     }
@@ -231,7 +246,8 @@ fn read_tail(
             Opened::Quarantined(_) => CustomerLines::default(),
         };
         memory.unfolded.insert((header.stream, header.sequence), position);
-        tail = tail.appended(vec![Arc::new(TailBatch::new(&header, position, Timestamp(0), lines))]);
+        tail =
+            tail.appended(vec![Arc::new(TailBatch::new(&header, position, Timestamp(0), lines))]);
         if tail.size().lines >= options.rebuild_lines_max {
             let slice = FoldSlice::of(tail.iter().map(Arc::as_ref));
             totals.fold(&slice)?;
@@ -244,7 +260,11 @@ fn read_tail(
 }
 
 /// Opens a stored batch. What was readable when it was admitted must still be.
-fn open(position: u64, bytes: &[u8], quarantine: &BTreeMap<u64, String>) -> Result<Opened, StoreError> {
+fn open(
+    position: u64,
+    bytes: &[u8],
+    quarantine: &BTreeMap<u64, String>,
+) -> Result<Opened, StoreError> {
     if let Some(reason) = quarantine.get(&position) {
         return Ok(Opened::Quarantined(reason.clone()));
     }

@@ -13,7 +13,9 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+};
 use tidemark_common::id::{LedgerId, Sequence, StreamId};
 
 use super::{Fault, TOTALS_FILE};
@@ -120,7 +122,11 @@ impl TotalsFile {
                 let before = folded.get(&stream.0).map_err(Fault::read(TOTALS_FILE))?;
                 let due = Sequence(before.map_or(0, |before| before.value())).next();
                 if range.first != due {
-                    return Err(StoreError::FoldedElsewhere { stream: *stream, due, first: range.first });
+                    return Err(StoreError::FoldedElsewhere {
+                        stream: *stream,
+                        due,
+                        first: range.first,
+                    });
                 }
                 folded.insert(&stream.0, range.last.0).map_err(Fault::write(TOTALS_FILE))?;
             }
@@ -153,7 +159,11 @@ impl TotalsFile {
     }
 
     /// Where a folded batch stands in the ledger's file.
-    pub(super) fn position(&self, stream: StreamId, sequence: Sequence) -> Result<Option<u64>, StoreError> {
+    pub(super) fn position(
+        &self,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<u64>, StoreError> {
         let read = self.begin_read()?;
         let index = read.open_table(INDEX).map_err(Fault::read(TOTALS_FILE))?;
         let key = codec::numbered_key(&stream.0, sequence.0);
@@ -173,12 +183,19 @@ impl TotalsFile {
 type Bytes = &'static [u8];
 
 /// Adds usage to the first part that can hold it, or as one more part.
-fn add_total(totals: &mut Table<'_, Bytes, Bytes>, key: &[u8], usage: &Accumulator) -> Result<(), StoreError> {
+fn add_total(
+    totals: &mut Table<'_, Bytes, Bytes>,
+    key: &[u8],
+    usage: &Accumulator,
+) -> Result<(), StoreError> {
     let mut part: u16 = 0;
     loop {
         let key = codec::with_part(key, part);
         let held = totals.get(key.as_slice()).map_err(Fault::read(TOTALS_FILE))?;
-        let held = held.map(|value| codec::read_total(value.value())).transpose().map_err(Fault::row(TOTALS_FILE))?;
+        let held = held
+            .map(|value| codec::read_total(value.value()))
+            .transpose()
+            .map_err(Fault::row(TOTALS_FILE))?;
         let mut sum = held.unwrap_or_default();
         if sum.merge(usage).is_ok() {
             let value = codec::write_total(&sum);
@@ -198,7 +215,9 @@ fn add_seen(table: &mut Table<'_, Bytes, Bytes>, slice: &FoldSlice) -> Result<()
         let held = table.get(key.as_slice()).map_err(Fault::read(TOTALS_FILE))?;
         let held = held.map(|value| codec::read_seen(&key, value.value())).transpose();
         let sum = match held.map_err(Fault::row(TOTALS_FILE))? {
-            Some(held) => usage.and(SeenUsage { events: held.events, first: held.first, last: held.last }),
+            Some(held) => {
+                usage.and(SeenUsage { events: held.events, first: held.first, last: held.last })
+            }
             None => *usage,
         };
         let value = codec::write_seen(sum.events, sum.first, sum.last);
@@ -257,14 +276,19 @@ impl TotalsSnapshot {
         Ok(next)
     }
 
-    fn add_uniques(&self, prefix: &[u8], found: &mut BTreeMap<Vec<u8>, Vec<UsageRow>>) -> Result<(), StoreError> {
+    fn add_uniques(
+        &self,
+        prefix: &[u8],
+        found: &mut BTreeMap<Vec<u8>, Vec<UsageRow>>,
+    ) -> Result<(), StoreError> {
         let uniques = self.read.open_table(UNIQUES).map_err(Fault::read(TOTALS_FILE))?;
         for row in uniques.range(prefix..).map_err(Fault::read(TOTALS_FILE))? {
             let (key, _) = row.map_err(Fault::read(TOTALS_FILE))?;
             if !key.value().starts_with(prefix) {
                 break;
             }
-            let (total, unique) = codec::read_unique_key(key.value()).map_err(Fault::row(TOTALS_FILE))?;
+            let (total, unique) =
+                codec::read_unique_key(key.value()).map_err(Fault::row(TOTALS_FILE))?;
             if let Some(row) = found.get_mut(total).and_then(|parts| parts.first_mut()) {
                 row.usage.uniques.insert(unique);
             }
@@ -292,7 +316,9 @@ impl Totals for TotalsSnapshot {
         let mut all = Vec::new();
         for row in table.iter().map_err(Fault::read(TOTALS_FILE))? {
             let (key, value) = row.map_err(Fault::read(TOTALS_FILE))?;
-            all.push(codec::read_seen(key.value(), value.value()).map_err(Fault::row(TOTALS_FILE))?);
+            all.push(
+                codec::read_seen(key.value(), value.value()).map_err(Fault::row(TOTALS_FILE))?,
+            );
         }
         Ok(all)
     }

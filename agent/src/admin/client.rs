@@ -1,0 +1,140 @@
+//! Asks a running agent's admin address, for the command line.
+//!
+//! **Owns** the requests and how their failures read. **Does not own** how answers are shown.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::time::Duration;
+
+use serde::de::DeserializeOwned;
+use thiserror::Error;
+
+use super::{DeadLetterPage, DeadLetterShown};
+use crate::status::Status;
+
+/// An agent that is well answers in milliseconds.
+const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
+/// Dead letters asked for at once.
+const DEAD_LETTERS_PER_REQUEST: usize = 100;
+
+/// Why there is no answer.
+#[derive(Debug, Error)]
+pub enum ClientError {
+    #[error(
+        "failed to reach an agent at {url}: {reason}; is it running, and is this its admin.listen?"
+    )]
+    Unreachable { url: String, reason: String },
+    #[error("failed to get {url}: it answered {status}: {text}")]
+    Refused { url: String, status: u16, text: String },
+    #[error("failed to read the answer of {url}: {reason}; is it an agent of this version?")]
+    Unreadable { url: String, reason: String },
+}
+
+/// One agent's admin address.
+#[derive(Debug, Clone)]
+pub struct AdminClient {
+    base: String,
+    http: reqwest::Client,
+}
+
+impl AdminClient {
+    /// `base` is a URL such as `http://127.0.0.1:8128`.
+    ///
+    /// # Errors
+    /// If the HTTP client cannot be made.
+    pub fn new(base: &str) -> Result<Self, ClientError> {
+        let base = base.trim_end_matches('/').to_owned();
+        // A proxy of the environment would be asked for an address that means this machine.
+        let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME_MAX).build().map_err(
+            |error| ClientError::Unreachable { url: base.clone(), reason: chain(&error) },
+        )?;
+        Ok(Self { base, http })
+    }
+
+    /// The agent's figures.
+    ///
+    /// # Errors
+    /// If it does not answer, or not with a status.
+    pub async fn status(&self) -> Result<Status, ClientError> {
+        self.ask("/status").await
+    }
+
+    /// The dead letters with numbers from `from` on, page by page; `None` after the last.
+    ///
+    /// # Errors
+    /// As [`AdminClient::status`].
+    pub async fn dead_letters(
+        &self,
+        from: u64,
+    ) -> Result<(Vec<DeadLetterShown>, Option<u64>), ClientError> {
+        let path = format!("/dead-letters?from={from}&limit={DEAD_LETTERS_PER_REQUEST}");
+        let page: DeadLetterPage = self.ask(&path).await?;
+        // Numbers ascend, so a page that leads back would lead round in circles.
+        let next = page.next.filter(|next| *next > from);
+        Ok((page.dead_letters, next))
+    }
+
+    async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
+        let url = format!("{}{path}", self.base);
+        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
+            url: url.clone(),
+            reason: chain(&error),
+        };
+        let answer = self.http.get(&url).send().await.map_err(unreachable)?;
+        let status = answer.status();
+        let text = answer.text().await.map_err(unreachable)?;
+        if !status.is_success() {
+            return Err(ClientError::Refused {
+                url,
+                status: status.as_u16(),
+                text: text.trim().to_owned(),
+            });
+        }
+        serde_json::from_str(&text)
+            .map_err(|error| ClientError::Unreadable { url, reason: error.to_string() })
+    }
+}
+
+/// The URL of an agent that listens on `address`, as this machine reaches it.
+#[must_use]
+pub fn local_url(address: SocketAddr) -> String {
+    let host = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
+        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
+        ip => ip,
+    };
+    format!("http://{}", SocketAddr::new(host, address.port()))
+}
+
+/// An error with what caused it: the outermost alone says little.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn urls() {
+        let check = |address: &str, url: &str| assert_eq!(local_url(address.parse().unwrap()), url);
+        check("127.0.0.1:8128", "http://127.0.0.1:8128");
+        check("0.0.0.0:1", "http://127.0.0.1:1");
+        check("[::]:1", "http://[::1]:1");
+        check("10.0.0.1:1", "http://10.0.0.1:1");
+    }
+
+    #[tokio::test]
+    async fn nobody_there() {
+        // Bound and not listening for long: the port is free again and answers nobody.
+        let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+        let error =
+            AdminClient::new(&local_url(address)).unwrap().status().await.unwrap_err().to_string();
+        assert!(error.contains("refused") && error.contains("is it running"), "{error}");
+    }
+}

@@ -1,0 +1,129 @@
+//! Requests in, answers out, over a real socket on a free port.
+
+use std::sync::Mutex;
+
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::status::tests::well;
+
+/// A source that answers what it was told to.
+struct Told {
+    health: Verdict,
+    readiness: Verdict,
+    /// The last call for dead letters.
+    asked: Mutex<Option<(u64, usize)>>,
+}
+
+impl Observe for Told {
+    fn status(&self) -> Status {
+        well()
+    }
+
+    fn health(&self) -> Verdict {
+        self.health.clone()
+    }
+
+    fn readiness(&self) -> Verdict {
+        self.readiness.clone()
+    }
+
+    fn dead_letters(&self, from: u64, limit: usize) -> Result<Vec<DeadLetterShown>, String> {
+        *self.asked.lock().unwrap() = Some((from, limit));
+        if from == 99 {
+            return Err("a page is gone".to_owned());
+        }
+        let letter = |number| DeadLetterShown {
+            number,
+            time: "2026-01-02T03:04:05Z".to_owned(),
+            door: "udp".to_owned(),
+            reason: "sampled".to_owned(),
+            remedy: "send every event".to_owned(),
+            text: Some("a:1|c|@0.1".to_owned()),
+            hex: None,
+        };
+        Ok((from..3).take(limit).map(letter).collect())
+    }
+}
+
+async fn ask(source: &Arc<Told>, path: &str) -> (u16, String) {
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = admin.address().unwrap();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let source: Arc<dyn Observe> = source.clone();
+    let served = tokio::spawn(admin.serve(source, async { drop(stopped.await) }));
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(format!("http://{address}{path}")).send().await.unwrap();
+    let status = answer.status().as_u16();
+    let text = answer.text().await.unwrap();
+    drop((stop, client));
+    served.await.unwrap().unwrap();
+    (status, text)
+}
+
+fn told() -> Arc<Told> {
+    Arc::new(Told { health: Verdict::Yes, readiness: Verdict::Yes, asked: Mutex::new(None) })
+}
+
+#[tokio::test]
+async fn answers() {
+    let source = told();
+    assert_eq!(ask(&source, "/healthz").await, (200, "ok\n".to_owned()));
+    assert_eq!(ask(&source, "/readyz").await, (200, "ok\n".to_owned()));
+    let (status, text) = ask(&source, "/metrics").await;
+    assert_eq!((status, text), (200, metrics::encode(&well())));
+    let (status, text) = ask(&source, "/status").await;
+    assert_eq!((status, serde_json::from_str(&text).unwrap()), (200, well()));
+    let (status, text) = ask(&source, "/nothing").await;
+    assert!(status == 404 && text.contains("/metrics"), "{text}");
+}
+
+#[tokio::test]
+async fn what_fails_says_why() {
+    let source = Arc::new(Told {
+        health: Verdict::No("commits have ended".to_owned()),
+        readiness: Verdict::No("stopping".to_owned()),
+        asked: Mutex::new(None),
+    });
+    assert_eq!(ask(&source, "/healthz").await, (503, "commits have ended\n".to_owned()));
+    assert_eq!(ask(&source, "/readyz").await, (503, "stopping\n".to_owned()));
+    let (status, text) = ask(&source, "/dead-letters?from=99").await;
+    assert!(status == 500 && text.contains("a page is gone"), "{text}");
+    let (status, text) = ask(&source, "/dead-letters?form=1").await;
+    assert!(status == 400 && text.contains("form"), "{text}");
+}
+
+#[tokio::test]
+async fn dead_letters_come_in_pages() {
+    /// The query, what the source is asked for, the numbers answered and where to go on.
+    async fn check(query: &str, asked: (u64, usize), numbers: &[u64], next: Option<u64>) {
+        let source = told();
+        let (status, text) = ask(&source, &format!("/dead-letters{query}")).await;
+        assert_eq!(status, 200, "{text}");
+        let page: DeadLetterPage = serde_json::from_str(&text).unwrap();
+        let shown: Vec<_> = page.dead_letters.iter().map(|letter| letter.number).collect();
+        assert_eq!((shown.as_slice(), page.next), (numbers, next), "{query}");
+        assert_eq!(*source.asked.lock().unwrap(), Some(asked), "{query}");
+    }
+    check("", (0, 100), &[0, 1, 2], None).await;
+    check("?from=1&limit=1", (1, 1), &[1], Some(2)).await;
+    check("?from=3", (3, 100), &[], None).await;
+    check("?limit=0", (0, 1), &[0], Some(1)).await;
+    check("?limit=5000", (0, 1_000), &[0, 1, 2], None).await;
+}
+
+#[tokio::test]
+async fn the_client_reads_what_the_server_says() {
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let url = client::local_url(admin.address().unwrap());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(admin.serve(told(), async { drop(stopped.await) }));
+    let client = client::AdminClient::new(&url).unwrap();
+    assert_eq!(client.status().await.unwrap(), well());
+    let (letters, next) = client.dead_letters(1).await.unwrap();
+    assert_eq!((letters.len(), next), (2, None));
+    let error = client.dead_letters(99).await.unwrap_err().to_string();
+    assert!(error.contains("500") && error.contains("a page is gone"), "{error}");
+    drop((stop, client));
+    served.await.unwrap().unwrap();
+}

@@ -1,0 +1,193 @@
+//! The sealer thread: sorts, encodes and hashes closed batches, off the commit thread.
+//!
+//! **Owns** nothing that lasts: orders come in, encoded bodies go back, in order. A group without an
+//! aggregate is made from its chunks, one chunk in memory at a time; if it was recorded before any
+//! rules were known, its series are projected and its unique values digested on the way.
+
+use std::io;
+use std::sync::{Arc, mpsc};
+use std::thread;
+
+use tidemark_common::batch::{parse_series, series_bytes, unique_digest};
+use tidemark_common::id::RulesVersion;
+use tidemark_common::wire::{Rules, UniqueKey};
+use tokio::sync::oneshot;
+
+use super::{JobSender, SealError, Sealed, Task};
+use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
+use crate::chunk::{GroupReader, Record, Unique};
+use crate::intake::Barrier;
+use crate::intake::job::Position;
+use crate::journal::{JournalReader, Seal};
+
+/// A chunk decompresses to at most this many bytes: the limit at which it is cut, and one line's
+/// packed values.
+const CHUNK_RAW_BYTES_LIMIT: usize = 1 << 20;
+
+/// What the sealer is to do, in order.
+#[derive(Debug)]
+pub(super) enum Order {
+    Encode { group: u64, batch: Box<OpenBatch>, position: Position },
+    Replay { group: u64, position: Position, rules: Arc<Rules>, unique_key: UniqueKey },
+    Evidence(Position),
+    Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
+}
+
+impl Order {
+    pub(super) fn holds_aggregate(&self) -> bool {
+        matches!(self, Self::Encode { .. })
+    }
+}
+
+/// Starts the thread; it ends when the returned sender is dropped.
+pub(super) fn spawn(reader: JournalReader, jobs: JobSender) -> io::Result<mpsc::SyncSender<Order>> {
+    let (orders, inbox) = mpsc::sync_channel::<Order>(1);
+    thread::Builder::new().name("tidemark-sealer".to_owned()).spawn(move || {
+        while let Ok(order) = inbox.recv() {
+            let sealed = carry_out(order, &reader).unwrap_or_else(Sealed::Failed);
+            if jobs.send(Task::Sealed(sealed)).is_err() {
+                return;
+            }
+        }
+    })?;
+    Ok(orders)
+}
+
+fn carry_out(order: Order, reader: &JournalReader) -> Result<Sealed, SealError> {
+    match order {
+        Order::Encode { group, batch, position } => seal(Some(group), *batch, position, 0),
+        Order::Evidence(position) => seal(None, OpenBatch::new(0), position, 0),
+        Order::Replay { group, mut position, rules, unique_key } => {
+            let (batch, dropped) = replay(group, &position, reader, &rules, unique_key)?;
+            if position.rules == RulesVersion(0) {
+                position.rules = rules.version;
+            }
+            seal(Some(group), batch, position, dropped)
+        }
+        Order::Barrier { reply, accepted } => Ok(Sealed::Barrier { reply, accepted }),
+    }
+}
+
+fn seal(
+    group: Option<u64>,
+    batch: OpenBatch,
+    position: Position,
+    dropped_dimensions: u64,
+) -> Result<Sealed, SealError> {
+    let mut salt = [0; 32];
+    getrandom::fill(&mut salt).map_err(|error| SealError::Body { reason: error.to_string() })?;
+    let body = batch
+        .encode(salt, &position.evidence)
+        .map_err(|error| SealError::Body { reason: error.to_string() })?;
+    let seal = Seal {
+        group,
+        opening: position.opening,
+        rules: position.rules,
+        first_event: position.first_event,
+        end_event: position.end_event,
+        body,
+    };
+    Ok(Sealed::Batch { seal: Box::new(seal), dropped_dimensions })
+}
+
+/// Makes a group's aggregate from its chunks; also tells how many dimensions the rules dropped.
+fn replay(
+    group: u64,
+    position: &Position,
+    reader: &JournalReader,
+    rules: &Rules,
+    unique_key: UniqueKey,
+) -> Result<(OpenBatch, u64), SealError> {
+    let unreadable = |reason: String| SealError::Chunks { group, reason };
+    let mut chunks = GroupReader::default();
+    let mut projection = Projection::new(position, rules, unique_key);
+    for chunk in reader.chunks(group).map_err(|error| unreadable(error.to_string()))? {
+        let chunk = chunk.map_err(|error| unreadable(error.to_string()))?;
+        let raw = zstd::bulk::decompress(&chunk, CHUNK_RAW_BYTES_LIMIT)
+            .map_err(|error| unreadable(error.to_string()))?;
+        chunks
+            .read(&raw, |key_id, record, series| projection.add(key_id, record, series))
+            .map_err(|error| unreadable(error.to_string()))?;
+    }
+    let expected = position.end_event.0.saturating_sub(position.first_event.0);
+    if projection.batch.events() != expected {
+        let found = projection.batch.events();
+        return Err(unreadable(format!("they hold {found} events instead of {expected}")));
+    }
+    Ok((projection.batch, projection.dropped))
+}
+
+/// From a group's recorded series to those of its batch.
+struct Projection<'a> {
+    /// `None`: the group was recorded under rules, its series stand as they are.
+    rules: Option<&'a Rules>,
+    unique_key: UniqueKey,
+    batch: OpenBatch,
+    slots: Vec<Option<(SeriesSlot, u64)>>,
+    dropped: u64,
+}
+
+impl<'a> Projection<'a> {
+    fn new(position: &Position, rules: &'a Rules, unique_key: UniqueKey) -> Self {
+        let rules = (position.rules == RulesVersion(0)).then_some(rules);
+        Self {
+            rules,
+            unique_key,
+            batch: OpenBatch::new(unique_key.id),
+            slots: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    fn add(&mut self, key_id: u16, record: &Record<'_>, series: &[u8]) {
+        let (slot, dropped) = self.slot(record.slot, series);
+        self.dropped = self.dropped.saturating_add(dropped);
+        let unique = record.unique.map(|unique| match unique {
+            Unique::Digest(digest) => digest,
+            Unique::Raw(value) => self.digest(slot, value),
+        });
+        if key_id != 0 {
+            self.batch.set_unique_key(key_id);
+        }
+        self.batch.add(slot, record.time, Amount { quantity: record.quantity, unique });
+    }
+
+    fn slot(&mut self, recorded: SeriesSlot, series: &[u8]) -> (SeriesSlot, u64) {
+        let index = usize::try_from(recorded.0).expect("a u32 fits the address space");
+        if index >= self.slots.len() {
+            self.slots.resize(index.saturating_add(1), None);
+        }
+        if let Some(known) = self.slots[index] {
+            return known;
+        }
+        let projected = match self.rules {
+            None => (self.batch.slot(series), 0),
+            Some(rules) => {
+                let (kept, dropped) = project(series, rules);
+                (self.batch.slot(&kept), dropped)
+            }
+        };
+        self.slots[index] = Some(projected);
+        projected
+    }
+
+    fn digest(&self, slot: SeriesSlot, value: &str) -> [u8; 16] {
+        let series = parse_series(self.batch.series(slot));
+        let (meter, customer, _) = series.expect("intake encodes every series");
+        unique_digest(&self.unique_key, meter.as_str(), customer.as_str(), value)
+    }
+}
+
+fn project(series: &[u8], rules: &Rules) -> (Vec<u8>, u64) {
+    let (meter, customer, dimensions) = parse_series(series).expect("intake encodes every series");
+    let rule = rules.meter(meter.as_str());
+    let kept: Vec<(&str, &str)> = dimensions
+        .iter()
+        .filter(|(name, _)| {
+            rule.is_some_and(|rule| rule.dimensions.iter().any(|kept| kept == name))
+        })
+        .collect();
+    let dropped = dimensions.iter().len().saturating_sub(kept.len());
+    let series = series_bytes(meter.as_str(), customer.as_str(), &kept);
+    (series, u64::try_from(dropped).unwrap_or(u64::MAX))
+}

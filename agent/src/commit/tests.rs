@@ -1,0 +1,264 @@
+//! The commit thread with a real journal on a real file: what is answered is durable, what is
+//! recovered is sealed, and a replay makes the very lines that the aggregate had.
+
+use std::path::Path;
+use std::thread;
+
+use tidemark_common::batch::{Body, Line, SealedBatch};
+use tidemark_common::id::{LedgerId, MeterName, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::quantity::Quantity;
+use tidemark_common::wire::MeterRule;
+
+use super::*;
+use crate::event::{Door, TimeLimits};
+use crate::intake::core::Core;
+use crate::intake::job::{IntakeSettings, IntakeStart, Job};
+use crate::journal::{FreshIds, JournalOptions, Recovered, Welcomed};
+use crate::parse::naming::{Naming, Patterns};
+
+const NOW: Timestamp = Timestamp(1_800_000_000_000);
+const KEY: UniqueKey = UniqueKey { id: 1, key: [3; 32] };
+
+fn rules() -> Rules {
+    Rules {
+        version: RulesVersion(1),
+        seal_interval_millis: 1_000,
+        meters: vec![MeterRule {
+            meter: MeterName::parse("calls").unwrap(),
+            dimensions: vec!["plan".to_owned()],
+            negative: false,
+        }],
+        cloud_events: vec![],
+    }
+}
+
+/// One life of the agent's inner half, without doors and uplink.
+struct Life {
+    core: Core,
+    jobs: JobSender,
+    handle: CommitHandle,
+    thread: thread::JoinHandle<Result<(), CommitError>>,
+}
+
+fn open(path: &Path, opening: u8) -> (Journal, Recovered) {
+    let options = JournalOptions {
+        path: path.to_owned(),
+        bytes_max: 1 << 30,
+        retain_acked_millis: 86_400_000,
+        retain_acked_bytes_max: 1 << 20,
+        ids_max: 1_000,
+        ids_window_millis: 86_400_000,
+        dead_letters_max: 100,
+        dead_letter_bytes_max: 1 << 20,
+    };
+    let fresh = FreshIds { stream: StreamId([1; 16]), opening: OpeningId([opening; 16]) };
+    // The life before may still be letting go of the file.
+    Journal::open(options, fresh, NOW, std::time::Duration::from_secs(30)).unwrap()
+}
+
+fn settings() -> IntakeSettings {
+    IntakeSettings {
+        naming: Naming::default(),
+        negative: Patterns::default(),
+        time: TimeLimits::default(),
+        linger_millis: 5,
+        linger_max_millis: 50,
+        open_lines_max: 1_000,
+        open_chunk_bytes_max: 1 << 20,
+        ids_max: 1_000,
+        ids_window_millis: 86_400_000,
+    }
+}
+
+impl Life {
+    fn begin(path: &Path, opening: u8) -> Self {
+        let (journal, recovered) = open(path, opening);
+        let rules = recovered.rules.map(Arc::new);
+        let core = Core::new(
+            settings(),
+            IntakeStart {
+                opening: recovered.state.opening,
+                accepted: recovered.state.accepted,
+                evidence: recovered.state.evidence.clone(),
+                next_group: recovered.next_group,
+                newest: recovered.newest,
+                ids: recovered.ids,
+                sources: recovered.sources,
+                rules: rules.clone(),
+                unique_key: recovered.unique_key,
+            },
+        );
+        let start = CommitStart {
+            journal,
+            groups: recovered.groups,
+            rules,
+            unique_key: recovered.unique_key,
+            shared: Arc::new(Shared::default()),
+            clock: || NOW,
+        };
+        let (committer, handle, jobs) = Committer::new(start).unwrap();
+        let thread = thread::spawn(move || committer.run());
+        Self { core, jobs, handle, thread }
+    }
+
+    fn send(&mut self, datagram: &str) {
+        self.core.datagram(Door::Udp, datagram.as_bytes(), true, NOW);
+    }
+
+    /// Hands over all jobs and waits until they are durable.
+    fn commit(&mut self) {
+        self.core.hand_over(NOW);
+        self.pass_jobs();
+        let (reply, answered) = oneshot::channel();
+        self.jobs.send(Task::Answer { waiters: vec![Waiter { reply, answers: vec![] }] }).unwrap();
+        assert_eq!(answered.blocking_recv(), Ok(Answered::Durable(vec![])));
+    }
+
+    fn pass_jobs(&mut self) {
+        for job in self.core.take_jobs() {
+            let task = match job {
+                Job::Commit(commit) => Task::Commit { commit, waiters: vec![] },
+                Job::Close(close) => Task::Close(close),
+            };
+            self.jobs.send(task).unwrap();
+        }
+    }
+
+    fn seal(&mut self) -> Barrier {
+        self.core.close(NOW);
+        self.pass_jobs();
+        let (reply, barrier) = oneshot::channel();
+        self.jobs.send(Task::Barrier { reply, accepted: self.core.accepted() }).unwrap();
+        barrier.blocking_recv().unwrap()
+    }
+
+    fn welcome(&mut self) {
+        let welcomed = Welcomed {
+            ledger: LedgerId([5; 16]),
+            rules: Some(rules()),
+            unique_key: KEY,
+            posted_sequence: Sequence::ZERO,
+        };
+        let (reply, committed) = oneshot::channel();
+        self.jobs.send(Task::Write { writes: vec![Write::Welcomed(welcomed)], reply }).unwrap();
+        committed.blocking_recv().unwrap();
+        self.core.adopt(Some(Arc::new(rules())), KEY, NOW);
+        self.pass_jobs();
+    }
+
+    fn state(&self) -> Arc<JournalState> {
+        Arc::clone(&self.handle.state().borrow())
+    }
+
+    fn lines(&self, sequence: u64) -> Vec<Line> {
+        let bytes = self.handle.reader().batch(Sequence(sequence)).unwrap().expect("it is sealed");
+        let (header, stored) = SealedBatch::split(&bytes).unwrap();
+        Body::open(&header, stored).unwrap().lines
+    }
+
+    /// Ends as by kill -9, as far as the journal can tell: nothing more is written.
+    fn die(self) {
+        let Self { core, jobs, handle, thread } = self;
+        jobs.send(Task::Stop).unwrap();
+        thread.join().unwrap().unwrap();
+        drop((core, jobs, handle));
+    }
+}
+
+fn assert_conserved(state: &JournalState) {
+    let in_transit = state.events_in_chunks + state.events_in_unposted_batches;
+    assert_eq!(state.accepted, state.posted_events + in_transit, "{state:?}");
+}
+
+const EVENTS: &str = "calls:1:2|c|#customer:a,plan:x,host:h1\ncalls:4|c|#customer:a,plan:x,host:h2\n\
+                      calls:8|c|#customer:b,plan:y\nusers:u1|s|#customer:a\nusers:u1|s|#customer:a\nusers:u2|s|#customer:a";
+
+#[test]
+fn a_replay_makes_the_lines_that_the_aggregate_had() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut live = Life::begin(&folder.path().join("live.redb"), 1);
+    live.welcome();
+    live.send(EVENTS);
+    assert_eq!(live.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
+    let expected = live.lines(1);
+    live.die();
+
+    // Under rules, and killed before the seal.
+    let path = folder.path().join("killed.redb");
+    let mut killed = Life::begin(&path, 1);
+    killed.welcome();
+    killed.send(EVENTS);
+    killed.commit();
+    killed.die();
+    let mut next = Life::begin(&path, 2);
+    assert_eq!(next.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
+    assert_eq!(next.lines(1), expected);
+    next.die();
+
+    // Before any rules were known.
+    let mut early = Life::begin(&folder.path().join("early.redb"), 1);
+    early.send(EVENTS);
+    early.commit();
+    assert_conserved(&early.state());
+    early.welcome();
+    assert_eq!(early.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
+    assert_eq!(early.lines(1), expected);
+    assert_conserved(&early.state());
+    early.die();
+}
+
+#[test]
+fn earlier_openings_are_sealed_before_anything_new() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.redb");
+    let mut first = Life::begin(&path, 1);
+    first.welcome();
+    first.send("calls:1|c|#customer:a");
+    first.commit();
+    first.die();
+    let mut second = Life::begin(&path, 2);
+    second.send("calls:2|c|#customer:a");
+    second.commit();
+    second.die();
+    let mut third = Life::begin(&path, 3);
+    third.send("calls:4|c|#customer:a");
+    assert_eq!(third.seal(), Barrier { sequence: Sequence(3), accepted: 3 });
+    let sums: Vec<Quantity> = (1..=3).map(|sequence| third.lines(sequence)[0].value.sum).collect();
+    assert_eq!(sums, [Quantity::whole(1), Quantity::whole(2), Quantity::whole(4)]);
+    assert_eq!(third.state().evidence.get(tidemark_common::code::EvidenceCode::UncleanStarts), 2);
+    assert_conserved(&third.state());
+    third.die();
+}
+
+#[test]
+fn ids_are_known_after_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.redb");
+    let mut first = Life::begin(&path, 1);
+    first.send("calls:1|c|#customer:a,id:1");
+    first.commit();
+    first.die();
+    let mut second = Life::begin(&path, 2);
+    second.send("calls:1|c|#customer:a,id:1\ncalls:1|c|#customer:a,id:2");
+    second.commit();
+    assert_eq!(second.state().accepted, 2);
+    second.die();
+}
+
+#[test]
+fn many_closed_batches_are_sealed_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut life = Life::begin(&folder.path().join("journal.redb"), 1);
+    life.welcome();
+    for number in 0..20 {
+        life.send(&format!("calls:{number}|c|#customer:a"));
+        life.core.close(NOW);
+        life.pass_jobs();
+    }
+    assert_eq!(life.seal(), Barrier { sequence: Sequence(20), accepted: 20 });
+    for number in 0..20_u32 {
+        assert_eq!(life.lines(u64::from(number) + 1)[0].value.sum, Quantity::whole(number));
+    }
+    assert_conserved(&life.state());
+    life.die();
+}

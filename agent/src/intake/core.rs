@@ -1,0 +1,595 @@
+//! What intake decides: parsed input in, answers and jobs for the commit thread out.
+//!
+//! **Owns** the open batch, its chunks, the window of ids, the counts of evidence, and when a chunk
+//! is handed over or a batch closed. **Does not own** sockets, channels, clocks or disk.
+//!
+//! Invariants:
+//! - A message's events and its id are in one job, so that they become durable together.
+//! - A group's chunks are handed over before it is closed, and groups close in order.
+//! - Nothing is aggregated under one rules version and recorded under another.
+
+use std::collections::HashMap;
+use std::mem;
+use std::sync::Arc;
+
+use tidemark_common::batch::{Evidence, parse_series, series_bytes, unique_digest};
+use tidemark_common::code::EvidenceCode;
+use tidemark_common::id::{EventNumber, OpeningId, RulesVersion};
+use tidemark_common::time::Timestamp;
+use tidemark_common::wire::{Rules, UniqueKey};
+
+use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
+use crate::chunk::{ChunkWriter, Record, Unique};
+use crate::event::{Door, IdDigest, Message, Parsed, RejectReason, SourceCount, judge_time};
+use crate::journal::DeadLetter;
+use crate::parse::dogstatsd::{self, Labels, RawMetric, Read, Value};
+
+use super::Answer;
+use super::alias::{Alias, Aliases, Known};
+use super::ids::IdWindow;
+use super::job::{CloseJob, CommitJob, IntakeSettings, IntakeStart, Job, Position};
+
+/// The raw body of an open batch stays below this, so that its sealed frame always fits.
+pub const OPEN_BODY_BYTES_MAX: usize = 15 << 20;
+/// One job carries at most this many dead letters; what is rejected beyond them is only counted.
+const DEAD_LETTERS_PER_JOB_MAX: usize = 64;
+/// A dead letter keeps at most this many bytes of the input.
+const DEAD_LETTER_BYTES_MAX: usize = 4_096;
+/// Numbered sources that are followed at once; further ones are not checked for gaps.
+const SOURCES_MAX: usize = 10_000;
+/// Changed evidence without events is committed after this.
+const EVIDENCE_COMMIT_MILLIS: u64 = 1_000;
+/// Changed evidence without events is sealed after this.
+const EVIDENCE_SEAL_MILLIS: u64 = 60_000;
+
+/// Monotonic milliseconds since the agent's start.
+pub type Ticks = u64;
+
+/// See the module.
+#[derive(Debug)]
+pub struct Core {
+    settings: IntakeSettings,
+    opening: OpeningId,
+    rules: Option<Arc<Rules>>,
+    unique_key: Option<UniqueKey>,
+
+    evidence: Evidence,
+    not_metered: u64,
+    next_event: EventNumber,
+    sources: HashMap<String, u64>,
+    ids: IdWindow,
+
+    group: u64,
+    group_first: EventNumber,
+    group_began: Ticks,
+    batch: OpenBatch,
+    /// Unique values held raw in this group's chunks, which its aggregate does not see.
+    raw_uniques: usize,
+    chunk_bytes: u64,
+    aliases: Aliases,
+
+    chunk: ChunkWriter,
+    chunk_first: EventNumber,
+    chunk_oldest: Timestamp,
+    chunk_began: Ticks,
+    dead_letters: Vec<DeadLetter>,
+    moved_sources: Vec<SourceCount>,
+    evidence_uncommitted: Option<Ticks>,
+    evidence_unsealed: Option<Ticks>,
+    evidence_sealed_at: Ticks,
+
+    now: Ticks,
+    full: bool,
+    jobs: Vec<Job>,
+}
+
+impl Core {
+    #[must_use]
+    pub fn new(mut settings: IntakeSettings, start: IntakeStart) -> Self {
+        settings.time.newest = start.newest;
+        let unique_key = start.unique_key.filter(|_| start.rules.is_some());
+        let key_id = unique_key.map_or(0, |key| key.id);
+        let next_event = EventNumber(start.accepted);
+        let ids = IdWindow::new(settings.ids_max, settings.ids_window_millis, start.ids);
+        let not_metered = start.evidence.get(EvidenceCode::NotMetered);
+        Self {
+            opening: start.opening,
+            rules: start.rules,
+            unique_key,
+            evidence: start.evidence,
+            not_metered,
+            next_event,
+            sources: start.sources.into_iter().map(|held| (held.source, held.count)).collect(),
+            ids,
+            group: start.next_group,
+            group_first: next_event,
+            group_began: 0,
+            batch: OpenBatch::new(key_id),
+            raw_uniques: 0,
+            chunk_bytes: 0,
+            aliases: Aliases::default(),
+            chunk: ChunkWriter::new(key_id),
+            chunk_first: next_event,
+            chunk_oldest: Timestamp(0),
+            chunk_began: 0,
+            dead_letters: Vec::new(),
+            moved_sources: Vec::new(),
+            evidence_uncommitted: None,
+            evidence_unsealed: Some(0),
+            evidence_sealed_at: 0,
+            now: 0,
+            full: false,
+            jobs: Vec::new(),
+            settings,
+        }
+    }
+
+    /// Whether doors that cannot wait must refuse, because the journal is at its budget.
+    pub fn set_full(&mut self, full: bool) {
+        self.full = full;
+    }
+
+    #[must_use]
+    pub fn rules_version(&self) -> RulesVersion {
+        self.rules.as_ref().map_or(RulesVersion(0), |rules| rules.version)
+    }
+
+    /// Events accepted so far, ever.
+    #[must_use]
+    pub fn accepted(&self) -> u64 {
+        self.next_event.0
+    }
+
+    /// Takes one datagram of DogStatsD lines.
+    pub fn datagram(&mut self, door: Door, bytes: &[u8], whole: bool, arrival: Timestamp) {
+        let mut lines = dogstatsd::lines(bytes).peekable();
+        while let Some(line) = lines.next() {
+            // The kernel cut the datagram somewhere in its last line.
+            if !whole && lines.peek().is_none() {
+                self.reject(door, RejectReason::Truncated, line, arrival);
+            } else {
+                self.line(door, line, arrival);
+            }
+        }
+        self.hand_over_if_full();
+    }
+
+    fn line(&mut self, door: Door, line: &[u8], arrival: Timestamp) {
+        let raw = match dogstatsd::split(line) {
+            Ok(raw) => raw,
+            Err(reason) => return self.refused(door, reason, line, arrival),
+        };
+        match self.aliases.find(raw.name, raw.tags) {
+            Some(Alias::Series(_)) if self.full => self.refuse(&raw),
+            Some(Alias::Series(known)) => {
+                self.values(door, &raw, known, line, arrival);
+            }
+            Some(Alias::NotMetered { excluded }) => self.count_not_metered(excluded),
+            None => self.first_sight(door, &raw, line, arrival),
+        }
+    }
+
+    /// A line that cannot be split may still be a metric that is not usage.
+    fn refused(&mut self, door: Door, reason: RejectReason, line: &[u8], arrival: Timestamp) {
+        match dogstatsd::refused(line, reason, &self.settings.naming) {
+            Parsed::NotMetered { name } => {
+                let excluded = self.is_of_catalogue(&name);
+                self.count_not_metered(excluded);
+            }
+            Parsed::Message(_) | Parsed::Rejected(_) => self.reject(door, reason, line, arrival),
+        }
+    }
+
+    fn first_sight(&mut self, door: Door, raw: &RawMetric<'_>, line: &[u8], arrival: Timestamp) {
+        let labels = match dogstatsd::labels(raw, &self.settings.naming) {
+            Ok(Read::Labels(labels)) => labels,
+            Ok(Read::NotMetered) => {
+                let name = std::str::from_utf8(raw.name).unwrap_or_default();
+                let excluded = self.is_of_catalogue(name);
+                self.aliases.remember(raw.name, raw.tags, Alias::NotMetered { excluded });
+                return self.count_not_metered(excluded);
+            }
+            Err(reason) => return self.reject(door, reason, line, arrival),
+        };
+        if self.full {
+            return self.refuse(raw);
+        }
+        if labels.id.is_some_and(|id| self.ids.holds(id)) {
+            let events = dogstatsd::values(raw).count();
+            return self.count(EvidenceCode::Duplicates, as_count(events));
+        }
+        let known = self.known(&labels);
+        if labels.id.is_none() && labels.source.is_none() {
+            self.aliases.remember(raw.name, raw.tags, Alias::Series(known));
+        }
+        let recorded = self.values(door, raw, known, line, arrival);
+        self.mark(labels.id.filter(|_| recorded), labels.source);
+    }
+
+    /// Records the values of one line; true if any was accepted.
+    fn values(
+        &mut self,
+        door: Door,
+        raw: &RawMetric<'_>,
+        known: Known,
+        line: &[u8],
+        arrival: Timestamp,
+    ) -> bool {
+        let time = match judge_time(raw.time(), arrival, &self.settings.time) {
+            Ok(time) => time,
+            Err(reason) => {
+                for _ in dogstatsd::values(raw) {
+                    self.reject(door, reason, line, arrival);
+                }
+                return false;
+            }
+        };
+        let mut recorded = false;
+        for value in dogstatsd::values(raw) {
+            let (quantity, unique) = match value {
+                Ok(Value::Quantity(quantity)) if quantity.is_negative() && !known.negative => {
+                    self.reject(door, RejectReason::Negative, line, arrival);
+                    continue;
+                }
+                Ok(Value::Quantity(quantity)) => (Some(quantity), None),
+                Ok(Value::Unique(unique)) => (None, Some(unique)),
+                Err(reason) => {
+                    self.reject(door, reason, line, arrival);
+                    continue;
+                }
+            };
+            self.record(known, time, arrival, quantity, unique);
+            recorded = true;
+        }
+        recorded
+    }
+
+    /// Takes one line or CloudEvent of an acknowledged door, judged as a whole.
+    pub fn item(&mut self, door: Door, parsed: Parsed, raw: &[u8], arrival: Timestamp) -> Answer {
+        let answer = match parsed {
+            Parsed::Message(message) => self.message(door, &message, raw, arrival),
+            Parsed::NotMetered { name } => {
+                let excluded = self.is_of_catalogue(&name);
+                self.count_not_metered(excluded);
+                Answer::NotMetered
+            }
+            Parsed::Rejected(reason) => {
+                self.reject(door, reason, raw, arrival);
+                Answer::Rejected(reason)
+            }
+        };
+        self.hand_over_if_full();
+        answer
+    }
+
+    fn message(&mut self, door: Door, message: &Message, raw: &[u8], arrival: Timestamp) -> Answer {
+        if message.id.is_some_and(|id| self.ids.holds(id)) {
+            self.count(EvidenceCode::Duplicates, as_count(message.events.len()));
+            return Answer::Duplicate;
+        }
+        let mut answer = Answer::Accepted;
+        let mut recorded = false;
+        for event in &message.events {
+            match self.event(event, arrival) {
+                Ok(()) => recorded = true,
+                Err(reason) => {
+                    self.reject(door, reason, raw, arrival);
+                    answer = Answer::Rejected(reason);
+                }
+            }
+        }
+        self.mark(message.id.filter(|_| recorded), message.source.clone());
+        answer
+    }
+
+    fn event(
+        &mut self,
+        event: &Result<crate::event::UsageEvent, RejectReason>,
+        arrival: Timestamp,
+    ) -> Result<(), RejectReason> {
+        let event = event.as_ref().map_err(|reason| *reason)?;
+        let time = judge_time(event.time, arrival, &self.settings.time)?;
+        let known = self.known(&Labels {
+            meter: event.meter.clone(),
+            customer: event.customer.clone(),
+            dimensions: event.dimensions.clone(),
+            id: None,
+            source: None,
+        });
+        if event.quantity.is_some_and(|quantity| quantity.is_negative()) && !known.negative {
+            return Err(RejectReason::Negative);
+        }
+        self.record(known, time, arrival, event.quantity, event.unique.as_deref());
+        Ok(())
+    }
+
+    /// The slot of the labels' series under the current rules.
+    fn known(&mut self, labels: &Labels) -> Known {
+        let meter = labels.meter.as_str();
+        let rule = self.rules.as_ref().and_then(|rules| rules.meter(meter));
+        let all = self.rules.is_none();
+        let is_kept = |name: &str| {
+            all || rule.is_some_and(|rule| {
+                rule.dimensions.binary_search_by(|kept| kept.as_str().cmp(name)).is_ok()
+            })
+        };
+        let kept: Vec<(&str, &str)> = labels
+            .dimensions
+            .iter()
+            .filter(|(name, _)| is_kept(name))
+            .map(|(name, value)| (name.as_str(), value.as_str()))
+            .collect();
+        let dropped = labels.dimensions.len().saturating_sub(kept.len());
+        let negative =
+            rule.is_some_and(|rule| rule.negative) || self.settings.negative.matches(meter);
+        let slot = self.batch.slot(&series_bytes(meter, labels.customer.as_str(), &kept));
+        Known { slot, negative, dropped: u16::try_from(dropped).unwrap_or(u16::MAX) }
+    }
+
+    fn record(
+        &mut self,
+        known: Known,
+        time: Timestamp,
+        arrival: Timestamp,
+        quantity: Option<tidemark_common::quantity::Quantity>,
+        unique: Option<&str>,
+    ) {
+        if self.chunk.events() == 0 {
+            self.chunk_first = self.next_event;
+            self.chunk_oldest = arrival;
+            self.chunk_began = self.now;
+        }
+        if self.batch.events() == 0 {
+            self.group_began = self.now;
+        }
+        let digest = unique.and_then(|value| self.digest(known.slot, value));
+        let held = match (digest, unique) {
+            (Some(digest), _) => Some(Unique::Digest(digest)),
+            (None, Some(raw)) => {
+                self.raw_uniques = self.raw_uniques.saturating_add(1);
+                Some(Unique::Raw(raw))
+            }
+            (None, None) => None,
+        };
+        self.batch.add(known.slot, time, Amount { quantity, unique: digest });
+        let record = Record { slot: known.slot, time, quantity, unique: held };
+        self.chunk.record(&record, self.batch.series(known.slot));
+        self.next_event = self.next_event.plus(1);
+        self.settings.time.newest = self.settings.time.newest.max(arrival);
+        if known.dropped > 0 {
+            self.count(EvidenceCode::DroppedDimensions, u64::from(known.dropped));
+        }
+    }
+
+    fn digest(&self, slot: SeriesSlot, value: &str) -> Option<[u8; 16]> {
+        let key = self.unique_key.as_ref()?;
+        let (meter, customer, _) =
+            parse_series(self.batch.series(slot)).expect("intake encoded it");
+        Some(unique_digest(key, meter.as_str(), customer.as_str(), value))
+    }
+
+    fn mark(&mut self, id: Option<IdDigest>, source: Option<SourceCount>) {
+        if let Some(id) = id {
+            self.ids.insert(id);
+        }
+        let Some(source) = source else { return };
+        if let Some(last) = self.sources.get_mut(&source.source) {
+            let missing = source.count.saturating_sub(*last).saturating_sub(1);
+            *last = source.count;
+            if missing > 0 {
+                self.count(EvidenceCode::SourceGaps, missing);
+            }
+        } else if self.sources.len() < SOURCES_MAX {
+            self.sources.insert(source.source.clone(), source.count);
+        } else {
+            return;
+        }
+        self.moved_sources.push(source);
+    }
+
+    fn reject(&mut self, door: Door, reason: RejectReason, raw: &[u8], arrival: Timestamp) {
+        self.count(reason.code(), 1);
+        if self.dead_letters.len() < DEAD_LETTERS_PER_JOB_MAX && !self.full {
+            let bytes = raw[..raw.len().min(DEAD_LETTER_BYTES_MAX)].to_vec();
+            self.dead_letters.push(DeadLetter { at: arrival, door, reason: reason.code(), bytes });
+        }
+    }
+
+    fn refuse(&mut self, raw: &RawMetric<'_>) {
+        let events = dogstatsd::values(raw).count();
+        self.count(EvidenceCode::RejectedJournalFull, as_count(events));
+    }
+
+    fn is_of_catalogue(&self, name: &str) -> bool {
+        self.rules.as_ref().is_some_and(|rules| rules.meter(name).is_some())
+    }
+
+    fn count_not_metered(&mut self, excluded: bool) {
+        self.not_metered = self.not_metered.saturating_add(1);
+        self.touch_evidence();
+        if excluded {
+            self.count(EvidenceCode::ExcludedByMetered, 1);
+        }
+    }
+
+    /// Counts something that is evidence; kernel drops come from the shell through here too.
+    pub fn count(&mut self, code: EvidenceCode, events: u64) {
+        self.evidence.add(code, events);
+        self.touch_evidence();
+    }
+
+    fn touch_evidence(&mut self) {
+        self.evidence_uncommitted.get_or_insert(self.now);
+        self.evidence_unsealed.get_or_insert(self.now);
+    }
+
+    fn evidence(&self) -> Evidence {
+        let mut evidence = self.evidence.clone();
+        evidence.set_max(EvidenceCode::NotMetered, self.not_metered);
+        evidence.set_max(EvidenceCode::Accepted, self.next_event.0);
+        evidence
+    }
+}
+
+/// When things are handed over.
+impl Core {
+    /// What has been decided since the last call, in order.
+    pub fn take_jobs(&mut self) -> Vec<Job> {
+        mem::take(&mut self.jobs)
+    }
+
+    /// How long the shell may wait for input before it calls [`Self::turn`] again.
+    #[must_use]
+    pub fn wait_millis(&self, waiting: bool) -> u64 {
+        let age = self.now.saturating_sub(self.chunk_began);
+        match (waiting, self.chunk.events()) {
+            (true, 0) => self.settings.linger_millis,
+            (true, _) => self.settings.linger_millis.saturating_sub(age),
+            (false, 0) => 100,
+            (false, _) => self.settings.linger_max_millis.saturating_sub(age),
+        }
+    }
+
+    /// Whether no event waits in an open chunk.
+    #[must_use]
+    pub fn is_handed_over(&self) -> bool {
+        self.chunk.events() == 0
+    }
+
+    /// Hands over what is due. `waiting`: an acknowledgement waits for the open chunk; `may_seal`: the
+    /// uplink has room and no earlier seal is under way.
+    pub fn turn(&mut self, now: Ticks, clock: Timestamp, waiting: bool, may_seal: bool) {
+        self.now = now;
+        let linger =
+            if waiting { self.settings.linger_millis } else { self.settings.linger_max_millis };
+        let age = now.saturating_sub(self.chunk_began);
+        let evidence_due = self
+            .evidence_uncommitted
+            .is_some_and(|since| now.saturating_sub(since) >= EVIDENCE_COMMIT_MILLIS);
+        if (self.chunk.events() > 0 && age >= linger) || evidence_due {
+            self.hand_over(clock);
+        }
+        let interval =
+            self.rules.as_ref().map_or(1_000, |rules| u64::from(rules.seal_interval_millis));
+        let group_due = self.batch.events() > 0 && now.saturating_sub(self.group_began) >= interval;
+        if may_seal && group_due && self.rules.is_some() {
+            self.close(clock);
+        }
+        let alone_due = self.evidence_unsealed.is_some()
+            && now.saturating_sub(self.evidence_sealed_at) >= EVIDENCE_SEAL_MILLIS;
+        if may_seal && alone_due && self.batch.events() == 0 && self.rules.is_some() {
+            self.close_evidence(clock);
+        }
+    }
+
+    /// Hands over the open chunk and what commits with it, if there is anything.
+    pub fn hand_over(&mut self, clock: Timestamp) {
+        let chunk = self.chunk.take();
+        let ids = self.ids.take_row(clock);
+        if chunk.is_none() && ids.is_empty() && self.evidence_uncommitted.is_none() {
+            return;
+        }
+        self.evidence_uncommitted = None;
+        if let Some(chunk) = &chunk {
+            self.chunk_bytes = self.chunk_bytes.saturating_add(as_count(chunk.bytes.len()));
+        }
+        self.jobs.push(Job::Commit(CommitJob {
+            group: self.group,
+            opening: self.opening,
+            rules: self.rules_version(),
+            first_event: self.chunk_first,
+            oldest: self.chunk_oldest,
+            chunk,
+            ids,
+            evidence: self.evidence(),
+            dead_letters: mem::take(&mut self.dead_letters),
+            sources: mem::take(&mut self.moved_sources),
+        }));
+    }
+
+    /// Closes the open batch, if it holds events. What it holds is handed over first.
+    pub fn close(&mut self, clock: Timestamp) {
+        self.hand_over(clock);
+        if self.batch.events() == 0 {
+            return;
+        }
+        let key_id = self.unique_key.map_or(0, |key| key.id);
+        let batch = mem::replace(&mut self.batch, OpenBatch::new(key_id));
+        self.jobs.push(Job::Close(CloseJob {
+            group: Some(self.group),
+            batch: self.rules.is_some().then_some(batch),
+            position: self.position(self.group_first),
+        }));
+        self.group = self.group.checked_add(1).expect("a journal never has 2^64 groups");
+        self.group_first = self.next_event;
+        self.raw_uniques = 0;
+        self.chunk_bytes = 0;
+        self.aliases.clear();
+        self.chunk = ChunkWriter::new(key_id);
+        self.evidence_is_sealed();
+    }
+
+    /// Seals changed evidence that no events carry.
+    pub fn close_evidence(&mut self, clock: Timestamp) {
+        self.hand_over(clock);
+        if self.evidence_unsealed.is_none() {
+            return;
+        }
+        self.jobs.push(Job::Close(CloseJob {
+            group: None,
+            batch: None,
+            position: self.position(self.next_event),
+        }));
+        self.evidence_is_sealed();
+    }
+
+    fn position(&self, first_event: EventNumber) -> Position {
+        Position {
+            opening: self.opening,
+            rules: self.rules_version(),
+            first_event,
+            end_event: self.next_event,
+            evidence: self.evidence(),
+        }
+    }
+
+    fn evidence_is_sealed(&mut self) {
+        self.evidence_unsealed = None;
+        self.evidence_sealed_at = self.now;
+    }
+
+    fn hand_over_if_full(&mut self) {
+        if self.chunk.is_full() {
+            self.hand_over(self.settings.time.newest);
+        }
+        let body = self.batch.raw_bytes().saturating_add(self.raw_uniques.saturating_mul(16));
+        if self.batch.lines() >= self.settings.open_lines_max
+            || body >= OPEN_BODY_BYTES_MAX
+            || self.chunk_bytes >= self.settings.open_chunk_bytes_max
+        {
+            self.close(self.settings.time.newest);
+        }
+    }
+
+    /// Takes over the rules of a Welcome. A change closes the open batch.
+    pub fn adopt(&mut self, rules: Option<Arc<Rules>>, unique_key: UniqueKey, clock: Timestamp) {
+        let changed = rules.as_ref().is_some_and(|rules| rules.version != self.rules_version());
+        if !changed && (self.rules.is_none() || self.unique_key == Some(unique_key)) {
+            return;
+        }
+        self.close(clock);
+        self.rules = rules.or_else(|| self.rules.take());
+        self.unique_key = Some(unique_key);
+        // An empty group has defined nothing yet, but may know series of the former rules.
+        self.batch = OpenBatch::new(unique_key.id);
+        self.chunk = ChunkWriter::new(unique_key.id);
+        self.aliases.clear();
+    }
+}
+
+fn as_count(number: usize) -> u64 {
+    u64::try_from(number).unwrap_or(u64::MAX)
+}
+
+#[cfg(test)]
+mod tests;

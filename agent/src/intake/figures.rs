@@ -1,0 +1,88 @@
+//! What passes through each door, counted for `/metrics`.
+//!
+//! **Owns** the counters. **Does not own** what becomes of an event (evidence counts that, durably).
+//!
+//! These figures begin at zero with the process; nothing that is billed or proved depends on them.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::event::Door;
+
+/// One set of counters for each door.
+#[derive(Debug, Default)]
+pub struct DoorFigures {
+    udp: DoorCounts,
+    unix_datagram: DoorCounts,
+    dsd_stream: DoorCounts,
+    events: DoorCounts,
+    http: DoorCounts,
+}
+
+impl DoorFigures {
+    #[must_use]
+    pub fn of(&self, door: Door) -> &DoorCounts {
+        match door {
+            Door::Udp => &self.udp,
+            Door::UnixDatagram => &self.unix_datagram,
+            Door::DsdStream => &self.dsd_stream,
+            Door::Events => &self.events,
+            Door::Http => &self.http,
+        }
+    }
+}
+
+/// What one door has seen since the process began.
+#[derive(Debug, Default)]
+pub struct DoorCounts {
+    /// Connections that are open now.
+    pub connections_open: Count,
+    /// Connections that were served or are being served.
+    pub connections_accepted: Count,
+    /// Connections closed at once, because as many as are allowed were open.
+    pub connections_refused: Count,
+    /// Connections closed because the client did not read its answers, or sent nothing for too long.
+    pub connections_timed_out: Count,
+    /// Datagrams, frames, lines that are not blank, or requests.
+    pub messages: Count,
+    /// Payload bytes.
+    pub bytes: Count,
+    /// Datagrams that were longer than the agent reads.
+    pub truncated: Count,
+    /// Receive or accept calls that failed; the door stays open.
+    pub errors: Count,
+    /// Datagrams that the kernel dropped since its socket was made.
+    pub kernel_drops: Count,
+    /// The smallest receive buffer that the kernel granted to one of the door's sockets.
+    pub receive_buffer_bytes: Count,
+}
+
+/// A number that many tasks write and one reads now and then.
+#[derive(Debug, Default)]
+pub struct Count(AtomicU64);
+
+impl Count {
+    pub fn add(&self, more: u64) {
+        self.0.fetch_add(more, Ordering::Relaxed);
+    }
+
+    /// Adds a length in memory.
+    pub fn add_len(&self, more: usize) {
+        self.add(u64::try_from(more).unwrap_or(u64::MAX));
+    }
+
+    /// # Panics
+    /// In tests, when more is taken than was added.
+    pub fn subtract(&self, less: u64) {
+        let before = self.0.fetch_sub(less, Ordering::Relaxed);
+        debug_assert!(before >= less, "{before} is not less than {less}");
+    }
+
+    pub fn set(&self, value: u64) {
+        self.0.store(value, Ordering::Relaxed);
+    }
+
+    #[must_use]
+    pub fn value(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,97 @@
+//! The way from an acknowledged door into intake, with room for so many bytes at once.
+//!
+//! **Owns** the bound on what all stream and HTTP connections together have read and intake has not
+//! yet made durable. **Does not own** connections, or what is answered.
+//!
+//! Whoever reserves first is served first, so no connection starves. A client that does not read its
+//! answers keeps no room: what it waits for is released when it is durable, not when it is answered.
+
+use std::fmt;
+use std::sync::Arc;
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+
+use super::figures::{DoorCounts, DoorFigures};
+use super::{Answered, IntakeClosed, IntakeHandle, Submission};
+use crate::event::Door;
+use crate::parse::naming::Naming;
+
+/// All acknowledged doors together hold at most this many bytes of input that is not yet durable.
+/// Parsed events are larger than their text, by about four times at worst.
+pub const PASSAGE_BYTES_MAX: u32 = 8 << 20;
+/// A dead letter keeps at most this many bytes of an input, so no more are carried along.
+pub const RAW_BYTES_MAX: usize = 4_096;
+
+/// What every connection of an acknowledged door works with.
+#[derive(Clone)]
+pub struct Passage {
+    pub(super) intake: IntakeHandle,
+    pub(super) naming: Arc<Naming>,
+    pub(super) figures: Arc<DoorFigures>,
+    room: Arc<Semaphore>,
+}
+
+impl fmt::Debug for Passage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Passage").field("room", &self.room).finish_non_exhaustive()
+    }
+}
+
+/// Room for some bytes, until it is dropped.
+#[derive(Debug)]
+pub struct Reservation {
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Passage {
+    #[must_use]
+    pub fn new(intake: IntakeHandle, naming: Arc<Naming>, figures: Arc<DoorFigures>) -> Self {
+        let room = usize::try_from(PASSAGE_BYTES_MAX).expect("32 bits fit into a usize");
+        Self { intake, naming, figures, room: Arc::new(Semaphore::new(room)) }
+    }
+
+    pub(super) fn counts(&self, door: Door) -> &DoorCounts {
+        self.figures.of(door)
+    }
+
+    /// Waits for room for `bytes`.
+    ///
+    /// # Panics
+    /// Never: the semaphore is not closed.
+    pub async fn reserve(&self, bytes: usize) -> Reservation {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(PASSAGE_BYTES_MAX);
+        let permit = Arc::clone(&self.room).acquire_many_owned(bytes).await;
+        Reservation { _permit: permit.expect("the semaphore is never closed") }
+    }
+
+    /// Hands `submission` over as soon as intake has room. The receiver resolves when it is durable;
+    /// nobody has to listen.
+    ///
+    /// # Errors
+    /// When intake has stopped.
+    pub async fn submit(
+        &self,
+        submission: Submission,
+        reservation: Reservation,
+    ) -> Result<oneshot::Receiver<Answered>, IntakeClosed> {
+        let durable = self.intake.submit(submission).await?;
+        let (answer, answered) = oneshot::channel();
+        tokio::spawn(async move {
+            let durable = durable.await;
+            drop(reservation);
+            if let Ok(durable) = durable {
+                // The connection may be gone; its events are durable all the same.
+                let _unheard = answer.send(durable);
+            }
+        });
+        Ok(answered)
+    }
+}
+
+/// What a dead letter may keep of `input`.
+pub(super) fn raw(input: &[u8]) -> Box<[u8]> {
+    input.get(..RAW_BYTES_MAX).unwrap_or(input).into()
+}
+
+#[cfg(test)]
+pub(super) mod fake;

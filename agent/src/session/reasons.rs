@@ -1,0 +1,127 @@
+//! Why a session ends, in words that say what a person can do.
+
+use tidemark_common::batch::{BODY_VERSION, HEADER_VERSION};
+use tidemark_common::id::{LedgerId, Sequence, StreamId};
+use tidemark_common::wire::{Frame, Refuse, RefuseReason};
+
+use super::FENCED_IN_A_ROW_MAX;
+use super::backoff::Retry;
+
+/// What ends a session.
+#[derive(Debug)]
+pub(super) enum Fault {
+    Leave(Leave),
+    /// What was found; the journal takes no further part.
+    Conflict(String),
+}
+
+/// Why a session is given up; no reason for one that ends in good order.
+#[derive(Debug, Clone)]
+pub(super) struct Leave {
+    pub(super) retry: Retry,
+    pub(super) reason: Option<String>,
+}
+
+impl Leave {
+    pub(super) fn soon(reason: impl Into<String>) -> Self {
+        Self { retry: Retry::Soon, reason: Some(reason.into()) }
+    }
+
+    /// In good order: the session has reached its age.
+    pub(super) fn aged() -> Self {
+        Self { retry: Retry::Soon, reason: None }
+    }
+
+    pub(super) fn late(reason: impl Into<String>) -> Self {
+        Self { retry: Retry::Late, reason: Some(reason.into()) }
+    }
+}
+
+/// What the agent makes of a refusal. `fenced` counts the sessions in a row that ended as fenced.
+pub(super) fn refused(refuse: &Refuse, pinned: Option<LedgerId>, fenced: u32) -> Fault {
+    let message = &refuse.message;
+    Fault::Leave(match &refuse.reason {
+        RefuseReason::Gap { expected } => Leave::soon(format!(
+            "the collector asks again for the batches from {expected} on: {message}"
+        )),
+        RefuseReason::Conflict { sequence, openings } => {
+            let posted: String = openings
+                .iter()
+                .map(|posted| {
+                    format!(
+                        "; of opening {} it has posted the events below {}",
+                        posted.opening, posted.end
+                    )
+                })
+                .collect();
+            return Fault::Conflict(format!(
+                "the ledger knows it otherwise at sequence {sequence}{posted} ({message})"
+            ));
+        }
+        RefuseReason::Fenced { current } if fenced >= FENCED_IN_A_ROW_MAX => Leave::soon(format!(
+            "another session took over the stream (fence {current}), {fenced} times in a row: another agent is running on \
+             a copy of this journal; stop one of the two"
+        )),
+        RefuseReason::Fenced { current } => {
+            Leave::soon(format!("a newer session holds the stream (fence {current})"))
+        }
+        RefuseReason::Invalid => Leave::late(format!(
+            "the collector cannot read what this agent sends: {message}; the batches stay on disk; upgrade the collector, \
+             or report this as a defect"
+        )),
+        RefuseReason::Unauthorized => Leave::late(format!(
+            "the collector does not let this agent in: {message}; check the name in its certificate \
+             (tidemark://agent/NAME), or renew it"
+        )),
+        RefuseReason::OtherLedger { ledger } => match pinned {
+            Some(pinned) => other_ledger(pinned, *ledger),
+            None => Leave::late(format!("the collector keeps ledger {ledger}: {message}")),
+        },
+        RefuseReason::Unavailable => {
+            Leave::soon(format!("the collector is not available now: {message}"))
+        }
+    })
+}
+
+/// The collector reads no batches as new as this agent's.
+pub(super) fn too_new(header_version: u16, body_version: u16) -> Leave {
+    Leave::late(format!(
+        "the collector reads batches up to version {header_version}.{body_version}, and this agent seals \
+         {HEADER_VERSION}.{BODY_VERSION}: upgrade the collectors first"
+    ))
+}
+
+pub(super) fn hole(first: Sequence, last: Sequence) -> Leave {
+    Leave::late(format!(
+        "the ledger lacks batches {first} to {last}, which this journal held once and has forgotten as posted: nothing \
+         is sent over a hole; restore a newer backup of the ledger, or declare the range lost there"
+    ))
+}
+
+pub(super) fn other_ledger(pinned: LedgerId, found: LedgerId) -> Leave {
+    Leave::late(format!(
+        "this journal belongs to ledger {pinned}, and the collector keeps {found}: nothing is sent; correct the \
+         collector's address, or give this agent another journal"
+    ))
+}
+
+pub(super) fn conflict_message(stream: StreamId, found: &str) -> String {
+    format!(
+        "stream {stream} is in conflict: {found}. The journal was cloned or rolled back, and what is posted cannot be \
+         told from what is not, so nothing is guessed. Stop the agent, move the journal's file aside and keep it, and \
+         start the agent again: it begins a new stream. Then compare the kept file with the ledger"
+    )
+}
+
+pub(super) fn frame_name(frame: &Frame) -> &'static str {
+    match frame {
+        Frame::Hello(_) => "Hello",
+        Frame::Welcome(_) => "Welcome",
+        Frame::Batch(_) => "Batch",
+        Frame::Ack(_) => "Ack",
+        Frame::Refuse(_) => "Refuse",
+        Frame::Confirm(_) => "Confirm",
+        Frame::Close(_) => "Close",
+        Frame::Throttle(_) => "Throttle",
+    }
+}
