@@ -20,9 +20,9 @@ use super::growth::Growth;
 use super::{DeadLetterShown, Observe, Verdict};
 use crate::commit::{CommitHandle, FsyncFigures};
 use crate::driver::{UplinkState, UplinkStatus};
-use crate::event::{Door, RejectReason};
+use crate::event::Door;
 use crate::intake::figures::{DoorCounts, DoorFigures};
-use crate::journal::{JournalState, StoredDeadLetter};
+use crate::journal::JournalState;
 use crate::status::{
     Backlog, DoorStatus, EventFigures, Fsync, JournalFigures, Session, SessionState, Status,
 };
@@ -164,7 +164,7 @@ impl Observe for Observer {
             .reader()
             .dead_letters(from, limit)
             .map_err(|error| error.to_string())?;
-        Ok(letters.into_iter().map(shown).collect())
+        Ok(letters.into_iter().map(DeadLetterShown::from).collect())
     }
 }
 
@@ -312,28 +312,6 @@ fn door_status(counts: &DoorCounts) -> DoorStatus {
     }
 }
 
-/// A stored dead letter as it is listed.
-fn shown(letter: StoredDeadLetter) -> DeadLetterShown {
-    let StoredDeadLetter { number, at, door, reason, bytes } = letter;
-    let remedy = reason.and_then(RejectReason::from_code).map(RejectReason::remedy);
-    let (text, hex) = match String::from_utf8(bytes) {
-        Ok(text) => (Some(text), None),
-        Err(error) => {
-            (None, Some(error.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()))
-        }
-    };
-    DeadLetterShown {
-        number,
-        time: jiff::Timestamp::from_millisecond(at.0)
-            .map_or_else(|_| at.0.to_string(), |time| format!("{time:.3}")),
-        door: door.map_or("unknown", Door::name).to_owned(),
-        reason: reason.map_or("unknown", EvidenceCode::name).to_owned(),
-        remedy: remedy.unwrap_or("A newer agent wrote this; look at it with that one.").to_owned(),
-        text,
-        hex,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use tidemark_common::id::{Digest, OpeningId, Sequence, StreamId};
@@ -456,30 +434,5 @@ mod tests {
         assert_eq!(watched.since, Timestamp(20));
         watched.see_session(true, Timestamp(40));
         assert_eq!(watched.since, Timestamp(40));
-    }
-
-    #[test]
-    fn dead_letters_are_shown_as_they_came() {
-        let letter = |reason, bytes: &[u8]| {
-            shown(StoredDeadLetter {
-                number: 7,
-                at: Timestamp(1_767_323_045_006),
-                door: Some(Door::Udp),
-                reason,
-                bytes: bytes.into(),
-            })
-        };
-        let known = letter(Some(EvidenceCode::RejectedSampled), b"a:1|c|@0.1");
-        assert_eq!((known.time.as_str(), known.door.as_str()), ("2026-01-02T03:04:05.006Z", "udp"));
-        assert_eq!(
-            (known.reason.as_str(), known.text.as_deref(), known.hex),
-            ("sampled", Some("a:1|c|@0.1"), None)
-        );
-        assert_eq!(known.remedy, RejectReason::Sampled.remedy());
-        let unknown = letter(None, b"\xff\x00");
-        assert_eq!(
-            (unknown.reason.as_str(), unknown.text, unknown.hex.as_deref()),
-            ("unknown", None, Some("ff00"))
-        );
     }
 }

@@ -222,9 +222,9 @@ fn all_problems_come_at_once() {
     expect(
         with("[journal]\nlinger = 5\nbytes_max = \"x\"\n[door]"),
         &[
-            "agent.toml:9 | no section [door] | [doors]",
-            "agent.toml:8 | not a size | ",
             "agent.toml:7 | no unit | ",
+            "agent.toml:8 | not a size | ",
+            "agent.toml:9 | no section [door] | [doors]",
         ],
     );
     expect(with("[journal\nlinger = 5"), &["agent.toml:6 | unclosed table | toml.io"]);

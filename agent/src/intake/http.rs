@@ -18,7 +18,7 @@
 //! `application/problem+json`; each says what to do.
 //!
 //! Limits: a body [`BODY_BYTES_MAX`]; all of it within [`BODY_WAIT_MAX`]; [`CONNECTIONS_MAX`]
-//! connections; all bodies together within the [`Passage`]'s room.
+//! connections; all bodies together within the room of a [`Passage`].
 
 mod answer;
 mod listener;
@@ -124,6 +124,7 @@ impl HttpDoor {
     /// # Errors
     /// Names the address. An absent IPv6 loopback is only a warning while another address serves.
     pub fn bind(config: HttpConfig, passage: &Passage) -> Result<Self, HttpBindError> {
+        let passage = passage.beside();
         let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
         let mut listeners = Vec::new();
         let mut absent = None;
@@ -144,7 +145,7 @@ impl HttpDoor {
             }
             tracing::warn!(%address, error = %source, "this host has no IPv6 loopback; the other HTTP addresses serve");
         }
-        let requests = Requests { passage: passage.clone(), token: config.token };
+        let requests = Requests { passage, token: config.token };
         Ok(Self { listeners, requests })
     }
 

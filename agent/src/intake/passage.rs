@@ -1,7 +1,7 @@
 //! The way from an acknowledged door into intake, with room for so many bytes at once.
 //!
-//! **Owns** the bound on what all stream and HTTP connections together have read and intake has not
-//! yet made durable. **Does not own** connections, or what is answered.
+//! **Owns** the bound on what the stream connections together, and the HTTP requests together, have
+//! read and intake has not yet made durable. **Does not own** connections, or what is answered.
 //!
 //! Whoever reserves first is served first, so no connection starves. A client that does not read its
 //! answers keeps no room: what it waits for is released when it is durable, not when it is answered.
@@ -16,8 +16,8 @@ use super::{Answered, IntakeClosed, IntakeHandle, Submission};
 use crate::event::Door;
 use crate::parse::naming::Naming;
 
-/// All acknowledged doors together hold at most this many bytes of input that is not yet durable.
-/// Parsed events are larger than their text, by about four times at worst.
+/// The stream doors together hold at most this many bytes of input that is not yet durable, and the
+/// HTTP door as many: its slow bodies keep room, and are not to stop the streams. Parsed events are larger than their text, by about four times at worst.
 pub const PASSAGE_BYTES_MAX: u32 = 8 << 20;
 /// A dead letter keeps at most this many bytes of an input, so no more are carried along.
 pub const RAW_BYTES_MAX: usize = 4_096;
@@ -48,6 +48,12 @@ impl Passage {
     pub fn new(intake: IntakeHandle, naming: Arc<Naming>, figures: Arc<DoorFigures>) -> Self {
         let room = usize::try_from(PASSAGE_BYTES_MAX).expect("32 bits fit into a usize");
         Self { intake, naming, figures, room: Arc::new(Semaphore::new(room)) }
+    }
+
+    /// The same way, with room of its own.
+    #[must_use]
+    pub(super) fn beside(&self) -> Self {
+        Self::new(self.intake.clone(), Arc::clone(&self.naming), Arc::clone(&self.figures))
     }
 
     pub(super) fn counts(&self, door: Door) -> &DoorCounts {

@@ -124,10 +124,10 @@ pub struct Group {
 }
 
 impl JournalState {
-    /// The bytes of rows at which the journal calls itself full.
+    /// The bytes of rows at which the journal calls itself full, while its batches are small.
     #[must_use]
     pub fn full_at_bytes(&self) -> u64 {
-        Budget::new(self.bytes_max).full_at_bytes()
+        Budget::new(self.bytes_max).full_at(0)
     }
 
     /// Takes note that events up to `end` of `opening` are held.

@@ -1,8 +1,10 @@
 //! What a request is answered with.
 
+use std::borrow::Cow;
+
 use axum::Json;
 use axum::http::header::{ALLOW, CONTENT_TYPE, RETRY_AFTER, WWW_AUTHENTICATE};
-use axum::http::{HeaderName, HeaderValue, StatusCode};
+use axum::http::{HeaderValue, StatusCode};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
@@ -76,9 +78,18 @@ impl IntoResponse for Outcome {
 #[derive(Debug)]
 pub(super) struct Problem {
     status: StatusCode,
-    detail: String,
-    remedy: String,
-    header: Option<(HeaderName, HeaderValue)>,
+    detail: Cow<'static, str>,
+    remedy: &'static str,
+    header: Header,
+}
+
+/// What the status asks to be said in a header.
+#[derive(Debug)]
+enum Header {
+    Nothing,
+    RetryAfter { seconds: u16 },
+    Bearer,
+    AllowPost,
 }
 
 #[derive(Serialize)]
@@ -95,41 +106,32 @@ struct ProblemBody<'a> {
 impl Problem {
     pub(super) fn new(
         status: StatusCode,
-        detail: impl Into<String>,
-        remedy: impl Into<String>,
+        detail: impl Into<Cow<'static, str>>,
+        remedy: &'static str,
     ) -> Self {
-        Self { status, detail: detail.into(), remedy: remedy.into(), header: None }
+        Self { status, detail: detail.into(), remedy, header: Header::Nothing }
     }
 
-    /// Nothing was taken; the same request may be well in `seconds`.
+    /// Nothing is known to be taken; the same request may be well in `seconds`.
     pub(super) fn come_again(seconds: u16, detail: &'static str) -> Self {
-        let mut problem = Self::new(
-            StatusCode::SERVICE_UNAVAILABLE,
-            detail,
-            "Send the same events again, with the same ids.",
-        );
-        problem.header = Some((RETRY_AFTER, HeaderValue::from(seconds)));
-        problem
+        let remedy = "Send the same events again, with the same ids.";
+        let header = Header::RetryAfter { seconds };
+        Self { header, ..Self::new(StatusCode::SERVICE_UNAVAILABLE, detail, remedy) }
     }
 
     pub(super) fn unauthorized() -> Self {
-        let mut problem = Self::new(
-            StatusCode::UNAUTHORIZED,
-            "The bearer token is missing or wrong.",
-            "Send `Authorization: Bearer TOKEN` with the token that the agent's `http_token` names.",
-        );
-        problem.header = Some((WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")));
-        problem
+        let detail = "The bearer token is missing or wrong.";
+        let remedy = "Send `Authorization: Bearer TOKEN` with the token that the agent's `http_token` names.";
+        Self { header: Header::Bearer, ..Self::new(StatusCode::UNAUTHORIZED, detail, remedy) }
     }
 
     pub(super) fn method_not_allowed() -> Self {
-        let mut problem = Self::new(
+        let problem = Self::new(
             StatusCode::METHOD_NOT_ALLOWED,
             "Events are posted.",
             "Send POST /api/v1/events.",
         );
-        problem.header = Some((ALLOW, HeaderValue::from_static("POST")));
-        problem
+        Self { header: Header::AllowPost, ..problem }
     }
 
     fn respond(self, outcome: Option<Outcome>) -> Response {
@@ -138,14 +140,18 @@ impl Problem {
             title: self.status.canonical_reason().unwrap_or("Error"),
             status: self.status.as_u16(),
             detail: &self.detail,
-            remedy: &self.remedy,
+            remedy: self.remedy,
             outcome,
         };
         let mut response = (self.status, Json(body)).into_response();
         response.headers_mut().insert(CONTENT_TYPE, PROBLEM_JSON);
-        if let Some((name, value)) = self.header {
-            response.headers_mut().insert(name, value);
-        }
+        let header = match self.header {
+            Header::Nothing => return response,
+            Header::RetryAfter { seconds } => (RETRY_AFTER, HeaderValue::from(seconds)),
+            Header::Bearer => (WWW_AUTHENTICATE, HeaderValue::from_static("Bearer")),
+            Header::AllowPost => (ALLOW, HeaderValue::from_static("POST")),
+        };
+        response.headers_mut().insert(header.0, header.1);
         response
     }
 }
