@@ -144,7 +144,7 @@ impl World {
     }
 
     async fn ask(&self, request: Request) -> Reply {
-        self.ledger.submit(request, None).await.unwrap().await.unwrap()
+        self.ledger.submit(request).await.unwrap().await.unwrap()
     }
 
     fn batch(&self, lines: &[TestLine], events: u64) -> SealedBatch {
