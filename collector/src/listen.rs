@@ -151,9 +151,9 @@ impl Listener {
         self.address
     }
 
-    /// Gives these rules to the sessions that begin from now on. An agent learns of them when its
-    /// session reaches its maximum age, or begins anew for another reason.
-    pub fn adopt(&self, rules: Arc<Rules>) {
+    /// Gives further rules to the sessions that begin from now on. Running ones keep theirs: an agent
+    /// hears of rules in Welcome only.
+    pub fn set_rules(&self, rules: Arc<Rules>) {
         self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
     }
 

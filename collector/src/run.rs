@@ -142,7 +142,7 @@ impl Collector {
             }
         };
         match rules::adopt(&self.config.data_dir, catalog.rules_content(), self.ledger.now()) {
-            Ok(rules) => self.listener.adopt(Arc::new(rules)),
+            Ok(rules) => self.listener.set_rules(Arc::new(rules)),
             Err(error) => {
                 return tracing::error!(%error, "the rules' version cannot be kept; nothing has changed");
             }
