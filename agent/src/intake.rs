@@ -280,11 +280,7 @@ impl IntakeThread {
         if dropped > 0 {
             self.core.count(EvidenceCode::DroppedDimensions, dropped);
         }
-        let drops = datagrams.kernel_drops();
-        if drops > self.kernel_drops {
-            self.core.count(EvidenceCode::KernelDrops, drops.saturating_sub(self.kernel_drops));
-            self.kernel_drops = drops;
-        }
+        self.count_drops(datagrams);
         let ticks = self.ticks();
         let may_seal = self.shared.may_seal();
         self.core.turn(ticks, self.arrival(), !self.waiters.is_empty(), may_seal);
@@ -295,6 +291,8 @@ impl IntakeThread {
         // Everything the kernel held has been read once nothing more comes.
         if received == 0 && self.stopping.is_some() {
             datagrams.close_datagram_doors();
+            // The kernel tells of the last drops only now.
+            self.count_drops(datagrams);
             return self.stop();
         }
         Ok(())

@@ -151,8 +151,8 @@ impl Listener {
         self.address
     }
 
-    /// Gives further rules to the sessions that begin from now on. Running ones keep theirs: an agent
-    /// hears of rules in Welcome only.
+    /// Gives further rules to agents: a running session is asked to begin anew within one
+    /// `confirm_interval`, since an agent hears of rules in Welcome only.
     pub fn set_rules(&self, rules: Arc<Rules>) {
         self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
     }

@@ -40,8 +40,8 @@ struct Life {
     thread: thread::JoinHandle<Result<(), CommitError>>,
 }
 
-fn open(path: &Path, opening: u8) -> (Journal, Recovered) {
-    let options = JournalOptions {
+fn options(path: &Path) -> JournalOptions {
+    JournalOptions {
         path: path.to_owned(),
         bytes_max: 1 << 30,
         retain_acked_millis: 86_400_000,
@@ -50,10 +50,16 @@ fn open(path: &Path, opening: u8) -> (Journal, Recovered) {
         ids_window_millis: 86_400_000,
         dead_letters_max: 100,
         dead_letter_bytes_max: 1 << 20,
-    };
-    let fresh = FreshIds { stream: StreamId([1; 16]), opening: OpeningId([opening; 16]) };
+    }
+}
+
+fn fresh(opening: u8) -> FreshIds {
+    FreshIds { stream: StreamId([1; 16]), opening: OpeningId([opening; 16]) }
+}
+
+fn open(path: &Path, opening: u8) -> (Journal, Recovered) {
     // The life before may still be letting go of the file.
-    Journal::open(options, fresh, NOW, std::time::Duration::from_secs(30)).unwrap()
+    Journal::open(options(path), fresh(opening), NOW, std::time::Duration::from_secs(30)).unwrap()
 }
 
 fn settings() -> IntakeSettings {
@@ -72,7 +78,10 @@ fn settings() -> IntakeSettings {
 
 impl Life {
     fn begin(path: &Path, opening: u8) -> Self {
-        let (journal, recovered) = open(path, opening);
+        Self::on(open(path, opening))
+    }
+
+    fn on((journal, recovered): (Journal, Recovered)) -> Self {
         let rules = recovered.rules.map(Arc::new);
         let core = Core::new(
             settings(),
@@ -260,5 +269,85 @@ fn many_closed_batches_are_sealed_in_order() {
         assert_eq!(life.lines(u64::from(number) + 1)[0].value.sum, Quantity::whole(number));
     }
     assert_conserved(&life.state());
+    life.die();
+}
+
+/// A disk whose syncs wait at a gate, and say that they do.
+#[derive(Debug, Clone, Default)]
+struct GatedDisk {
+    memory: Arc<redb::backends::InMemoryBackend>,
+    gate: Arc<(Mutex<Gate>, std::sync::Condvar)>,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    closed: bool,
+    waiting: bool,
+}
+
+impl GatedDisk {
+    fn set_closed(&self, closed: bool) {
+        self.gate.0.lock().unwrap().closed = closed;
+        self.gate.1.notify_all();
+    }
+
+    fn wait_until_a_sync_waits(&self) {
+        let gate = self.gate.0.lock().unwrap();
+        drop(self.gate.1.wait_while(gate, |gate| !gate.waiting).unwrap());
+    }
+}
+
+impl redb::StorageBackend for GatedDisk {
+    fn len(&self) -> Result<u64, std::io::Error> {
+        self.memory.len()
+    }
+
+    fn read(&self, offset: u64, out: &mut [u8]) -> Result<(), std::io::Error> {
+        self.memory.read(offset, out)
+    }
+
+    fn set_len(&self, len: u64) -> Result<(), std::io::Error> {
+        self.memory.set_len(len)
+    }
+
+    fn write(&self, offset: u64, data: &[u8]) -> Result<(), std::io::Error> {
+        self.memory.write(offset, data)
+    }
+
+    fn sync_data(&self) -> Result<(), std::io::Error> {
+        let mut gate = self.gate.0.lock().unwrap();
+        gate.waiting = true;
+        self.gate.1.notify_all();
+        let mut gate = self.gate.1.wait_while(gate, |gate| gate.closed).unwrap();
+        gate.waiting = false;
+        self.memory.sync_data()
+    }
+}
+
+#[test]
+fn nobody_is_answered_before_the_sync() {
+    let disk = GatedDisk::default();
+    let path = Path::new("in memory");
+    let mut life = Life::on(Journal::open_on(disk.clone(), options(path), fresh(1), NOW).unwrap());
+    life.commit();
+    disk.set_closed(true);
+    life.send("calls:1|c|#customer:a,id:1");
+    life.core.hand_over(NOW);
+    let (reply, mut answered) = oneshot::channel();
+    let Some(Job::Commit(commit)) = life.core.take_jobs().pop() else {
+        panic!("one commit is due")
+    };
+    let waiters = vec![Waiter { reply, answers: vec![Answer::Accepted] }];
+    life.jobs.send(Task::Commit { commit, waiters }).unwrap();
+    // A duplicate of the event that is not durable yet, in a commit of its own.
+    let (reply, mut duplicate) = oneshot::channel();
+    let waiters = vec![Waiter { reply, answers: vec![Answer::Duplicate] }];
+    life.jobs.send(Task::Answer { waiters }).unwrap();
+    disk.wait_until_a_sync_waits();
+    assert!(answered.try_recv().is_err(), "the event is not synced");
+    assert!(duplicate.try_recv().is_err(), "nor is what it duplicates");
+    disk.set_closed(false);
+    assert_eq!(answered.blocking_recv(), Ok(Answered::Durable(vec![Answer::Accepted])));
+    assert_eq!(duplicate.blocking_recv(), Ok(Answered::Durable(vec![Answer::Duplicate])));
     life.die();
 }

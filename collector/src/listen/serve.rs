@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
+use tidemark_common::id::RulesVersion;
 use tidemark_common::tls::{self, AgentName};
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
 use tokio::sync::oneshot;
@@ -59,6 +60,8 @@ enum Ended {
 struct Link<'a> {
     shared: &'a Shared,
     session: Session,
+    /// The rules that its Welcome names.
+    rules: RulesVersion,
     send: SendStream,
     receive: RecvStream,
     buffer: FrameBuffer,
@@ -85,15 +88,19 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
         Err(_) => return Err(Ended::Lost("it opened no stream in time".to_owned())),
     };
     match identity(connection) {
-        Ok(agent) => Ok(Link {
-            shared,
-            session: Session::new(agent, shared.terms()),
-            send,
-            receive,
-            buffer: FrameBuffer::default(),
-            chunk: vec![0; READ_BYTES],
-            due: VecDeque::new(),
-        }),
+        Ok(agent) => {
+            let terms = shared.terms();
+            Ok(Link {
+                shared,
+                rules: terms.rules.version,
+                session: Session::new(agent, terms),
+                send,
+                receive,
+                buffer: FrameBuffer::default(),
+                chunk: vec![0; READ_BYTES],
+                due: VecDeque::new(),
+            })
+        }
         Err(message) => {
             shared.counters.unnamed.add();
             let refuse = Refuse {
@@ -173,6 +180,11 @@ impl Link<'_> {
             Woken::Reply(Err(_)) => {
                 self.session.handle_unavailable("the ledger cannot be written now")
             }
+            // An agent hears of rules in Welcome only. Sessions' timers are spread over the interval, and so
+            // are the Hellos that follow.
+            Woken::ConfirmDue if self.shared.terms().rules.version != self.rules => self
+                .session
+                .handle_unavailable("the rules have changed; say Hello for the new ones"),
             Woken::ConfirmDue => self.session.handle_confirm_due(),
             Woken::HelloOverdue => {
                 self.session.handle_unreadable("no Hello came in time".to_owned())
