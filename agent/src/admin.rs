@@ -14,6 +14,7 @@
 //! It only reads, and asks for no password: it listens on localhost unless told otherwise.
 
 pub mod client;
+pub mod dead_letter;
 pub mod growth;
 pub mod metrics;
 pub mod observed;
@@ -35,6 +36,7 @@ use thiserror::Error;
 use tokio::net::TcpListener;
 
 use crate::status::Status;
+pub use dead_letter::DeadLetterShown;
 
 /// One answer lists at most this many dead letters.
 pub const DEAD_LETTERS_PER_ANSWER_MAX: usize = 1_000;
@@ -64,23 +66,6 @@ pub trait Observe: Send + Sync + 'static {
 pub enum Verdict {
     Yes,
     No(String),
-}
-
-/// A rejected event, as it is listed and exported.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DeadLetterShown {
-    /// Its number in the journal, ascending.
-    pub number: u64,
-    /// RFC 3339, UTC.
-    pub time: String,
-    pub door: String,
-    pub reason: String,
-    /// What to do about it.
-    pub remedy: String,
-    /// The input as received, if it is UTF-8.
-    pub text: Option<String>,
-    /// The input as received, in hexadecimal, if it is not.
-    pub hex: Option<String>,
 }
 
 /// One answer of `/dead-letters`.

@@ -249,6 +249,13 @@ pub struct Problem {
     pub remedy: String,
 }
 
+impl Problem {
+    /// The line that it stands in; after all lines for what stands in none.
+    fn line(&self) -> usize {
+        self.place.rsplit_once(':').and_then(|(_, line)| line.parse().ok()).unwrap_or(usize::MAX)
+    }
+}
+
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}: {}\n    {}", self.place, self.message, self.remedy)
@@ -290,7 +297,8 @@ impl Config {
             .map_err(|problems| ConfigError { problems })?;
         let mut reader = reader::Reader::new(found, file, folder, problems);
         let config = validate::config(&mut reader);
-        let problems = reader.finish();
+        let mut problems = reader.finish();
+        problems.sort_by_key(Problem::line);
         if problems.is_empty() { Ok(config) } else { Err(ConfigError { problems }) }
     }
 }

@@ -35,8 +35,8 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::session::{Action, End, Looked, Monotonic, Session, SessionConfig};
+use crate::uplink::LinkError;
 use crate::uplink::quic::{self, FrameReader, FrameWriter, LinkHandle, LinkTimes, QuicLink};
-use crate::uplink::{LinkError, resolve};
 use home::{Home, HomeError};
 pub use status::{UplinkState, UplinkStatus};
 
@@ -294,16 +294,7 @@ impl<H: Home> Driver<H> {
             None => host.trim_matches(['[', ']']).to_owned(),
         };
         let times = self.config.times;
-        Box::pin(async move {
-            let mut failure = LinkError::NoAddress;
-            for address in resolve(&collector).await? {
-                match quic::connect(&pem, &server_name, address, times).await {
-                    Ok(link) => return Ok(link),
-                    Err(error) => failure = error,
-                }
-            }
-            Err(failure)
-        })
+        Box::pin(async move { quic::connect_to(&collector, &server_name, pem, times).await })
     }
 
     async fn finish(mut self, end: End) -> Result<(), DriverStop> {
@@ -311,15 +302,17 @@ impl<H: Home> Driver<H> {
         let close_max = self.config.close_max;
         if let Link::Up { mut reader, mut writer, handle } = self.link {
             if end == End::Closed {
-                let last_frame = async {
-                    writer.finish().await?;
-                    // The collector ends the link once it has taken in the last frame.
-                    loop {
-                        reader.next().await?;
+                // The collector ends the link once it has taken in the last frame.
+                let taken_in = async {
+                    if writer.finish().await.is_ok() {
+                        while reader.next().await.is_ok() {}
                     }
                 };
-                // If it does not, the stream is closed at its next Hello.
-                let _: Result<Result<(), LinkError>, _> = timeout(close_max, last_frame).await;
+                if timeout(close_max, taken_in).await.is_err() {
+                    tracing::warn!(
+                        "the collector did not answer Close; all is posted, and it hears at the next start"
+                    );
+                }
             }
             handle.close_and_wait(close_max).await;
         }

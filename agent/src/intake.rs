@@ -20,6 +20,8 @@ pub mod datagram;
 pub mod figures;
 pub mod http;
 mod ids;
+pub mod job;
+pub mod passage;
 pub mod socket_file;
 pub mod stream;
 
@@ -38,6 +40,7 @@ use tokio::sync::{mpsc, oneshot};
 use crate::commit::{JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 use datagram::Datagrams;
+use job::Job;
 
 /// Submissions that wait for the intake thread; a door that has more waits to send.
 pub const SUBMISSIONS_QUEUED_MAX: usize = 64;
@@ -395,10 +398,10 @@ impl IntakeThread {
     fn send_jobs(&mut self) -> Result<(), IntakeClosed> {
         for job in self.core.take_jobs() {
             let task = match job {
-                core::Job::Commit(commit) => {
+                Job::Commit(commit) => {
                     Task::Commit { commit, waiters: std::mem::take(&mut self.waiters) }
                 }
-                core::Job::Close(close) => Task::Close(close),
+                Job::Close(close) => Task::Close(close),
             };
             self.jobs.send(task)?;
         }

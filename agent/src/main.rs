@@ -12,7 +12,8 @@ use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
 use tidemark_agent::Ended;
 use tidemark_agent::admin::DeadLetterShown;
-use tidemark_agent::admin::client::{AdminClient, local_url};
+use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
+use tidemark_agent::admin::dead_letter::read_offline;
 use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
 use tidemark_agent::status::text;
 use tidemark_common::time::Timestamp;
@@ -48,7 +49,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List or export the events that a running agent has rejected.
+    /// List or export the events that an agent has rejected and kept.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
     /// Print every configuration key with its default and meaning, as Markdown.
@@ -198,8 +199,23 @@ async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// From the running agent; if none runs, from the journal that the configuration names.
 async fn dead_letters(agent: &RunningAgent) -> anyhow::Result<Vec<DeadLetterShown>> {
-    let client = client(agent)?;
+    match (ask_dead_letters(&client(agent)?).await, &agent.config) {
+        (Ok(letters), _) => Ok(letters),
+        (Err(ClientError::Unreachable { .. }), Some(path)) => {
+            Ok(read_offline(&load(path)?.journal.path)?)
+        }
+        (Err(error @ ClientError::Unreachable { .. }), None) => {
+            bail!(
+                "{error}\nWith --config FILE the journal of an agent that is not running is read instead."
+            )
+        }
+        (Err(error), _) => Err(error.into()),
+    }
+}
+
+async fn ask_dead_letters(client: &AdminClient) -> Result<Vec<DeadLetterShown>, ClientError> {
     let mut letters = Vec::new();
     let mut from = Some(0);
     while let Some(number) = from {

@@ -37,16 +37,18 @@ pub struct Status {
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Session {
     pub state: SessionState,
-    /// How long it has been in that state.
-    pub state_age_millis: u64,
+    /// How long there has been a session; or how long there has been none, whatever was tried.
+    pub since_age_millis: u64,
     pub collector: Option<String>,
     pub fence: Option<String>,
     /// Batches sent and not yet acknowledged.
     pub in_flight: u64,
     pub rtt_micros: Option<u64>,
     /// Ledger time less the agent's clock, as last measured.
-    pub clock_offset_millis: i64,
+    pub clock_offset_millis: Option<i64>,
     pub last_error: Option<String>,
+    /// Until the next try; absent while connected, and if there will be none.
+    pub retry_in_millis: Option<u64>,
 }
 
 /// "Connected" begins with Welcome.
@@ -58,7 +60,7 @@ pub enum SessionState {
     Disconnected,
     Connecting,
     Connected,
-    /// Ended for good: a person is needed.
+    /// Ended for a reason that a person must mend.
     Stopped,
 }
 

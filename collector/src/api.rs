@@ -1,1 +1,147 @@
-//! (not written yet)
+//! The HTTP API: what customers used and owe, and what the collector knows of its streams.
+//!
+//! ```text
+//! GET /v1/customers/{id}/usage   usage          GET /healthz   the process answers
+//! GET /v1/customers/{id}/bill    live bill      GET /readyz    the ledger can be read
+//! GET /v1/streams                every stream   GET /metrics   Prometheus text
+//! GET /v1/suspense               what the catalogue does not explain
+//! ```
+//!
+//! **Owns** JSON: its shapes live below and nowhere else. **Does not own** what the figures mean.
+//!
+//! Every answer is made of one snapshot and says which (its *cut*). Quantities and money are strings.
+//! Reads block, so they run on the blocking pool: at most [`READS_MAX`] at once, and at most
+//! [`READS_WAITING_MAX`] are waited for; more are told to come again. Readers never wait for the
+//! ledger's writer.
+
+mod auth;
+mod bill;
+mod cut;
+mod metrics;
+mod problem;
+mod query;
+mod streams;
+mod suspense;
+mod usage;
+
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::sync::Arc;
+
+use axum::Router;
+use axum::extract::State;
+use axum::http::{StatusCode, Uri};
+use axum::middleware;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use tokio::sync::{Semaphore, watch};
+
+use crate::catalog::Catalog;
+use crate::ledger::{Ledger, Snapshot};
+use crate::listen::ListenFigures;
+
+use auth::Tokens;
+use problem::Problem;
+
+pub use auth::Token;
+
+/// At most this many reads run at once.
+pub const READS_MAX: usize = 8;
+/// At most this many reads run or wait.
+pub const READS_WAITING_MAX: usize = 512;
+
+/// What the handlers share.
+#[derive(Debug, Clone)]
+struct Api {
+    ledger: Ledger,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    sessions: Sessions,
+    tokens: Arc<Tokens>,
+    running: Arc<Semaphore>,
+    waiting: Arc<Semaphore>,
+}
+
+/// Reads the QUIC door's figures.
+#[derive(Clone)]
+struct Sessions(Arc<dyn Fn() -> ListenFigures + Send + Sync>);
+
+impl fmt::Debug for Sessions {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Sessions")
+    }
+}
+
+/// All routes. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures.
+pub fn router(
+    ledger: Ledger,
+    catalog: watch::Receiver<Arc<Catalog>>,
+    sessions: Arc<dyn Fn() -> ListenFigures + Send + Sync>,
+    tokens: Vec<Token>,
+) -> Router {
+    let api = Api {
+        ledger,
+        catalog,
+        sessions: Sessions(sessions),
+        tokens: Arc::new(Tokens::new(tokens)),
+        running: Arc::new(Semaphore::new(READS_MAX)),
+        waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),
+    };
+    let guarded = Router::new()
+        .route("/v1/customers/{customer}/usage", get(usage::handle))
+        .route("/v1/customers/{customer}/bill", get(bill::handle))
+        .route("/v1/streams", get(streams::handle))
+        .route("/v1/suspense", get(suspense::handle))
+        .route_layer(middleware::from_fn_with_state(api.clone(), auth::guard));
+    Router::new()
+        .merge(guarded)
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::handle))
+        .fallback(not_found)
+        .method_not_allowed_fallback(method_not_allowed)
+        .with_state(api)
+}
+
+impl Api {
+    /// Runs `read` on one snapshot, on the blocking pool.
+    async fn read<T, F>(&self, read: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Catalog, &Snapshot) -> Result<T, Problem> + Send + 'static,
+    {
+        let waiting = self.waiting.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
+        let running = self.running.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
+        let ledger = self.ledger.clone();
+        let catalog = self.catalog.borrow().clone();
+        let task = tokio::task::spawn_blocking(move || {
+            let snapshot = ledger.snapshot()?;
+            let answer = read(&catalog, &snapshot);
+            drop((running, waiting));
+            answer
+        });
+        task.await.map_err(|error| Problem::internal(&error))?
+    }
+}
+
+async fn ready(State(api): State<Api>) -> Response {
+    match api.read(|_, _| Ok(())).await {
+        Ok(()) => "ready\n".into_response(),
+        Err(problem) => problem.into_response(),
+    }
+}
+
+async fn not_found(uri: Uri) -> Problem {
+    Problem::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here")
+        .detail(format!("no resource has the path {}", uri.path()))
+        .remedy(
+            "use /v1/customers/{id}/usage, /v1/customers/{id}/bill, /v1/streams or /v1/suspense",
+        )
+}
+
+async fn method_not_allowed() -> Problem {
+    Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed")
+        .detail("every resource is only read")
+        .remedy("use GET")
+}

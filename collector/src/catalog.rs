@@ -1,1 +1,179 @@
-//! (not written yet)
+//! The catalogue: what is metered, who is billed, and at which prices.
+//!
+//! **Owns** the catalogue's types, its file's grammar and every check on it; the [`Rules`] that
+//! agents are given. **Does not own** reading the file, or the rules' version: `ledger` assigns it.
+//!
+//! ```toml
+//! seal_interval = "1s"
+//! [[meter]]     name, aggregation, dimensions = [..], negative, unit,
+//!               cloud_event = { type, quantity, unique, dimensions = { NAME = PATH } }
+//! [[customer]]  id, name, time_zone, currency
+//! [plan]        name, currency
+//! [[plan.price]] meter, unit_price
+//! ```
+//!
+//! Invariants: names are unique; every price is of a meter that exists; every customer's currency is
+//! the plan's; the rules fit one control frame. Limits: [`METERS_MAX`], [`CUSTOMERS_MAX`].
+
+pub mod aggregation;
+mod read;
+
+use std::collections::BTreeMap;
+
+use tidemark_common::id::{CustomerId, MeterName, RulesVersion};
+use tidemark_common::wire::{CloudEventMeter, CloudEventRule, MeterRule, Rules};
+
+use crate::document::Problem;
+use crate::money::{Currency, UnitPrice};
+use crate::period::Zone;
+
+pub use aggregation::{Aggregation, QuantityOverflow};
+
+/// A catalogue has at most this many meters.
+pub const METERS_MAX: usize = 2_000;
+/// A catalogue has at most this many customers.
+pub const CUSTOMERS_MAX: usize = 100_000;
+
+/// Everything priced or billed, as one file says it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Catalog {
+    /// How often agents seal their open batch while the uplink has room.
+    pub seal_interval_millis: u32,
+    pub meters: BTreeMap<MeterName, Meter>,
+    pub customers: BTreeMap<CustomerId, Customer>,
+    /// What all customers are on; without one, usage is metered and nothing is billed.
+    pub plan: Option<Plan>,
+}
+
+/// What is measured and how it is aggregated.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Meter {
+    pub name: MeterName,
+    pub aggregation: Aggregation,
+    /// The dimensions that usage is kept by, ascending.
+    pub dimensions: Vec<String>,
+    /// Whether quantities below zero are accepted.
+    pub negative: bool,
+    /// What one is called, for people: `token`, `GiB hour`.
+    pub unit: Option<String>,
+    /// How CloudEvents become usage; without it their `type` is the meter's name.
+    pub cloud_event: Option<CloudEvent>,
+}
+
+/// The CloudEvents that a meter is drawn from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CloudEvent {
+    pub event_type: String,
+    pub meter: CloudEventMeter,
+}
+
+/// Who is billed.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Customer {
+    pub id: CustomerId,
+    /// For people.
+    pub name: Option<String>,
+    pub zone: Zone,
+}
+
+/// A set of prices in one currency.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Plan {
+    pub name: String,
+    pub currency: Currency,
+    pub prices: BTreeMap<MeterName, UnitPrice>,
+}
+
+impl Catalog {
+    /// Reads a catalogue file's text; `file` is its name, for the problems.
+    ///
+    /// # Errors
+    /// Every problem that the text has, in the order of its lines.
+    pub fn parse(text: &str, file: &str) -> Result<Self, Vec<Problem>> {
+        read::catalog(text, file)
+    }
+
+    /// What agents need of this catalogue, with version 0: the ledger numbers it when it differs from
+    /// what it had before.
+    #[must_use]
+    pub fn rules_content(&self) -> Rules {
+        let mut cloud_events: Vec<CloudEventRule> = self
+            .meters
+            .values()
+            .filter_map(|meter| meter.cloud_event.as_ref())
+            .map(|event| CloudEventRule {
+                event_type: event.event_type.clone(),
+                meters: vec![event.meter.clone()],
+            })
+            .collect();
+        cloud_events.sort_by(|left, right| left.event_type.cmp(&right.event_type));
+        let meters = self.meters.values().map(|meter| MeterRule {
+            meter: meter.name.clone(),
+            dimensions: meter.dimensions.clone(),
+            negative: meter.negative,
+        });
+        Rules {
+            version: RulesVersion(0),
+            seal_interval_millis: self.seal_interval_millis,
+            meters: meters.collect(),
+            cloud_events,
+        }
+    }
+
+    /// Where a customer's days and months begin: UTC for one that the catalogue does not know.
+    #[must_use]
+    pub fn zone_of(&self, customer: &CustomerId) -> Zone {
+        self.customers.get(customer).map_or_else(Zone::utc, |customer| customer.zone.clone())
+    }
+
+    /// Why usage of `meter` is on no bill; `None` if it is.
+    #[must_use]
+    pub fn unbilled(&self, meter: &MeterName) -> Option<Unbilled> {
+        if !self.meters.contains_key(meter) {
+            return Some(Unbilled::UnknownMeter);
+        }
+        let priced = self.plan.as_ref().is_some_and(|plan| plan.prices.contains_key(meter));
+        (!priced).then_some(Unbilled::Unpriced)
+    }
+}
+
+/// Why posted usage is in suspense.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Unbilled {
+    UnknownCustomer,
+    UnknownMeter,
+    /// The meter exists, and the plan has no price for it.
+    Unpriced,
+    /// The sender's identity may not bill it.
+    Unauthorised,
+}
+
+impl Unbilled {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::UnknownCustomer => "unknown_customer",
+            Self::UnknownMeter => "unknown_meter",
+            Self::Unpriced => "unpriced",
+            Self::Unauthorised => "unauthorised",
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::UnknownCustomer => "add a [[customer]] with this id to the catalogue",
+            Self::UnknownMeter => "add a [[meter]] with this name to the catalogue",
+            Self::Unpriced => {
+                "add a [[plan.price]] for this meter (a unit_price of \"0\" makes it free)"
+            }
+            Self::Unauthorised => {
+                "allow the agent's identity to bill this customer, or find out who sends it"
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

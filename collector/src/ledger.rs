@@ -1,1 +1,439 @@
-//! (not written yet)
+//! The ledger: admits batches exactly once, answers what was used, and never lets one wait for the other.
+//!
+//! ```text
+//! sessions --Request--> writer --one transaction a group--> store: ledger
+//!                          | appends                         store: totals <--one slice-- folder
+//!                          v                                                               ^
+//!                   published: tail, streams ------------------ the tail's batches --------+
+//!                          |
+//!                   snapshot(): tail and streams, then totals --> live usage
+//! ```
+//! **Owns** the tasks, the tail and the ledger's clock. **Does not own** judgements (`dedupe.rs`,
+//! `session/`), files (`ledger/redb.rs`), or what usage means (`live.rs`, rating).
+//!
+//! Invariants: a reply is sent after the commit that it tells of. The totals hold only batches that
+//! were published before, so a snapshot (tail and streams, then totals, under the lock that publishing
+//! takes) is one cut. A storage error ends the ledger: the process reopens and verifies.
+//!
+//! Limits: [`LedgerOptions`].
+
+pub mod clock;
+pub mod codec;
+pub mod completeness;
+pub mod figures;
+pub mod fold;
+pub mod redb;
+pub mod request;
+pub mod store;
+pub mod stream;
+pub mod tail;
+
+mod folder;
+mod writer;
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
+pub(crate) mod conformance;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::Path;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+
+use thiserror::Error;
+use tidemark_common::id::{LedgerId, StreamId};
+use tidemark_common::time::Timestamp;
+use tidemark_common::wire::UniqueKey;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::task::JoinHandle;
+
+pub use crate::ledger::completeness::Completeness;
+pub use crate::ledger::figures::{Durations, LedgerFigures};
+pub use crate::ledger::stream::{StreamState, StreamStatus};
+pub use crate::live::Snapshot;
+pub use crate::usage::{Seen, UsageRow};
+
+use self::clock::{LedgerClock, Reading};
+use self::figures::LedgerCounters;
+use self::redb::{RedbOptions, RedbStore};
+use self::request::{Reply, Request};
+use self::store::{LedgerStore, Recovered, StoreError, Totals};
+use self::stream::StreamRecord;
+use self::tail::{Tail, TailSize};
+
+/// The ledger's limits and intervals.
+#[derive(Debug, Clone)]
+pub struct LedgerOptions {
+    pub redb: RedbOptions,
+    /// At most this many requests wait for the writer.
+    pub requests_max: usize,
+    /// A group takes no further batch once it holds this many bytes.
+    pub group_bytes_max: usize,
+    /// The tail is folded once it holds this many lines, or its oldest batch is this old.
+    pub fold_lines_max: u64,
+    pub fold_age_millis: u64,
+    /// Admission waits for the folder while the tail's bodies hold more than this.
+    pub tail_bytes_max: u64,
+    /// A stream that did not confirm for this long is named as silent.
+    pub silent_after_millis: i64,
+}
+
+impl Default for LedgerOptions {
+    fn default() -> Self {
+        Self {
+            redb: RedbOptions::default(),
+            requests_max: 1_024,
+            group_bytes_max: 4 << 20,
+            fold_lines_max: 200_000,
+            fold_age_millis: 5_000,
+            tail_bytes_max: 256 << 20,
+            silent_after_millis: 30_000,
+        }
+    }
+}
+
+/// Where the ledger reads the clocks.
+#[derive(Clone)]
+pub struct TimeSource(Arc<dyn Fn() -> Reading + Send + Sync>);
+
+impl TimeSource {
+    pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
+        Self(Arc::new(read))
+    }
+
+    /// The machine's clocks.
+    #[must_use]
+    pub fn system() -> Self {
+        #[expect(
+            clippy::disallowed_methods,
+            reason = "the ledger's one place that reads the machine's clocks"
+        )]
+        let start = std::time::Instant::now();
+        Self::new(move || {
+            #[expect(
+                clippy::disallowed_methods,
+                reason = "the ledger's one place that reads the machine's clocks"
+            )]
+            let wall = std::time::SystemTime::now()
+                .duration_since(std::time::UNIX_EPOCH)
+                .unwrap_or_default();
+            Reading {
+                wall: Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
+                monotonic_micros: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            }
+        })
+    }
+
+    #[must_use]
+    pub fn read(&self) -> Reading {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for TimeSource {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("TimeSource")
+    }
+}
+
+/// A ledger that cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum LedgerError {
+    #[error("failed to use the ledger: it is stopping")]
+    Stopped,
+    #[error("failed to use the ledger: {0}")]
+    Store(#[from] StoreError),
+}
+
+/// A handle on the running ledger.
+#[derive(Clone, Debug)]
+pub struct Ledger {
+    shared: Arc<Shared>,
+    requests: mpsc::Sender<Waiting>,
+}
+
+/// A request and who waits for its reply.
+#[derive(Debug)]
+struct Waiting {
+    request: Request,
+    reply: oneshot::Sender<Reply>,
+    /// Held while the request is in memory.
+    room: Option<OwnedSemaphorePermit>,
+}
+
+/// What the handle, the writer and the folder share.
+struct Shared {
+    ledger: LedgerId,
+    unique_key: UniqueKey,
+    options: LedgerOptions,
+    time: TimeSource,
+    clock: Mutex<LedgerClock>,
+    published: RwLock<Published>,
+    totals: Box<dyn Fn() -> Result<Box<dyn Totals>, StoreError> + Send + Sync>,
+    counters: LedgerCounters,
+    size: watch::Sender<TailSize>,
+    stage: watch::Sender<Stage>,
+    tasks: Mutex<Vec<JoinHandle<()>>>,
+}
+
+/// What readers see: changed under one lock, after commits and folds.
+#[derive(Debug)]
+struct Published {
+    tail: Arc<Tail>,
+    streams: BTreeMap<StreamId, Arc<StreamRecord>>,
+}
+
+/// How far the ledger is from its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Stage {
+    Running,
+    /// The writer takes what is waiting and stops.
+    Stopping,
+    /// The writer has stopped; the folder folds once more.
+    Folding,
+    Stopped,
+    Failed(StoreError),
+}
+
+impl Ledger {
+    /// Opens or makes the embedded ledger in `data_dir` and starts its tasks.
+    ///
+    /// # Errors
+    /// A file that is locked, newer, damaged, or cannot be written.
+    pub async fn open(data_dir: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
+        let (folder, redb, time) =
+            (data_dir.to_owned(), options.redb.clone(), TimeSource::system());
+        let now = time.read().wall;
+        let opened =
+            tokio::task::spawn_blocking(move || RedbStore::open(&folder, &redb, now)).await;
+        let (store, recovered) = opened.map_err(|_| LedgerError::Stopped)??;
+        Self::start(store, recovered, options, time).await
+    }
+
+    /// Starts the tasks of an opened store. Returns once ledger time can advance.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn start<S: LedgerStore>(
+        store: S,
+        recovered: Recovered,
+        options: LedgerOptions,
+        time: TimeSource,
+    ) -> Result<Self, LedgerError> {
+        let store = Arc::new(store);
+        let totals = {
+            let store = Arc::clone(&store);
+            Box::new(move || store.totals())
+        };
+        let (requests, waiting) = mpsc::channel(options.requests_max);
+        let tail = Tail::default().appended(recovered.tail);
+        let streams = recovered.streams.into_iter().map(|record| (record.stream, Arc::new(record)));
+        let shared = Arc::new(Shared {
+            ledger: recovered.ledger,
+            unique_key: recovered.unique_key,
+            options,
+            time,
+            clock: Mutex::new(LedgerClock::resume(recovered.clock_limit)),
+            size: watch::Sender::new(tail.size()),
+            published: RwLock::new(Published { tail: Arc::new(tail), streams: streams.collect() }),
+            totals,
+            counters: LedgerCounters::default(),
+            stage: watch::Sender::new(Stage::Running),
+            tasks: Mutex::new(Vec::new()),
+        });
+        writer::extend_clock(&shared, &*store).await?;
+        let tasks = vec![
+            tokio::spawn(writer::run(Arc::clone(&shared), Arc::clone(&store), waiting)),
+            tokio::spawn(folder::run(Arc::clone(&shared), store)),
+        ];
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        Ok(Self { shared, requests })
+    }
+
+    /// Hands a request to the writer, waiting for room. The receiver resolves after the commit, in the
+    /// order of the requests; it fails if the ledger stopped before.
+    ///
+    /// # Errors
+    /// If the ledger has stopped.
+    pub async fn submit(&self, request: Request) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+        self.send(request, None).await
+    }
+
+    /// The same for a request whose memory is accounted for: the writer gives `room` back once it is
+    /// committed, whether or not anybody still waits for the reply.
+    ///
+    /// # Errors
+    /// If the ledger has stopped.
+    pub async fn submit_holding(
+        &self,
+        request: Request,
+        room: OwnedSemaphorePermit,
+    ) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+        self.send(request, Some(room)).await
+    }
+
+    async fn send(
+        &self,
+        request: Request,
+        room: Option<OwnedSemaphorePermit>,
+    ) -> Result<oneshot::Receiver<Reply>, LedgerError> {
+        let (reply, receiver) = oneshot::channel();
+        match self.requests.send(Waiting { request, reply, room }).await {
+            Ok(()) => Ok(receiver),
+            Err(_) => Err(self.shared.ended()),
+        }
+    }
+
+    /// The ledger at this moment.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    pub fn snapshot(&self) -> Result<Snapshot, LedgerError> {
+        let shared = &self.shared;
+        let as_of = shared.now();
+        let published = shared.published.read().unwrap_or_else(PoisonError::into_inner);
+        let (tail, totals) = (Arc::clone(&published.tail), (shared.totals)()?);
+        let records = published.streams.values().cloned().collect();
+        drop(published);
+        Ok(Snapshot {
+            ledger: shared.ledger,
+            as_of,
+            silent_after_millis: shared.options.silent_after_millis,
+            tail,
+            totals,
+            records,
+            statuses: OnceLock::new(),
+        })
+    }
+
+    /// The figures at this moment. Blocks as a snapshot's reads do.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    pub fn figures(&self) -> Result<LedgerFigures, LedgerError> {
+        let snapshot = self.snapshot()?;
+        let mut figures = self.shared.counters.figures();
+        figures.tail = snapshot.tail.size();
+        figures.clock_jumps = self.shared.clock().jumps();
+        figures.streams = u64::try_from(snapshot.records.len()).unwrap_or(u64::MAX);
+        let sum = |of: fn(&StreamRecord) -> u64| {
+            snapshot.records.iter().fold(0_u64, |sum, record| sum.saturating_add(of(record)))
+        };
+        figures.events_by_headers = sum(|record| record.posted_end.0);
+        figures.events_quarantined = sum(|record| record.quarantined_events);
+        figures.events_by_lines =
+            snapshot.events_by_lines()?.saturating_add(figures.events_quarantined);
+        figures.events_accepted = sum(|record| record.accepted);
+        figures.events_in_transit = sum(StreamRecord::in_transit);
+        Ok(figures)
+    }
+
+    #[must_use]
+    pub fn ledger(&self) -> LedgerId {
+        self.shared.ledger
+    }
+
+    #[must_use]
+    pub fn unique_key(&self) -> UniqueKey {
+        self.shared.unique_key
+    }
+
+    /// Ledger time.
+    #[must_use]
+    pub fn now(&self) -> Timestamp {
+        self.shared.now()
+    }
+
+    /// Waits until the ledger has failed, and says why; for ever if it does not.
+    pub async fn failed(&self) -> LedgerError {
+        let mut stage = self.shared.stage.subscribe();
+        match stage.wait_for(|stage| matches!(stage, Stage::Failed(_))).await.as_deref() {
+            Ok(Stage::Failed(error)) => LedgerError::Store(error.clone()),
+            Ok(Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped) | Err(_) => {
+                LedgerError::Stopped
+            }
+        }
+    }
+
+    /// Takes what waits, folds, writes a checkpoint and stops.
+    ///
+    /// # Errors
+    /// If the ledger failed before or while stopping.
+    pub async fn shutdown(&self) -> Result<(), LedgerError> {
+        self.shared.advance(&Stage::Running, Stage::Stopping);
+        let tasks =
+            std::mem::take(&mut *self.shared.tasks.lock().unwrap_or_else(PoisonError::into_inner));
+        for task in tasks {
+            task.await.map_err(|_| LedgerError::Stopped)?;
+        }
+        match &*self.shared.stage.borrow() {
+            Stage::Failed(error) => Err(LedgerError::Store(error.clone())),
+            Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped => Ok(()),
+        }
+    }
+}
+
+impl Shared {
+    fn clock(&self) -> std::sync::MutexGuard<'_, LedgerClock> {
+        self.clock.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn now(&self) -> Timestamp {
+        self.clock().now(self.time.read())
+    }
+
+    /// Changes what readers see.
+    fn publish(&self, change: impl FnOnce(&mut Published)) {
+        let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
+        change(&mut published);
+        let size = published.tail.size();
+        drop(published);
+        self.size.send_replace(size);
+    }
+
+    /// Moves from one stage to the next, unless the ledger failed or moved on meanwhile.
+    fn advance(&self, from: &Stage, to: Stage) {
+        self.stage.send_if_modified(|stage| {
+            let moves = stage == from;
+            if moves {
+                *stage = to;
+            }
+            moves
+        });
+    }
+
+    fn has_failed(&self) -> bool {
+        matches!(*self.stage.borrow(), Stage::Failed(_))
+    }
+
+    fn fail(&self, error: StoreError) {
+        tracing::error!(%error, "the ledger has failed; restart the collector to reopen and verify it");
+        self.stage.send_replace(Stage::Failed(error));
+    }
+
+    fn ended(&self) -> LedgerError {
+        match &*self.stage.borrow() {
+            Stage::Failed(error) => LedgerError::Store(error.clone()),
+            Stage::Running | Stage::Stopping | Stage::Folding | Stage::Stopped => {
+                LedgerError::Stopped
+            }
+        }
+    }
+}
+
+/// Waits until what is watched is as asked; for ever if its sender is gone.
+async fn until<T>(watched: &mut watch::Receiver<T>, is_so: impl FnMut(&T) -> bool) {
+    if watched.wait_for(is_so).await.is_err() {
+        std::future::pending::<()>().await;
+    }
+}
+
+impl fmt::Debug for Shared {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Shared").field("ledger", &self.ledger).finish_non_exhaustive()
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
+mod tests;

@@ -1,15 +1,41 @@
-//! The collector.
+//! The collector: admits numbered usage batches exactly once, keeps the ledger, answers live bills.
+//!
+//! ```text
+//! agents --QUIC, mutual TLS--> listen --frames--> session --requests--> ledger writer
+//!                                 ^                  |                       | one transaction a group
+//!                                 +---- replies -----+<---- after commit ----+
+//!                                                                            v
+//!                                                     ledger.redb (batches, streams)   tail (memory)
+//!                                                                            |             |
+//!                                                     folder, at intervals --+--> totals.redb
+//!                                                                                          |
+//! people, billing --HTTP--> api <-- rating, catalogue <-- live: one snapshot = totals + tail
+//! ```
+//!
+//! The ledger is the truth, the totals are derived from it. Readers never block the writer. Whether
+//! usage is explained by the catalogue is decided when it is read.
 
-pub mod api;
-pub mod catalog;
 pub mod config;
-pub mod dedupe;
-pub mod dev_certs;
-pub mod ledger;
+
+pub mod document;
+pub mod duration;
+
 pub mod listen;
+pub mod session;
+
+pub mod dedupe;
+pub mod ledger;
+pub mod usage;
+
 pub mod live;
+
+pub mod catalog;
 pub mod money;
 pub mod period;
 pub mod rating;
-pub mod session;
-pub mod usage;
+
+pub mod api;
+pub mod dev_certs;
+mod run;
+
+pub use run::{Addresses, RunError, Signal, run};

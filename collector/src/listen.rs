@@ -1,1 +1,256 @@
-//! (not written yet)
+//! The QUIC door: accepts agents by certificate and moves their frames.
+//!
+//! **Owns** sockets, timers and what one session may hold. **Does not own** what frames mean
+//! (`session.rs`) or the ledger.
+//!
+//! Limits, all in [`ListenOptions`]: sessions, time for a handshake, a Hello and a send, bytes of
+//! batches that wait for their commit over all sessions, bodies opened at once. A session buffers at
+//! most one frame and its transport's window. What a slow peer does not read ends its session.
+
+mod figures;
+mod serve;
+
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
+use quinn::{Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use thiserror::Error;
+use tidemark_common::wire::Rules;
+use tokio::sync::{Semaphore, watch};
+use tokio::task::JoinHandle;
+
+use crate::ledger::Ledger;
+use crate::session::Terms;
+
+use self::figures::ListenCounters;
+pub use self::figures::ListenFigures;
+
+/// The door's address, limits and intervals.
+#[derive(Debug, Clone)]
+pub struct ListenOptions {
+    pub address: SocketAddr,
+    pub sessions_max: usize,
+    /// A session is asked to confirm this often.
+    pub confirm_interval: Duration,
+    /// At most this many batches of a session may be sent and not yet acknowledged.
+    pub batches_in_flight_max: u32,
+    /// Over all sessions, batches of at most this many bytes wait for their commit; further ones wait in
+    /// their transports.
+    pub batch_bytes_in_flight_max: u32,
+    /// At most this many bodies are opened at once, each of up to 64 MiB.
+    pub bodies_opened_max: usize,
+    /// Time for a handshake, and again for a Hello.
+    pub handshake_max: Duration,
+    /// Time in which a peer must read what it is sent.
+    pub send_max: Duration,
+    /// An idle connection is kept open by a packet this often, and given up after `idle_max`.
+    pub keep_alive: Duration,
+    pub idle_max: Duration,
+    /// Bytes that a session's transport may hold unread.
+    pub receive_window_bytes: u32,
+}
+
+impl Default for ListenOptions {
+    fn default() -> Self {
+        Self {
+            address: SocketAddr::from(([0, 0, 0, 0], 8129)),
+            sessions_max: 10_000,
+            confirm_interval: Duration::from_secs(10),
+            batches_in_flight_max: 32,
+            batch_bytes_in_flight_max: 128 << 20,
+            bodies_opened_max: 4,
+            handshake_max: Duration::from_secs(10),
+            send_max: Duration::from_secs(30),
+            keep_alive: Duration::from_secs(10),
+            idle_max: Duration::from_secs(30),
+            receive_window_bytes: 1 << 20,
+        }
+    }
+}
+
+/// A door that cannot be opened.
+#[derive(Debug, Error)]
+pub enum ListenError {
+    #[error("failed to listen on udp {address}: {error}")]
+    Bind { address: SocketAddr, error: io::Error },
+    #[error("failed to set up QUIC: {0}")]
+    Crypto(#[from] NoInitialCipherSuite),
+    #[error("failed to set up QUIC: an idle time of {idle_max:?} is too long")]
+    IdleTime { idle_max: Duration },
+}
+
+/// The open door.
+#[derive(Debug)]
+pub struct Listener {
+    endpoint: Endpoint,
+    address: SocketAddr,
+    shared: Arc<Shared>,
+    accepting: JoinHandle<()>,
+}
+
+/// What all sessions share.
+#[derive(Debug)]
+struct Shared {
+    ledger: Ledger,
+    terms: RwLock<Terms>,
+    options: ListenOptions,
+    counters: ListenCounters,
+    sessions: Arc<Semaphore>,
+    batch_bytes: Arc<Semaphore>,
+    bodies: Arc<Semaphore>,
+    stopping: watch::Sender<bool>,
+}
+
+impl Listener {
+    /// Opens the door: `tls` is [`tidemark_common::tls::server_config`]'s.
+    ///
+    /// # Errors
+    /// An address in use, or settings that QUIC cannot take.
+    pub fn start(
+        options: ListenOptions,
+        tls: rustls::ServerConfig,
+        ledger: Ledger,
+        rules: Arc<Rules>,
+    ) -> Result<Self, ListenError> {
+        let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+        config.transport_config(Arc::new(transport(&options)?));
+        let bind = |error| ListenError::Bind { address: options.address, error };
+        let endpoint = Endpoint::server(config, options.address).map_err(bind)?;
+        let address = endpoint.local_addr().map_err(bind)?;
+        let terms = Terms {
+            ledger: ledger.ledger(),
+            unique_key: ledger.unique_key(),
+            rules,
+            batches_in_flight_max: options.batches_in_flight_max,
+        };
+        let permits =
+            usize::try_from(options.batch_bytes_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
+        let shared = Arc::new(Shared {
+            ledger,
+            terms: RwLock::new(terms),
+            counters: ListenCounters::default(),
+            sessions: Arc::new(Semaphore::new(options.sessions_max)),
+            batch_bytes: Arc::new(Semaphore::new(permits)),
+            bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
+            stopping: watch::Sender::new(false),
+            options,
+        });
+        let accepting = tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
+        Ok(Self { endpoint, address, shared, accepting })
+    }
+
+    /// Where agents connect to.
+    #[must_use]
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Gives these rules to the sessions that begin from now on. An agent learns of them when its
+    /// session reaches its maximum age, or begins anew for another reason.
+    pub fn adopt(&self, rules: Arc<Rules>) {
+        self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
+    }
+
+    #[must_use]
+    pub fn figures(&self) -> ListenFigures {
+        self.shared.counters.figures()
+    }
+
+    /// A reader of the figures that outlives moves of the listener.
+    pub fn figures_reader(&self) -> impl Fn() -> ListenFigures + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move || shared.counters.figures()
+    }
+
+    /// Tells every session that the collector is unavailable, and closes the door.
+    pub async fn shutdown(self) {
+        self.shared.stopping.send_replace(true);
+        let sessions = u32::try_from(self.shared.options.sessions_max).unwrap_or(u32::MAX);
+        let all_ended = self.shared.sessions.acquire_many(sessions);
+        if tokio::time::timeout(self.shared.options.handshake_max, all_ended).await.is_err() {
+            tracing::warn!("some sessions did not end in time");
+        }
+        self.endpoint.close(VarInt::from_u32(0), b"stopping");
+        drop(self.accepting.await);
+    }
+}
+
+impl Shared {
+    fn terms(&self) -> Terms {
+        self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
+    let mut stopping = shared.stopping.subscribe();
+    loop {
+        let incoming = tokio::select! {
+            biased;
+            _ = stopping.wait_for(|stopping| *stopping) => return,
+            incoming = endpoint.accept() => incoming,
+        };
+        let Some(incoming) = incoming else {
+            return;
+        };
+        match Arc::clone(&shared.sessions).try_acquire_owned() {
+            Ok(permit) => {
+                let shared = Arc::clone(&shared);
+                tokio::spawn(async move {
+                    welcome(incoming, &shared).await;
+                    drop(permit);
+                });
+            }
+            Err(_) => {
+                shared.counters.full.add();
+                incoming.refuse();
+            }
+        }
+    }
+}
+
+/// One connection, from its first packet to its last.
+async fn welcome(incoming: Incoming, shared: &Shared) {
+    let peer = incoming.remote_address();
+    let connecting = match incoming.accept() {
+        Ok(connecting) => connecting,
+        Err(error) => {
+            shared.counters.handshakes_failed.add();
+            tracing::warn!(%peer, %error, "a handshake could not begin");
+            return;
+        }
+    };
+    match tokio::time::timeout(shared.options.handshake_max, connecting).await {
+        Ok(Ok(connection)) => serve::serve(&connection, shared).await,
+        Ok(Err(error)) => {
+            shared.counters.handshakes_failed.add();
+            tracing::warn!(%peer, %error, "a handshake failed");
+        }
+        Err(_) => {
+            shared.counters.handshakes_failed.add();
+            tracing::warn!(%peer, "a handshake took too long");
+        }
+    }
+}
+
+fn transport(options: &ListenOptions) -> Result<TransportConfig, ListenError> {
+    let idle_max = options.idle_max;
+    let idle = IdleTimeout::try_from(idle_max).map_err(|_| ListenError::IdleTime { idle_max })?;
+    let window = VarInt::from_u32(options.receive_window_bytes);
+    let mut transport = TransportConfig::default();
+    transport
+        .max_concurrent_bidi_streams(VarInt::from_u32(1))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .datagram_receive_buffer_size(None)
+        .stream_receive_window(window)
+        .receive_window(window)
+        .send_window(u64::from(options.receive_window_bytes))
+        .keep_alive_interval(Some(options.keep_alive))
+        .max_idle_timeout(Some(idle));
+    Ok(transport)
+}

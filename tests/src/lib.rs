@@ -1,0 +1,32 @@
+//! The product as a user runs it: two processes, real sockets, real files, real certificates.
+//!
+//! ```text
+//! binaries   where cargo put the two programs          wait       the one place that waits
+//! settings   agent.toml, collector.toml, catalogue     process    one program: log, kill -9, SIGTERM
+//! stack      agent + collector in a folder of their own
+//! http       requests with a time limit                metrics    OpenMetrics text, read
+//! api        the collector's answers                   conserved  accepted = posted + in transit
+//! doors      senders, one per door                     resend     a client that resends until durable
+//! expected   what the usage API must show              random     seeded numbers
+//! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
+//! ```
+//!
+//! **Owns** everything that more than one test or program needs. **Does not own** any rule of the
+//! product: it knows formats and addresses from the documentation, and links neither of the two.
+
+pub mod api;
+pub mod binaries;
+pub mod conserved;
+pub mod demo;
+pub mod doors;
+pub mod expected;
+pub mod http;
+pub mod kill_loop;
+pub mod metrics;
+pub mod process;
+pub mod random;
+pub mod resend;
+pub mod settings;
+pub mod speed;
+pub mod stack;
+pub mod wait;

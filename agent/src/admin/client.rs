@@ -45,7 +45,10 @@ impl AdminClient {
         let base = base.trim_end_matches('/').to_owned();
         // A proxy of the environment would be asked for an address that means this machine.
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME_MAX).build().map_err(
-            |error| ClientError::Unreachable { url: base.clone(), reason: chain(&error) },
+            |error| ClientError::Unreachable {
+                url: base.clone(),
+                reason: chain(&error.without_url()),
+            },
         )?;
         Ok(Self { base, http })
     }

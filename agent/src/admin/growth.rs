@@ -60,9 +60,9 @@ mod tests {
     fn check(samples: &[(i64, u64)], expected: Option<u64>) {
         let mut growth = Growth::default();
         for (seconds, bytes) in samples {
-            growth.observe(Timestamp(seconds * 1_000), *bytes);
+            growth.observe(Timestamp(seconds.saturating_mul(1_000)), *bytes);
         }
-        assert_eq!(growth.millis_to(1_000), expected.map(|seconds| seconds * 1_000));
+        assert_eq!(growth.millis_to(1_000), expected.map(|seconds| seconds.saturating_mul(1_000)));
     }
 
     #[test]

@@ -191,12 +191,15 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
             Micros(rtt),
         )?;
     }
-    page.gauge_in(
-        "clock_offset",
-        "Ledger time less this machine's clock.",
-        &Unit::Seconds,
-        SignedMillis(session.clock_offset_millis),
-    )
+    match session.clock_offset_millis {
+        None => Ok(()),
+        Some(offset) => page.gauge_in(
+            "clock_offset",
+            "Ledger time less this machine's clock; absent until measured.",
+            &Unit::Seconds,
+            SignedMillis(offset),
+        ),
+    }
 }
 
 fn doors(page: &mut Page<'_>, status: &Status) -> fmt::Result {

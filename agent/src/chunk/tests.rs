@@ -56,9 +56,9 @@ fn check(records: &[Record<'_>], unique_key: u16, chunk_every: usize) {
     let series: Vec<Vec<u8>> = (0..32_u8).map(|slot| vec![b's', slot]).collect();
     let mut writer = ChunkWriter::new(unique_key);
     let mut chunks = Vec::new();
-    for (index, record) in records.iter().enumerate() {
+    for (number, record) in records.iter().enumerate() {
         writer.record(record, &series[index(record.slot)]);
-        if index % chunk_every == 0 {
+        if number % chunk_every == 0 {
             chunks.extend(writer.take());
         }
     }

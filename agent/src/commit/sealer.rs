@@ -17,7 +17,7 @@ use super::{JobSender, SealError, Sealed, Task};
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
 use crate::chunk::{GroupReader, Record, Unique};
 use crate::intake::Barrier;
-use crate::intake::core::Position;
+use crate::intake::job::Position;
 use crate::journal::{JournalReader, Seal};
 
 /// A chunk decompresses to at most this many bytes: the limit at which it is cut, and one line's

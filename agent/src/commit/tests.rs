@@ -11,7 +11,8 @@ use tidemark_common::wire::MeterRule;
 
 use super::*;
 use crate::event::{Door, TimeLimits};
-use crate::intake::core::{Core, IntakeSettings, IntakeStart, Job};
+use crate::intake::core::Core;
+use crate::intake::job::{IntakeSettings, IntakeStart, Job};
 use crate::journal::{FreshIds, JournalOptions, Recovered, Welcomed};
 use crate::parse::naming::{Naming, Patterns};
 

@@ -89,25 +89,24 @@ fn journal(config: &Config, report: &mut Report) {
     writable_folder(path, "for the journal", report);
 }
 
-/// Notes if files cannot be made beside `file`.
+/// Notes if `file` could not be made, its folder included: the agent makes folders that are missing.
 fn writable_folder(file: &Path, purpose: &str, report: &mut Report) {
-    let Some(folder) = file.parent() else { return };
-    let folder = if folder.as_os_str().is_empty() { Path::new(".") } else { folder };
-    let shown = folder.display().to_string();
-    let (message, remedy) = if !folder.is_dir() {
-        (
-            format!("the folder needed {purpose} does not exist"),
-            format!("mkdir -p {shown}, and give it to the agent's user"),
-        )
+    let here = Path::new(".");
+    let existing =
+        file.ancestors().skip(1).find(|folder| folder.exists() || folder.as_os_str().is_empty());
+    let folder = existing.filter(|folder| !folder.as_os_str().is_empty()).unwrap_or(here);
+    let message = if !folder.is_dir() {
+        format!("is no folder, and one is needed {purpose}")
     } else if let Err(error) = access(folder, AccessFlags::W_OK | AccessFlags::X_OK) {
-        (
-            format!("this user may not write the folder needed {purpose}: {error}"),
-            "check as the user that the agent runs as, or give that user the folder".to_owned(),
-        )
+        format!("this user may not make files here, as is needed {purpose}: {error}")
     } else {
         return;
     };
-    report.problems.push(Problem { place: shown, message, remedy });
+    report.problems.push(Problem {
+        place: folder.display().to_string(),
+        message,
+        remedy: "check as the user that the agent runs as; give that user the folder, or configure another path".to_owned(),
+    });
 }
 
 fn uplink(config: &Config, now: Timestamp, report: &mut Report) {
@@ -263,20 +262,22 @@ mod tests {
     }
 
     #[test]
-    fn folders_that_are_not_there() {
+    fn folders() {
         let folder = tempfile::tempdir().unwrap();
         certificates(folder.path(), &["tidemark://agent/a"], 2090);
-        let journal = TEXT.replace("journal.redb", "missing/journal.redb");
+        let missing = TEXT.replace("journal.redb", "to/be/made/journal.redb");
+        assert_eq!(report_at(folder.path(), &missing, NOW).problems, []);
+        let journal = TEXT.replace("journal.redb", "ca.pem/journal.redb");
         one_problem(
             &report_at(folder.path(), &journal, NOW),
-            "missing",
-            "needed for the journal does not exist",
+            "ca.pem",
+            "is no folder, and one is needed for the journal",
         );
-        let socket = TEXT.replace("events.socket", "gone/events.socket");
+        let socket = TEXT.replace("events.socket", "agent.pem/events.socket");
         one_problem(
             &report_at(folder.path(), &socket, NOW),
-            "gone",
-            "needed for its socket does not exist",
+            "agent.pem",
+            "one is needed for its socket",
         );
     }
 

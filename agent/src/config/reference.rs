@@ -133,8 +133,8 @@ pub const KEYS: &[Key] = &[
     key(
         "doors.socket_mode",
         Kind::Mode,
-        r#""0666""#,
-        "Permission bits of the socket files; who may enter their folder is the folder's matter.",
+        r#""0722""#,
+        "Permission bits of the socket files. To send needs the permission to write.",
     ),
     key(
         "doors.receive_buffer_bytes",

@@ -4,6 +4,8 @@ use std::path::Path;
 
 use super::reference::{self, KEYS};
 use super::*;
+use crate::intake::datagram::RECEIVE_BUFFER_BYTES_DEFAULT;
+use crate::intake::socket_file::SOCKET_MODE_DEFAULT;
 
 /// The least that must be given.
 const LEAST: &str = "[uplink]\ncollectors = [\"localhost:8129\"]\nca = \"ca.pem\"\ncertificate = \"agent.pem\"\nkey = \"agent.key\"\n";
@@ -48,8 +50,9 @@ fn the_least_configuration_has_all_defaults() {
     );
     assert_eq!(config.doors.events.as_deref(), Some(Path::new("/run/tidemark/events.socket")));
     assert_eq!(config.doors.http_token, None);
-    assert_eq!(config.doors.socket_mode, 0o666);
-    assert_eq!(config.naming.customer_tag, "customer");
+    assert_eq!(config.doors.socket_mode, SOCKET_MODE_DEFAULT);
+    assert_eq!(config.doors.receive_buffer_bytes, RECEIVE_BUFFER_BYTES_DEFAULT);
+    assert_eq!(config.naming, NamingOptions::default());
     assert_eq!(config.events.age_max, Duration::from_secs(35 * 24 * 3600));
     assert_eq!(config.journal.path, Path::new("/var/lib/tidemark-agent/journal.redb"));
     assert_eq!(config.journal.linger, Duration::from_millis(5));
@@ -205,6 +208,7 @@ fn rules_between_keys() {
         "agent.toml:7 | not supported yet | leave it empty",
     );
     check("ca_pem = \"x\"", "agent.toml:6 | `uplink.ca` is given too | one of the two");
+    check("[events]\nnegative = [\"a?\"]", "agent.toml:7 | only * is special | credits.*");
     check("session_age_max = \"0s\"", "agent.toml:6 | too short | at least");
     assert!(with("[naming]\nforward_not_metered = \"\"").is_ok());
     assert!(with("[doors]\nudp = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nevents = \"\"\nunix_datagram = \"\"\ndsd_stream = \"\"").is_ok());
@@ -218,9 +222,9 @@ fn all_problems_come_at_once() {
     expect(
         with("[journal]\nlinger = 5\nbytes_max = \"x\"\n[door]"),
         &[
-            "agent.toml:9 | no section [door] | [doors]",
-            "agent.toml:8 | not a size | ",
             "agent.toml:7 | no unit | ",
+            "agent.toml:8 | not a size | ",
+            "agent.toml:9 | no section [door] | [doors]",
         ],
     );
     expect(with("[journal\nlinger = 5"), &["agent.toml:6 | unclosed table | toml.io"]);

@@ -7,7 +7,9 @@ use std::time::Duration;
 
 use tidemark_common::id::{self, DIMENSIONS_MAX, MeterName};
 
-use crate::parse::naming::{Naming, NamingError, NamingOptions};
+use crate::intake::datagram::SOCKETS_MAX;
+use crate::journal::JOURNAL_BYTES_MIN;
+use crate::parse::naming::{Naming, NamingError, NamingOptions, Patterns};
 
 use super::reader::Reader;
 use super::source::{Located, Place, Value};
@@ -16,8 +18,6 @@ use super::{
     Uplink,
 };
 
-/// A journal below this cannot hold its own overhead and a few batches.
-const JOURNAL_BYTES_MIN: u64 = 16 << 20;
 /// A door of one kind listens on at most this many addresses.
 const ADDRESSES_MAX: usize = 16;
 /// The kernel takes a receive buffer's size as a signed 32-bit number and doubles it.
@@ -64,6 +64,13 @@ fn doors(reader: &mut Reader<'_>) -> Doors {
             RECEIVE_BUFFER_BYTES_MAX,
         ),
     };
+    let datagram_sockets =
+        doors.udp.len().saturating_add(usize::from(doors.unix_datagram.is_some()));
+    if datagram_sockets > SOCKETS_MAX {
+        let message =
+            format!("{datagram_sockets} datagram sockets are too many; {SOCKETS_MAX} are served");
+        reader.problem("doors.udp", message, "remove some addresses, or listen on [::]");
+    }
     let mut seen: BTreeSet<PathBuf> = BTreeSet::new();
     let sockets = [
         ("doors.unix_datagram", &doors.unix_datagram),
@@ -140,10 +147,18 @@ fn naming(reader: &mut Reader<'_>) -> NamingOptions {
 }
 
 fn events(reader: &mut Reader<'_>) -> Events {
+    let negative = reader.texts("events.negative");
+    if let Err(error) = Patterns::parse(&negative) {
+        reader.problem(
+            "events.negative",
+            error.to_string(),
+            "write names of meters, with * for any text: [\"credits.*\"]",
+        );
+    }
     Events {
         future_max: reader.duration("events.future_max"),
         age_max: at_least(reader, "events.age_max", Duration::from_secs(1)),
-        negative: reader.texts("events.negative"),
+        negative,
     }
 }
 
@@ -171,7 +186,7 @@ fn journal(reader: &mut Reader<'_>) -> Journal {
         reader.problem(
             "journal.bytes_max",
             format!("{} bytes is too small a journal", journal.bytes_max),
-            "give it at least 16MiB",
+            format!("give it at least {}MiB", JOURNAL_BYTES_MIN >> 20),
         );
     }
     if journal.linger > journal.linger_max && reader.is_sound("journal.linger_max") {

@@ -212,11 +212,11 @@ fn a_stream_is_shipped_confirmed_and_closed() {
         matches!(&written[0], JournalWrite::Welcomed(welcomed) if welcomed.posted_sequence == Sequence(0)),
         "{written:?}"
     );
-    let posted = written.iter().filter_map(|write| match write {
+    let mut posted = written.iter().filter_map(|write| match write {
         JournalWrite::Posted(sequence) => Some(sequence.0),
         JournalWrite::Welcomed(_) | JournalWrite::Conflict(_) | JournalWrite::Closed => None,
     });
-    assert_eq!(posted.last(), Some(3));
+    assert_eq!(posted.next_back(), Some(3));
     assert_eq!(written.last(), Some(&JournalWrite::Closed));
 }
 

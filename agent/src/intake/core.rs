@@ -19,17 +19,15 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
-use crate::chunk::{ChunkWriter, RawChunk, Record, Unique};
-use crate::event::{
-    Door, IdDigest, Message, Parsed, RejectReason, SourceCount, TimeLimits, judge_time,
-};
+use crate::chunk::{ChunkWriter, Record, Unique};
+use crate::event::{Door, IdDigest, Message, Parsed, RejectReason, SourceCount, judge_time};
 use crate::journal::DeadLetter;
 use crate::parse::dogstatsd::{self, Labels, RawMetric, Read, Value};
-use crate::parse::naming::{Naming, Patterns};
 
 use super::Answer;
 use super::alias::{Alias, Aliases, Known};
 use super::ids::IdWindow;
+use super::job::{CloseJob, CommitJob, IntakeSettings, IntakeStart, Job, Position};
 
 /// The raw body of an open batch stays below this, so that its sealed frame always fits.
 pub const OPEN_BODY_BYTES_MAX: usize = 15 << 20;
@@ -43,78 +41,6 @@ const SOURCES_MAX: usize = 10_000;
 const EVIDENCE_COMMIT_MILLIS: u64 = 1_000;
 /// Changed evidence without events is sealed after this.
 const EVIDENCE_SEAL_MILLIS: u64 = 60_000;
-
-/// What intake is told once, at start.
-#[derive(Debug, Clone)]
-pub struct IntakeSettings {
-    pub naming: Naming,
-    /// Meters whose quantities may be below zero, besides those that the rules name.
-    pub negative: Patterns,
-    pub time: TimeLimits,
-    pub linger_millis: u64,
-    pub linger_max_millis: u64,
-    pub open_lines_max: usize,
-    pub open_chunk_bytes_max: u64,
-    pub ids_max: usize,
-    pub ids_window_millis: i64,
-}
-
-/// Where the journal stands as intake begins.
-#[derive(Debug)]
-pub struct IntakeStart {
-    pub opening: OpeningId,
-    pub accepted: u64,
-    pub evidence: Evidence,
-    pub next_group: u64,
-    pub newest: Timestamp,
-    pub ids: Vec<(Timestamp, Vec<IdDigest>)>,
-    pub sources: Vec<SourceCount>,
-    pub rules: Option<Arc<Rules>>,
-    pub unique_key: Option<UniqueKey>,
-}
-
-/// What the commit thread is to do, in order.
-#[derive(Debug)]
-pub enum Job {
-    Commit(CommitJob),
-    Close(CloseJob),
-}
-
-/// Events and what commits with them.
-#[derive(Debug)]
-pub struct CommitJob {
-    pub group: u64,
-    pub opening: OpeningId,
-    pub rules: RulesVersion,
-    pub first_event: EventNumber,
-    /// Arrival of the oldest event of the chunk.
-    pub oldest: Timestamp,
-    pub chunk: Option<RawChunk>,
-    pub ids: Vec<IdDigest>,
-    pub evidence: Evidence,
-    pub dead_letters: Vec<DeadLetter>,
-    pub sources: Vec<SourceCount>,
-}
-
-/// A batch that takes no more events.
-#[derive(Debug)]
-pub struct CloseJob {
-    /// `None`: evidence alone.
-    pub group: Option<u64>,
-    /// The aggregate; `None` if it must be made from the chunks, since rules were unknown.
-    pub batch: Option<OpenBatch>,
-    pub position: Position,
-}
-
-/// Where a batch stands in its stream, and the counts that it carries.
-#[derive(Debug, Clone)]
-pub struct Position {
-    pub opening: OpeningId,
-    pub rules: RulesVersion,
-    pub first_event: EventNumber,
-    pub end_event: EventNumber,
-    pub evidence: Evidence,
-}
 
 /// Monotonic milliseconds since the agent's start.
 pub type Ticks = u64;

@@ -47,6 +47,8 @@ pub(super) struct Memory {
     pub(super) groups: BTreeMap<u64, GroupNote>,
     /// The arrival of the oldest event in sealed, unposted batches.
     pub(super) backlog_oldest: Option<Timestamp>,
+    /// What the row of the largest batch costs: of those found at the start, and sealed since.
+    pub(super) largest_batch: u64,
     pub(super) clean: bool,
     pub(super) newest: Timestamp,
     pub(super) ids_oldest: Option<Timestamp>,
@@ -181,7 +183,7 @@ impl<'t, 'o> Transaction<'t, 'o> {
         self.memory.newest = self.memory.newest.max(self.now);
         self.memory.refresh_oldest();
         let state = &mut self.memory.state;
-        state.full = self.budget.is_full(state.live_bytes, state.full);
+        state.full = self.budget.is_full(state.live_bytes, self.memory.largest_batch, state.full);
 
         let counters = self.memory.counters();
         if counters != self.before.counters() {
@@ -259,6 +261,7 @@ impl<'t, 'o> Transaction<'t, 'o> {
 
         let memory = &mut self.memory;
         memory.took(batch.bytes.len());
+        memory.largest_batch = memory.largest_batch.max(row_bytes(row.bytes));
         memory.took(record.len());
         memory.clean = false;
         memory.backlog_oldest = memory.backlog_oldest.or(oldest);

@@ -3,10 +3,10 @@
 //! **Owns** what a row costs and the marks at which the journal is tight, full, and no longer full.
 //! **Does not own** what is done about it: `apply.rs` drops retained batches, the doors push back.
 //!
-//! redb gives a large value a power of two of 4 KiB pages, doubles its file when it grows, never
-//! shrinks it, and holds the old and the new pages of a transaction at once. So the file stays under
-//! `bytes_max` only while the rows stay under `bytes_max / 2.2`; and the journal calls itself full a
-//! *reserve* below that, so that what is on its way when the doors close still fits:
+//! redb gives a large value a power of two of 4 KiB pages, aligned to its size, doubles its file when it
+//! grows, never shrinks it, and holds the old and the new pages of a transaction at once. So the file
+//! stays under `bytes_max` only while the rows stay under `bytes_max / 2.2`; and the journal calls itself
+//! full a *reserve* below that, so that what is on its way when the doors close still fits:
 //!
 //! ```text
 //! 0 ......... clear ... full ...... live max ............................ bytes_max
@@ -15,8 +15,9 @@
 //!                         above `clear` retained batches leave, oldest first
 //! ```
 //!
-//! The reserve is an eighth of the live maximum: chunks that wait for their commit, and one batch being
-//! sealed while its chunks still stand. Seal and Posted are never refused, whatever the marks say.
+//! The reserve is an eighth of the live maximum, or twice the largest batch if that is more (up to three
+//! eighths): chunks that wait for their commit, and a batch sealed while its chunks still stand. Seal and
+//! Posted are never refused, whatever the marks say.
 
 /// A journal with a smaller budget could not hold one open batch.
 pub const JOURNAL_BYTES_MIN: u64 = 16 << 20;
@@ -46,25 +47,36 @@ pub(super) fn row_bytes(value_bytes: u64) -> u64 {
 /// The marks of one journal.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Budget {
-    full_at: u64,
-    clear_at: u64,
+    live_max: u64,
 }
 
 impl Budget {
     pub(super) fn new(bytes_max: u64) -> Self {
-        let live_max = bytes_max.saturating_mul(10) / 22;
-        let full_at = live_max.saturating_sub(live_max / 8);
-        Self { full_at, clear_at: full_at.saturating_sub(full_at / 8) }
+        Self { live_max: bytes_max.saturating_mul(10) / 22 }
     }
 
-    /// Whether retained batches must leave early.
-    pub(super) fn is_tight(self, live_bytes: u64) -> bool {
-        live_bytes >= self.clear_at
+    /// Whether retained batches must leave early. `largest_batch` is what its row costs.
+    pub(super) fn is_tight(self, live_bytes: u64, largest_batch: u64) -> bool {
+        live_bytes >= self.clear_at(largest_batch)
     }
 
     /// Whether the journal asks the doors to stop, given whether it did before.
-    pub(super) fn is_full(self, live_bytes: u64, was_full: bool) -> bool {
-        live_bytes >= if was_full { self.clear_at } else { self.full_at }
+    pub(super) fn is_full(self, live_bytes: u64, largest_batch: u64, was_full: bool) -> bool {
+        let mark =
+            if was_full { self.clear_at(largest_batch) } else { self.full_at(largest_batch) };
+        live_bytes >= mark
+    }
+
+    /// The rows' bytes at which the journal calls itself full.
+    pub(super) fn full_at(self, largest_batch: u64) -> u64 {
+        let eighth = self.live_max / 8;
+        let reserve = largest_batch.saturating_mul(2).clamp(eighth, eighth.saturating_mul(3));
+        self.live_max.saturating_sub(reserve)
+    }
+
+    fn clear_at(self, largest_batch: u64) -> u64 {
+        let full_at = self.full_at(largest_batch);
+        full_at.saturating_sub(full_at / 8)
     }
 }
 
@@ -96,12 +108,24 @@ mod tests {
     #[test]
     fn full_begins_at_one_mark_and_ends_at_a_lower_one() {
         let budget = Budget::new(22 << 20);
-        let (full, clear) = (budget.full_at, budget.clear_at);
-        assert!(clear < full && full < 10 << 20);
-        assert!(!budget.is_full(full - 1, false));
-        assert!(budget.is_full(full, false));
-        assert!(budget.is_full(clear, true));
-        assert!(!budget.is_full(clear - 1, true));
-        assert!(budget.is_tight(clear) && !budget.is_tight(clear - 1));
+        for largest in [0, 1 << 20, 16 << 20] {
+            let (full, clear) = (budget.full_at(largest), budget.clear_at(largest));
+            assert!(clear < full && full < 10 << 20);
+            assert!(!budget.is_full(full - 1, largest, false));
+            assert!(budget.is_full(full, largest, false));
+            assert!(budget.is_full(clear, largest, true));
+            assert!(!budget.is_full(clear - 1, largest, true));
+            assert!(budget.is_tight(clear, largest) && !budget.is_tight(clear - 1, largest));
+        }
+    }
+
+    #[test]
+    fn the_reserve_holds_two_of_the_largest_batches_within_reason() {
+        let budget = Budget::new(22 << 20);
+        for (largest, full_kib) in
+            [(0, 8_960), (1 << 20, 8_192), (3 << 19, 7_168), (1 << 30, 6_400)]
+        {
+            assert_eq!(budget.full_at(largest), full_kib << 10, "{largest}");
+        }
     }
 }

@@ -16,8 +16,8 @@ use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{
-    Builder, CommitError, DatabaseError, Durability, SetDurabilityError, StorageBackend,
-    StorageError, TableError, TableHandle, TransactionError, WriteTransaction,
+    Builder, CommitError, DatabaseError, Durability, ReadableDatabase, SetDurabilityError,
+    StorageBackend, StorageError, TableError, TableHandle, TransactionError, WriteTransaction,
 };
 use thiserror::Error;
 use tidemark_common::id::StreamId;
@@ -26,6 +26,7 @@ use tidemark_common::time::Timestamp;
 use super::apply::Tables;
 use super::backend::Measured;
 use super::budget::{Budget, JOURNAL_BYTES_MIN};
+use super::reader::JournalReader;
 use super::recover::recover;
 use super::state::{FreshIds, JournalOptions, Recovered};
 use super::tables::META;
@@ -140,7 +141,7 @@ impl Journal {
 
         let budget = Budget::new(options.bytes_max);
         memory.state.file_bytes = length.load(Ordering::Relaxed);
-        memory.state.full = budget.is_full(memory.state.live_bytes, false);
+        memory.state.full = budget.is_full(memory.state.live_bytes, memory.largest_batch, false);
         recovered.state = memory.state.clone();
         let journal =
             Self { database: Arc::new(database), options, budget, memory, length, failed: None };
@@ -173,6 +174,31 @@ impl Journal {
             placed.map_err(|source| OpenError::Io { act: "make", path: path.clone(), source })?;
         sync_folder(folder_of(path))?;
         Ok(placed)
+    }
+}
+
+impl JournalReader {
+    /// Opens the journal of an agent that is not running, to look into it. No opening is written and
+    /// nothing is made; after a crash, redb repairs the file as it would at a start.
+    ///
+    /// # Errors
+    /// See [`OpenError`].
+    pub fn open(path: &Path) -> Result<Self, OpenError> {
+        if !path.exists() {
+            let source = io::Error::from(io::ErrorKind::NotFound);
+            return Err(OpenError::Io { act: "open", path: path.to_owned(), source });
+        }
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .create_with_backend(open_file(path)?)
+            .map_err(|error| refusal(error, path))?;
+        let rows = database.begin_read()?;
+        if !rows.list_tables()?.any(|table| table.name() == META.name()) {
+            return Err(OpenError::NotAJournal {
+                reason: "it has no table of a journal".to_owned(),
+            });
+        }
+        Ok(Self::new(Arc::new(database)))
     }
 }
 

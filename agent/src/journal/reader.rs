@@ -120,8 +120,7 @@ impl JournalReader {
         let mut found = Vec::new();
         for entry in letters.range(from..)?.take(limit) {
             let (number, row) = entry?;
-            let (at, door, reason, bytes) = decode_dead_letter(row.value())?;
-            found.push(StoredDeadLetter { number: number.value(), at, door, reason, bytes });
+            found.push(decode_dead_letter(number.value(), row.value())?);
         }
         Ok(found)
     }

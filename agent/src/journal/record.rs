@@ -20,6 +20,7 @@ use tidemark_common::id::{
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
+use super::reader::StoredDeadLetter;
 use super::write::{Append, DeadLetter};
 use crate::event::{Door, IdDigest};
 
@@ -259,12 +260,14 @@ pub(super) fn encode_dead_letter(letter: DeadLetter) -> Vec<u8> {
     DeadLetterRow { at, door: door_number(door), reason: reason.number(), bytes }.encode()
 }
 
-/// A dead letter as stored; a door or reason of a newer agent is `None`.
+/// The dead letter of row `number`.
 pub(super) fn decode_dead_letter(
+    number: u64,
     record: &[u8],
-) -> Result<(Timestamp, Option<Door>, Option<EvidenceCode>, Vec<u8>), RecordError> {
+) -> Result<StoredDeadLetter, RecordError> {
     let DeadLetterRow { at, door, reason, bytes } = DeadLetterRow::decode(record)?;
-    Ok((at, door_of(door), EvidenceCode::from_number(reason), bytes))
+    let (door, reason) = (door_of(door), EvidenceCode::from_number(reason));
+    Ok(StoredDeadLetter { number, at, door, reason, bytes })
 }
 
 pub(super) fn encode_evidence(evidence: &Evidence) -> Vec<u8> {

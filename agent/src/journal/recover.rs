@@ -46,6 +46,7 @@ pub(super) fn recover(
         unique_key: None,
         groups: BTreeMap::new(),
         backlog_oldest: None,
+        largest_batch: 0,
         clean: false,
         newest: counters.newest,
         ids_oldest: None,
@@ -185,6 +186,7 @@ fn count_batches(tables: &Tables<'_>, memory: &mut Memory) -> Result<(), OpenErr
         }
         expected = Some(sequence.next());
         let row = BatchRow::decode(record.value())?;
+        memory.largest_batch = memory.largest_batch.max(row_bytes(row.bytes));
         let state = &mut memory.state;
         let live = cost(record.value().len()).saturating_add(row_bytes(row.bytes));
         state.live_bytes = state.live_bytes.saturating_add(live);

@@ -15,6 +15,7 @@ use tidemark_common::id::{
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{HeldOpening, Rules, UniqueKey};
 
+use super::budget::Budget;
 use crate::event::{IdDigest, SourceCount};
 
 /// The limits of one journal.
@@ -123,6 +124,12 @@ pub struct Group {
 }
 
 impl JournalState {
+    /// The bytes of rows at which the journal calls itself full, while its batches are small.
+    #[must_use]
+    pub fn full_at_bytes(&self) -> u64 {
+        Budget::new(self.bytes_max).full_at(0)
+    }
+
     /// Takes note that events up to `end` of `opening` are held.
     pub(super) fn hold(&mut self, opening: OpeningId, first: EventNumber, end: EventNumber) {
         if first == end {

@@ -1,5 +1,10 @@
 //! The journal on simulated disks, against a model, and on files.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    reason = "small numbers of a test; an overflow panics and fails it"
+)]
+
 mod disk;
 mod files;
 mod golden;

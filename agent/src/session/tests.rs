@@ -23,6 +23,7 @@ struct World {
     session: Session,
     now: Monotonic,
     sealed: u64,
+    unsealed_events: u64,
     first_held: u64,
     posted: u64,
     ledger: Option<LedgerId>,
@@ -42,6 +43,7 @@ impl World {
             session: Session::new(config(), facts()),
             now: Monotonic(1_000_000),
             sealed: 0,
+            unsealed_events: 0,
             first_held: 1,
             posted: 0,
             ledger: None,
@@ -238,6 +240,7 @@ impl World {
             posted_sequence: Sequence(self.posted),
             posted_digest: digest(self.posted),
             sealed_sequence: Sequence(self.sealed),
+            unsealed_events: self.unsealed_events,
             rules_version: self.rules,
             conflict: self.conflict.clone(),
             ..facts()
@@ -682,6 +685,13 @@ fn shutdown_closes_once_all_is_acknowledged() {
          lost wait:100            ->",
     );
     assert_eq!(world.session.status().state, SessionState::Closed);
+    // What is not sealed would be cut off.
+    let mut world = check("seal:1 connect welcome:0 -> hello:0/1 look:0 pin:0 batch:1");
+    world.unsealed_events = 5;
+    assert_eq!(world.step("shutdown") + &world.step("ack:1"), "posted:1");
+    world.unsealed_events = 0;
+    assert_eq!(world.step("seal:2"), "batch:2");
+    assert_eq!(world.step("ack:2"), "posted:2 write-closed close:2/1000 finished");
     // With the link down it comes back, and an idle stream closes too.
     check(
         "shutdown connect         -> hello:0/0

@@ -13,13 +13,14 @@ pub(crate) fn well() -> Status {
         ledger: Some("0c".repeat(16)),
         session: Session {
             state: SessionState::Connected,
-            state_age_millis: 3_700_000,
+            since_age_millis: 3_700_000,
             collector: Some("collector.example.com:8129".to_owned()),
             fence: Some("1.2".to_owned()),
             in_flight: 0,
             rtt_micros: Some(850),
-            clock_offset_millis: -12,
+            clock_offset_millis: Some(-12),
             last_error: None,
+            retry_in_millis: None,
         },
         events: EventFigures { accepted: 1_234_567, posted: 1_234_567, ..EventFigures::default() },
         backlog: Backlog { sealed_sequence: 420, posted_sequence: 420, ..Backlog::default() },
@@ -79,7 +80,7 @@ doors        http: 12 messages (4.0 KiB), 1 connection open, 0 errors
 fn what_is_wrong_comes_first() {
     let mut status = well();
     status.session.state = SessionState::Disconnected;
-    status.session.state_age_millis = 192_000;
+    status.session.since_age_millis = 192_000;
     status.session.last_error = Some("failed to connect:\n refused".to_owned());
     status.events.accepted += 34;
     status.events.in_chunks = 10;
@@ -143,11 +144,18 @@ fn each_trouble_on_its_own() {
         |status| status.session.state = SessionState::Stopped,
         "The session with collector.example.com:8129 has ended",
     );
+    check(
+        |status| {
+            status.session.state = SessionState::Stopped;
+            status.session.retry_in_millis = Some(60_000);
+        },
+        "The session with collector.example.com:8129 was refused",
+    );
     check(|status| status.session.state = SessionState::Connecting, "No session with");
     check(
         |status| {
             status.session.state = SessionState::Connecting;
-            status.session.state_age_millis = 2_999;
+            status.session.since_age_millis = 2_999;
         },
         "",
     );
@@ -173,7 +181,7 @@ fn each_trouble_on_its_own() {
     );
     check(|status| status.events.excluded_by_metered = 2, "naming.metered excludes 2 events");
     check(
-        |status| status.session.clock_offset_millis = -61_000,
+        |status| status.session.clock_offset_millis = Some(-61_000),
         "This machine's clock is 1m 1s off",
     );
     check(|status| status.events.source_gaps = 3, "Numbered sources miss 3 events");
@@ -201,7 +209,7 @@ fn names_in_json_are_stable() {
         "/ledger",
         "/session/state",
         "/session/collector",
-        "/session/state_age_millis",
+        "/session/since_age_millis",
         "/session/in_flight",
         "/session/last_error",
         "/session/clock_offset_millis",

@@ -86,7 +86,7 @@ fn session(page: &mut Page, status: &Status) {
         format_args!(
             "{} for {}, {collector}{rtt}",
             session.state.name(),
-            age(session.state_age_millis)
+            age(session.since_age_millis)
         ),
     );
     page.row(
@@ -121,7 +121,7 @@ fn journal(page: &mut Page, status: &Status) {
             "{} of {} ({} in use){full}",
             bytes(journal.bytes),
             bytes(journal.bytes_max),
-            bytes(journal.live_bytes)
+            bytes(journal.live_bytes.min(journal.bytes))
         ),
     );
     page.row(
@@ -210,8 +210,8 @@ pub(super) fn age(millis: u64) -> String {
     let mut parts = Vec::new();
     let mut rest = seconds;
     for (unit, length) in UNITS {
-        let number = rest / length;
-        rest %= length;
+        let number = rest.div_euclid(length);
+        rest = rest.rem_euclid(length);
         if number > 0 {
             parts.push(format!("{number}{unit}"));
         } else if !parts.is_empty() {
@@ -239,8 +239,8 @@ fn bytes(bytes: u64) -> String {
     match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {
         None => format!("{bytes} B"),
         Some((name, unit)) => {
-            let tenths = bytes % unit * 10 / unit;
-            format!("{}.{tenths} {name}", bytes / unit)
+            let tenths = bytes.rem_euclid(unit).saturating_mul(10).div_euclid(unit);
+            format!("{}.{tenths} {name}", bytes.div_euclid(unit))
         }
     }
 }

@@ -101,14 +101,20 @@ fn session(status: &Status) -> Option<Trouble> {
         session.last_error.as_ref().map_or_else(String::new, |error| format!(": {}", line(error)));
     match session.state {
         SessionState::Connected => None,
-        SessionState::Stopped => Some(trouble(
-            format!("The session{with} has ended for good{why}"),
-            "Accepted events stay on disk. Mend what it says, then restart the agent.",
-        )),
+        SessionState::Stopped => Some(match session.retry_in_millis {
+            None => trouble(
+                format!("The session{with} has ended for good{why}"),
+                "Accepted events stay on disk. Mend what it says, then restart the agent.",
+            ),
+            Some(left) => trouble(
+                format!("The session{with} was refused{why}"),
+                format!("Accepted events stay on disk. Mend what it says; the agent tries again in {}.", age(left)),
+            ),
+        }),
         SessionState::Disconnected | SessionState::Connecting => {
-            (session.state_age_millis >= DISCONNECTED_MILLIS_MIN).then(|| {
+            (session.since_age_millis >= DISCONNECTED_MILLIS_MIN).then(|| {
                 trouble(
-                    format!("No session{with} for {}{why}", age(session.state_age_millis)),
+                    format!("No session{with} for {}{why}", age(session.since_age_millis)),
                     "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached.",
                 )
             })
@@ -185,7 +191,7 @@ fn excluded(status: &Status) -> Option<Trouble> {
 }
 
 fn clock(status: &Status) -> Option<Trouble> {
-    let offset = status.session.clock_offset_millis.unsigned_abs();
+    let offset = status.session.clock_offset_millis?.unsigned_abs();
     (offset > CLOCK_OFFSET_MILLIS_MAX).then(|| {
         trouble(
             format!("This machine's clock is {} off the collector's", age(offset)),

@@ -20,8 +20,9 @@ use quinn::{
 };
 use tidemark_common::tls::{self, Pem};
 use tidemark_common::wire::{CONTROL_BYTES_MAX, Frame, FrameBuffer};
+use tokio::task::JoinSet;
 
-use super::{CertificateFault, LinkError};
+use super::{CertificateFault, LinkError, resolve};
 
 /// Bytes written and not yet acknowledged by the other end's transport.
 const SEND_WINDOW_BYTES: u64 = 4 << 20;
@@ -29,6 +30,9 @@ const SEND_WINDOW_BYTES: u64 = 4 << 20;
 const RECEIVE_WINDOW_BYTES: usize = 2 * CONTROL_BYTES_MAX;
 /// Bytes asked for in one read.
 const READ_BYTES: usize = 16 << 10;
+
+/// An address is tried this long before the next one is tried beside it.
+const ADDRESS_HEAD_START: Duration = Duration::from_millis(250);
 
 /// How long the parts of a link may take.
 #[derive(Debug, Clone, Copy)]
@@ -64,6 +68,46 @@ pub struct QuicLink {
 pub struct LinkHandle {
     endpoint: Endpoint,
     connection: Connection,
+}
+
+/// Connects to `collector` (`host:port`) at the first of its addresses that answers. They are begun a
+/// moment apart: `localhost` is often two addresses of which one leads nowhere, and QUIC learns that
+/// only by silence.
+///
+/// # Errors
+/// The most telling of what happened at its addresses.
+pub async fn connect_to(
+    collector: &str,
+    server_name: &str,
+    pem: Arc<Pem>,
+    times: LinkTimes,
+) -> Result<QuicLink, LinkError> {
+    let mut attempts = JoinSet::new();
+    let mut begin_after = Duration::ZERO;
+    for address in resolve(collector).await? {
+        let (pem, server_name) = (Arc::clone(&pem), server_name.to_owned());
+        attempts.spawn(async move {
+            tokio::time::sleep(begin_after).await;
+            connect(&pem, &server_name, address, times).await
+        });
+        begin_after = begin_after.saturating_add(ADDRESS_HEAD_START);
+    }
+    let mut failure = LinkError::NoAddress;
+    while let Some(attempt) = attempts.join_next().await {
+        match attempt {
+            Ok(Ok(link)) => return Ok(link),
+            Ok(Err(error)) => {
+                if matches!(failure, LinkError::NoAddress | LinkError::NoAnswer { .. }) {
+                    failure = error;
+                }
+            }
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                Err(error) => failure = LinkError::Start { reason: error.to_string() },
+            },
+        }
+    }
+    Err(failure)
 }
 
 /// Connects to `address`, where a collector with the certificate name `server_name` is expected.

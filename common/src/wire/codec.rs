@@ -9,6 +9,8 @@ use super::{BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Extra, Frame, OPENINGS_MAX
 
 const LENGTH_BYTES: usize = 4;
 const TYPE_BYTES: usize = 2;
+/// An empty buffer keeps at most this much memory.
+const IDLE_BYTES_MAX: usize = 64 << 10;
 
 /// A frame that cannot be read. The session ends with it.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
@@ -112,6 +114,10 @@ impl FrameBuffer {
         if self.read > 0 {
             self.bytes.drain(..self.read);
             self.read = 0;
+            // One large batch must not cost an idle session its memory for ever.
+            if self.bytes.is_empty() {
+                self.bytes.shrink_to(IDLE_BYTES_MAX);
+            }
         }
         self.bytes.extend_from_slice(bytes);
     }

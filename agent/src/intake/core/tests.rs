@@ -5,6 +5,8 @@ use tidemark_common::wire::MeterRule;
 
 use super::*;
 use crate::chunk::GroupReader;
+use crate::event::TimeLimits;
+use crate::parse::naming::{Naming, Patterns};
 
 const NOW: Timestamp = Timestamp(1_800_000_000_000);
 

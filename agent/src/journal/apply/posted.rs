@@ -174,7 +174,7 @@ impl Transaction<'_, '_> {
                 return Err(missing("retained batch", state.posted_sequence.0));
             };
             let due = state.retained_bytes > self.options.retain_acked_bytes_max
-                || self.budget.is_tight(state.live_bytes)
+                || self.budget.is_tight(state.live_bytes, self.memory.largest_batch)
                 || self.retained_since(sequence)?.plus_millis(self.options.retain_acked_millis)
                     < self.now;
             if !due {

@@ -30,6 +30,9 @@ fn written(path: &Path) {
     journal.commit(vec![Write::Append(chunk)], NOON).unwrap();
 }
 
+/// What befalls a closed journal's file.
+type Change = fn(&Path);
+
 /// What `change` makes of a written journal.
 fn after(change: impl FnOnce(&Path)) -> (TempDir, Result<(Journal, Recovered), OpenError>) {
     let folder = TempDir::new().unwrap();
@@ -189,15 +192,15 @@ fn proven_corruption_is_told_apart() {
         drop(chunks);
         transaction.commit().unwrap();
     };
-    let changes: [(&str, &dyn Fn(&Path)); 8] = [
-        ("no redb file", &no_redb_file),
-        ("cut short", &cut_short),
-        ("header only", &header_only),
-        ("rotten chunk", &rotten_chunk),
-        ("rotten record", &rotten_record),
-        ("no identity", &no_identity),
-        ("lost chunk", &lost_chunk),
-        ("wrong checksum", &wrong_checksum),
+    let changes: [(&str, Change); 8] = [
+        ("no redb file", no_redb_file),
+        ("cut short", cut_short),
+        ("header only", header_only),
+        ("rotten chunk", rotten_chunk),
+        ("rotten record", rotten_record),
+        ("no identity", no_identity),
+        ("lost chunk", lost_chunk),
+        ("wrong checksum", wrong_checksum),
     ];
     for (name, change) in changes {
         let (_folder, opened) = after(change);

@@ -5,12 +5,12 @@ use wincode::{SchemaRead, SchemaWrite};
 
 use super::*;
 use crate::event::{Door, IdDigest};
-use crate::journal::DeadLetter;
 use crate::journal::record::{
     BatchRow, ChunkHeader, Conflicted, Counters, Identity, Opened, Pinned, Record, RecordError,
     SourceRow, decode_chunk, decode_dead_letter, decode_evidence, decode_ids, encode_chunk,
     encode_dead_letter, encode_evidence, encode_ids,
 };
+use crate::journal::{DeadLetter, StoredDeadLetter};
 use tidemark_common::id::Digest;
 
 fn hex(bytes: &[u8]) -> String {
@@ -113,17 +113,17 @@ fn dead_letters() {
     };
     let bytes = encode_dead_letter(letter);
     assert_eq!(hex(&bytes), "01 02 04 70 05 613a627c63".replace(' ', ""));
-    let read = decode_dead_letter(&bytes).unwrap();
-    let expected = (
-        Timestamp(1),
-        Some(Door::Events),
-        Some(EvidenceCode::RejectedTooPrecise),
-        b"a:b|c".to_vec(),
-    );
-    assert_eq!(read, expected);
+    let read = StoredDeadLetter {
+        number: 5,
+        at: Timestamp(1),
+        door: Some(Door::Events),
+        reason: Some(EvidenceCode::RejectedTooPrecise),
+        bytes: b"a:b|c".to_vec(),
+    };
+    assert_eq!(decode_dead_letter(5, &bytes), Ok(read));
     // A door and a reason of a newer agent.
-    let (_, door, reason, _) = decode_dead_letter(&[1, 2, 99, 0xfb, 0xff, 0xff, 0]).unwrap();
-    assert_eq!((door, reason), (None, None));
+    let newer = decode_dead_letter(1, &[1, 2, 99, 0xfb, 0xff, 0xff, 0]).unwrap();
+    assert_eq!((newer.door, newer.reason), (None, None));
 }
 
 fn chunk() -> Append {
@@ -255,6 +255,6 @@ proptest! {
     fn hostile_bytes_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..200)) {
         let versioned = [&[1], bytes.as_slice()].concat();
         drop((decode_chunk(&versioned), decode_ids(&versioned), decode_evidence(&versioned)));
-        drop((decode_dead_letter(&versioned), Counters::decode(&versioned), Conflicted::decode(&versioned)));
+        drop((decode_dead_letter(1, &versioned), Counters::decode(&versioned), Conflicted::decode(&versioned)));
     }
 }

@@ -46,8 +46,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => Just(Step::SealEvidence),
         3 => (1_u64..4).prop_map(Step::Post),
         1 => (0_u64..5).prop_map(Step::Restore),
-        1 => (1_usize..40).prop_map(Step::Ids),
-        1 => (1_usize..9).prop_map(Step::Letters),
+        2 => (1_usize..90).prop_map(Step::Ids),
+        2 => (1_usize..14).prop_map(Step::Letters),
         1 => Just(Step::Close),
         1 => (0_i64..50_000).prop_map(|millis| Step::Pass { millis }),
         1 => Just(Step::Restart),
@@ -355,7 +355,7 @@ fn run(steps: &[Step]) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(48))]
+    #![proptest_config(ProptestConfig { cases: 48, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn every_committed_write_survives(steps in proptest::collection::vec(step(), 1..60)) {

@@ -387,42 +387,60 @@ fn retained_batches_leave_before_the_journal_is_full() {
     conserved(&journal);
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(6))]
+/// Fills, seals and posts again and again; the file must stay in its budget.
+fn fill(chunk_bytes: usize, chunks: u64, body_bytes: usize) {
+    let (mut journal, _) = Journal::open_on(Disk::default(), small(), fresh(1), NOON).unwrap();
+    journal.commit(vec![welcome(0)], NOON).unwrap();
+    let opening = journal.state().opening;
+    let mut times_full = 0;
+    for group in 1..4_000 {
+        let first = journal.state().accepted;
+        for _ in 0..chunks {
+            let chunk = append(&journal, group, 1, vec![3; chunk_bytes]);
+            journal.commit(vec![Write::Append(chunk)], NOON).unwrap();
+        }
+        let mut body = body(group);
+        body.stored.resize(body_bytes, 0);
+        let (first_event, end_event) = (EventNumber(first), EventNumber(first + chunks));
+        let seal = Seal {
+            group: Some(group),
+            opening,
+            rules: RulesVersion(1),
+            first_event,
+            end_event,
+            body,
+        };
+        journal.commit(vec![Write::Seal(seal)], NOON).unwrap();
+        assert!(journal.state().file_bytes <= small().bytes_max, "{:?}", journal.state());
+        if journal.state().full {
+            times_full += 1;
+            let sealed = journal.state().sealed_sequence;
+            journal.commit(vec![Write::Posted(sealed)], NOON).unwrap();
+            assert!(!journal.state().full);
+        }
+        if times_full == 4 {
+            break;
+        }
+    }
+    conserved(&journal);
+}
 
-    /// Whatever the sizes: filling, sealing and posting again and again keeps the file in its budget.
+#[test]
+fn batches_as_large_as_the_reserve_fit_the_file() {
+    fill(2_000, 2, 525_041);
+    fill(65_501, 19, 999_999);
+    fill(65_000, 1, 1_100_000);
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 6, failure_persistence: None, ..ProptestConfig::default() })]
+
     #[test]
     fn the_file_stays_in_its_budget(
         chunk_bytes in 2_000_usize..66_000,
         chunks in 1_u64..20,
         body_bytes in 200_usize..1_000_000,
     ) {
-        let (mut journal, _) = Journal::open_on(Disk::default(), small(), fresh(1), NOON).unwrap();
-        journal.commit(vec![welcome(0)], NOON).unwrap();
-        let opening = journal.state().opening;
-        let mut times_full = 0;
-        for group in 1..4_000 {
-            let first = journal.state().accepted;
-            for _ in 0..chunks {
-                let chunk = append(&journal, group, 1, vec![3; chunk_bytes]);
-                journal.commit(vec![Write::Append(chunk)], NOON).unwrap();
-            }
-            let mut body = body(group);
-            body.stored.resize(body_bytes, 0);
-            let (first_event, end_event) = (EventNumber(first), EventNumber(first + chunks));
-            let seal = Seal { group: Some(group), opening, rules: RulesVersion(1), first_event, end_event, body };
-            journal.commit(vec![Write::Seal(seal)], NOON).unwrap();
-            prop_assert!(journal.state().file_bytes <= small().bytes_max, "{:?}", journal.state());
-            if journal.state().full {
-                times_full += 1;
-                let sealed = journal.state().sealed_sequence;
-                journal.commit(vec![Write::Posted(sealed)], NOON).unwrap();
-                prop_assert!(!journal.state().full);
-            }
-            if times_full == 4 {
-                break;
-            }
-        }
-        conserved(&journal);
+        fill(chunk_bytes, chunks, body_bytes);
     }
 }

@@ -235,12 +235,25 @@ fn a_closed_link_says_why() {
 }
 
 #[test]
-fn names_are_resolved_each_time() {
+fn a_name_is_tried_at_each_of_its_addresses() {
+    let ca = Authority::named("ca");
     block_on(async {
-        assert_eq!(
-            super::super::resolve("127.0.0.1:8129").await.unwrap(),
-            [SocketAddr::from(([127, 0, 0, 1], 8129))]
-        );
-        assert!(matches!(super::super::resolve("127.0.0.1").await, Err(LinkError::Resolve(_))));
+        // On most machines ::1 and 127.0.0.1, of which only the second listens here.
+        let (endpoint, address) = listen(&ca.collector());
+        let name = format!("localhost:{}", address.port());
+        let dialled =
+            connect_to(&name, "collector.example", Arc::new(ca.agent()), LinkTimes::default());
+        let (link, _) = tokio::join!(dialled, async { endpoint.accept().await.unwrap().await });
+        assert_eq!(link.unwrap().handle.connection.remote_address(), address);
+
+        let times = LinkTimes { connect_max: Duration::from_millis(20), ..LinkTimes::default() };
+        let check = async |name: &str, expected: &str| {
+            let error = connect_to(name, "collector.example", Arc::new(ca.agent()), times)
+                .await
+                .unwrap_err();
+            assert!(error.to_string().contains(expected), "{error}");
+        };
+        check("127.0.0.1", "failed to find the collector's address").await;
+        check("127.0.0.1:9", "no answer from 127.0.0.1:9").await;
     });
 }

@@ -1,0 +1,121 @@
+//! `GET /v1/streams`: every stream, what is posted of it and what its agent last said.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Query, State};
+use serde::Serialize;
+
+use tidemark_common::batch::Evidence;
+use tidemark_common::code::EvidenceCode;
+
+use crate::ledger::{Snapshot, StreamStatus};
+use crate::period::Zone;
+
+use super::Api;
+use super::cut::Cut;
+use super::problem::Problem;
+use super::query::{Pairs, Parameters};
+
+/// The answer.
+#[derive(Debug, Serialize)]
+pub(super) struct Answer {
+    streams: Vec<StreamShown>,
+    #[serde(flatten)]
+    cut: Cut,
+}
+
+#[derive(Debug, Serialize)]
+struct StreamShown {
+    stream: String,
+    agent: String,
+    state: &'static str,
+    posted_sequence: u64,
+    sealed_sequence: u64,
+    accepted: u64,
+    posted_events: u64,
+    events_in_transit: u64,
+    quarantined_events: u64,
+    quarantined_batches: u64,
+    /// Batches that came again and were not posted again.
+    duplicates: u64,
+    conflicts: u64,
+    /// Events that the agent refused, by reason.
+    rejected: BTreeMap<String, u64>,
+    /// What else the agent counted: kernel drops, source gaps, what is not metered, ...
+    evidence: BTreeMap<String, u64>,
+    last_heard: String,
+    confirmed: Option<ConfirmedShown>,
+}
+
+/// All that the agent accepted before `through` is in the batches up to `sequence`.
+#[derive(Debug, Serialize)]
+struct ConfirmedShown {
+    through: String,
+    sequence: u64,
+    accepted: u64,
+}
+
+pub(super) async fn handle(
+    State(api): State<Api>,
+    Query(pairs): Query<Pairs>,
+) -> Result<Json<Answer>, Problem> {
+    Parameters::new(pairs, &[])?;
+    api.read(|_, snapshot| Ok(answer(snapshot))).await.map(Json)
+}
+
+fn answer(snapshot: &Snapshot) -> Answer {
+    let utc = Zone::utc();
+    Answer {
+        streams: snapshot.streams().iter().map(|status| shown(status, &utc)).collect(),
+        cut: Cut::of(snapshot, &utc),
+    }
+}
+
+fn shown(status: &StreamStatus, zone: &Zone) -> StreamShown {
+    let (rejected, evidence) = split(&status.evidence);
+    StreamShown {
+        stream: status.stream.to_string(),
+        agent: status.agent.to_string(),
+        state: status.state.name(),
+        posted_sequence: status.posted_sequence.0,
+        sealed_sequence: status.sealed_sequence.0,
+        accepted: status.accepted,
+        posted_events: status.posted_events,
+        events_in_transit: status.in_transit,
+        quarantined_events: status.quarantined_events,
+        quarantined_batches: status.quarantined_batches,
+        duplicates: status.duplicates,
+        conflicts: status.conflicts,
+        rejected,
+        evidence,
+        last_heard: zone.rfc3339(status.last_heard),
+        confirmed: status.confirmed.map(|confirmed| ConfirmedShown {
+            through: zone.rfc3339(confirmed.ledger_time),
+            sequence: confirmed.sequence.0,
+            accepted: confirmed.accepted,
+        }),
+    }
+}
+
+/// Evidence by name: rejected events, and everything else but `accepted`, which stands on its own. A
+/// code that this version does not know is shown by its number.
+pub(super) fn split(evidence: &Evidence) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+    let mut rejected = BTreeMap::new();
+    let mut others = BTreeMap::new();
+    for (number, count) in evidence.iter() {
+        match EvidenceCode::from_number(number) {
+            Some(EvidenceCode::Accepted) => {}
+            Some(code) if code.is_rejection() => {
+                rejected.insert(code.name().to_owned(), count);
+            }
+            Some(code) => {
+                others.insert(code.name().to_owned(), count);
+            }
+            None => {
+                others.insert(format!("code_{number}"), count);
+            }
+        }
+    }
+    (rejected, others)
+}

@@ -1,0 +1,215 @@
+//! A ledger in memory with what a test posts, and the API on a port of its own.
+
+use std::sync::Arc;
+
+use serde_json::Value;
+use tidemark_common::batch::{
+    BodyWriter, Evidence, LineValue, NewHeader, SealedBatch, genesis, series_bytes,
+};
+use tidemark_common::code::EvidenceCode;
+use tidemark_common::id::{EventNumber, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::quantity::Quantity;
+use tidemark_common::time::{Bucket, Timestamp};
+use tidemark_common::tls::AgentName;
+use tidemark_common::wire::Hello;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+
+use crate::api::{Token, router};
+use crate::catalog::Catalog;
+use crate::dedupe::Verdict;
+use crate::ledger::clock::Reading;
+use crate::ledger::redb::{RedbOptions, RedbStore};
+use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
+use crate::ledger::{Ledger, LedgerOptions, TimeSource};
+use crate::listen::ListenFigures;
+use crate::period::parse_edge;
+
+/// The token that the API takes.
+pub(super) const TOKEN: &str = "0123456789abcdef";
+
+pub(super) struct World {
+    pub(super) ledger: Ledger,
+    pub(super) stream: StreamId,
+    catalogs: watch::Sender<Arc<Catalog>>,
+    address: std::net::SocketAddr,
+}
+
+/// A line of a batch, before it is encoded: series, bucket, value.
+pub(super) type TestLine = (Vec<u8>, Bucket, LineValue);
+
+/// One event with a quantity.
+pub(super) fn line(
+    meter: &str,
+    customer: &str,
+    at: &str,
+    dimensions: &[(&str, &str)],
+    quantity: &str,
+) -> TestLine {
+    let bucket = parse_edge(at).unwrap();
+    let quantity = Quantity::parse(quantity.as_bytes()).unwrap();
+    let value = LineValue {
+        events: 1,
+        quantity_events: 1,
+        sum: quantity,
+        min: quantity,
+        max: quantity,
+        latest_time: bucket.start(),
+        latest: quantity,
+        ..LineValue::default()
+    };
+    (series_bytes(meter, customer, dimensions), bucket, value)
+}
+
+/// One event for each unique value.
+pub(super) fn unique(meter: &str, customer: &str, at: &str, values: &[&str]) -> TestLine {
+    let events = u64::try_from(values.len()).unwrap();
+    let mut uniques: Vec<[u8; 16]> = values
+        .iter()
+        .map(|value| {
+            let mut digest = [0; 16];
+            digest[..value.len()].copy_from_slice(value.as_bytes());
+            digest
+        })
+        .collect();
+    uniques.sort_unstable();
+    let value =
+        LineValue { events, unique_events: events, unique_key: 1, uniques, ..LineValue::default() };
+    (series_bytes(meter, customer, &[]), parse_edge(at).unwrap(), value)
+}
+
+/// What the API answered.
+#[derive(Debug)]
+pub(super) struct Response {
+    pub(super) status: u16,
+    /// In lower case up to each colon, as hyper writes it.
+    pub(super) head: String,
+    pub(super) body: String,
+}
+
+impl Response {
+    /// The JSON of an answer that must be one.
+    pub(super) fn ok(&self) -> Value {
+        assert_eq!(self.status, 200, "{}", self.body);
+        serde_json::from_str(&self.body).unwrap()
+    }
+}
+
+impl World {
+    pub(super) async fn start(catalog: &str, now: &str) -> Self {
+        let wall = parse_edge(now).unwrap().start();
+        let memory = redb::backends::InMemoryBackend::new;
+        // The ledger begins at the limit that it stored, which is never behind the clock.
+        let (store, recovered) =
+            RedbStore::open_on(memory(), memory(), &RedbOptions::default(), wall).unwrap();
+        let time = TimeSource::new(move || Reading { wall, monotonic_micros: 0 });
+        let ledger = Ledger::start(store, recovered, LedgerOptions::default(), time).await.unwrap();
+
+        let (catalogs, watched) = watch::channel(Arc::new(Catalog::parse(catalog, "c").unwrap()));
+        let tokens = vec![Token { name: "test".to_owned(), secret: TOKEN.to_owned() }];
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let sessions = ListenFigures {
+            sessions_open: 1,
+            sessions_begun: 2,
+            refusals: 0,
+            handshakes_failed: 0,
+            full: 0,
+            slow: 0,
+            unnamed: 0,
+        };
+        let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
+        tokio::spawn(async move { axum::serve(listener, router).await });
+        Self { ledger, stream: StreamId([7; 16]), catalogs, address }
+    }
+
+    pub(super) fn adopt(&self, catalog: &str) {
+        self.catalogs.send_replace(Arc::new(Catalog::parse(catalog, "c").unwrap()));
+    }
+
+    /// Posts one batch of these lines, as the agent `edge-1`.
+    pub(super) async fn post(&self, lines: &[TestLine]) {
+        let events: u64 = lines.iter().map(|(_, _, value)| value.events).sum();
+        let fence = match self.ask(Request::Hello(Box::new(self.hello()))).await {
+            Reply::Welcomed(welcomed) => welcomed.fence,
+            other => panic!("{other:?}"),
+        };
+        let batch = self.batch(lines, events);
+        let admission = Admission::open(batch.header, batch.bytes, fence);
+        match self.ask(Request::Admit(Box::new(admission))).await {
+            Reply::Judged { verdict: Verdict::Admit, .. } => {}
+            other => panic!("{other:?}"),
+        }
+    }
+
+    async fn ask(&self, request: Request) -> Reply {
+        self.ledger.submit(request).await.unwrap().await.unwrap()
+    }
+
+    fn batch(&self, lines: &[TestLine], events: u64) -> SealedBatch {
+        let mut evidence = Evidence::default();
+        evidence.add(EvidenceCode::Accepted, events);
+        evidence.add(EvidenceCode::RejectedMalformed, 3);
+        evidence.add(EvidenceCode::KernelDrops, 2);
+        let mut ordered: Vec<_> = lines.iter().collect();
+        ordered.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
+        let mut writer = BodyWriter::new([9; 32], &evidence);
+        for (series, bucket, value) in ordered {
+            writer.line(series, *bucket, 0, value).unwrap();
+        }
+        let header = NewHeader {
+            stream: self.stream,
+            opening: OpeningId([8; 16]),
+            sequence: Sequence(1),
+            first_event: EventNumber(0),
+            end_event: EventNumber(events),
+            rules: RulesVersion(1),
+            previous: genesis(self.ledger.ledger(), self.stream),
+        };
+        SealedBatch::assemble(header, writer.finish().unwrap())
+    }
+
+    fn hello(&self) -> HelloRequest {
+        let hello = Hello {
+            header_version: 1,
+            body_version: 1,
+            stream: self.stream,
+            ledger: None,
+            opening: OpeningId([8; 16]),
+            posted_sequence: Sequence::ZERO,
+            posted_digest: genesis(self.ledger.ledger(), self.stream),
+            sealed_sequence: Sequence::ZERO,
+            accepted: 0,
+            rules_version: RulesVersion(0),
+            openings: Vec::new(),
+            clock: Timestamp(0),
+            token: None,
+            agent: "test".to_owned(),
+            extras: Vec::new(),
+        };
+        HelloRequest { hello, agent: AgentName::parse("edge-1").unwrap() }
+    }
+
+    /// With a valid token.
+    pub(super) async fn get(&self, target: &str) -> Response {
+        self.get_with(target, Some(&format!("Bearer {TOKEN}"))).await
+    }
+
+    /// With this `Authorization`, or none.
+    pub(super) async fn get_with(&self, target: &str, authorization: Option<&str>) -> Response {
+        let mut connection = TcpStream::connect(self.address).await.unwrap();
+        let authorization =
+            authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
+        let request = format!(
+            "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{authorization}\r\n"
+        );
+        connection.write_all(request.as_bytes()).await.unwrap();
+        let mut bytes = Vec::new();
+        connection.read_to_end(&mut bytes).await.unwrap();
+        let text = String::from_utf8(bytes).unwrap();
+        let (head, body) = text.split_once("\r\n\r\n").unwrap();
+        let status = head.split(' ').nth(1).unwrap().parse().unwrap();
+        Response { status, head: head.to_owned(), body: body.to_owned() }
+    }
+}

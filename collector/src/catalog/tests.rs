@@ -1,0 +1,291 @@
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
+
+use proptest::prelude::*;
+
+use super::*;
+
+const GOOD: &str = r#"
+seal_interval = "500ms"
+
+[[meter]]
+name = "llm.tokens"
+aggregation = "sum"
+dimensions = ["region", "model"]
+unit = "token"
+cloud_event = { type = "com.example.completion", quantity = "data.tokens", dimensions = { model = "data.model" } }
+
+[[meter]]
+name = "seats"
+aggregation = "unique_count"
+negative = true
+
+[[customer]]
+id = "acme"
+name = "Acme Ltd"
+time_zone = "Asia/Kolkata"
+currency = "EUR"
+
+[[customer]]
+id = "zoë & sons"
+
+[plan]
+name = "standard"
+currency = "EUR"
+
+[[plan.price]]
+meter = "llm.tokens"
+unit_price = "0.000002"
+"#;
+
+fn parse(text: &str) -> Result<Catalog, Vec<Problem>> {
+    Catalog::parse(text, "c.toml")
+}
+
+/// The file's text -> its problems, one a line.
+fn check(text: &str, expected: &[&str]) {
+    let problems = parse(text).map_or_else(|problems| problems, |_| Vec::new());
+    let shown: Vec<_> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(shown, expected, "{text}");
+}
+
+#[test]
+fn a_good_file_is_read_whole() {
+    let catalog = parse(GOOD).unwrap();
+    assert_eq!(catalog.seal_interval_millis, 500);
+    let tokens = &catalog.meters[&MeterName::parse("llm.tokens").unwrap()];
+    assert_eq!(tokens.dimensions, ["model", "region"]);
+    assert_eq!((tokens.aggregation, tokens.unit.as_deref()), (Aggregation::Sum, Some("token")));
+    let acme = CustomerId::parse("acme").unwrap();
+    assert_eq!(catalog.zone_of(&acme).name(), "Asia/Kolkata");
+    assert_eq!(catalog.zone_of(&CustomerId::parse("stranger").unwrap()).name(), "UTC");
+    let plan = catalog.plan.as_ref().unwrap();
+    assert_eq!(plan.prices.values().map(ToString::to_string).collect::<Vec<_>>(), ["0.000002"]);
+
+    let unbilled = |meter: &str| catalog.unbilled(&MeterName::parse(meter).unwrap());
+    assert_eq!(unbilled("llm.tokens"), None);
+    assert_eq!(unbilled("seats"), Some(Unbilled::Unpriced));
+    assert_eq!(unbilled("other"), Some(Unbilled::UnknownMeter));
+}
+
+#[test]
+fn the_example_is_good() {
+    let text = include_str!("../../../deploy/examples/catalog.toml");
+    let catalog = parse(text).unwrap();
+    assert_eq!(catalog.plan.unwrap().prices.len(), catalog.meters.len());
+}
+
+#[test]
+fn an_empty_file_is_an_empty_catalogue() {
+    let catalog = parse("").unwrap();
+    assert!(catalog.meters.is_empty() && catalog.customers.is_empty() && catalog.plan.is_none());
+    assert_eq!(catalog.rules_content().seal_interval_millis, 1_000);
+}
+
+#[test]
+fn agents_get_the_rules_in_order() {
+    let rules = parse(GOOD).unwrap().rules_content();
+    assert_eq!((rules.version, rules.seal_interval_millis), (RulesVersion(0), 500));
+    assert_eq!(rules.meter("llm.tokens").unwrap().dimensions, ["model", "region"]);
+    assert!(rules.meter("seats").unwrap().negative);
+    let event = &rules.cloud_event("com.example.completion").unwrap().meters[0];
+    assert_eq!(event.quantity.as_deref(), Some("data.tokens"));
+    assert_eq!(event.dimensions[0].path, "data.model");
+}
+
+#[test]
+fn what_is_not_toml_is_placed() {
+    let problems = parse("[[meter]]\nname = \n").unwrap_err();
+    assert_eq!((problems[0].file.as_str(), problems[0].line), ("c.toml", 2));
+    let problems = parse("a = 1\na = 2\n").unwrap_err();
+    assert_eq!(problems[0].line, 2);
+}
+
+#[test]
+fn unknown_keys_name_the_closest() {
+    check(
+        "seal_intervall = \"1s\"",
+        &["c.toml:1: the file has no key `seal_intervall`; did you mean `seal_interval`?"],
+    );
+    check(
+        "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ndimension = []",
+        &["c.toml:4: [meter] has no key `dimension`; did you mean `dimensions`?"],
+    );
+    check(
+        "[plan]\nname = \"p\"\ncurrency = \"EUR\"\ndiscount = 5",
+        &["c.toml:4: [plan] has no key `discount`; it knows currency, name, price"],
+    );
+}
+
+#[test]
+fn every_problem_is_reported_at_once() {
+    let text = r#"
+[[meter]]
+name = "Bad Name"
+aggregation = "summ"
+[[meter]]
+aggregation = "count"
+[[customer]]
+id = "a"
+time_zone = "Mars/Olympus"
+currency = "EURO"
+[plan]
+name = "p"
+currency = "EUR"
+[[plan.price]]
+meter = "calls"
+unit_price = 0.1
+"#;
+    check(
+        text,
+        &[
+            "c.toml:3: the meter's name \"Bad Name\" holds 'B', which is not allowed there; write 1 to 64 of a-z, 0-9, `_`, `.` and `-`, beginning with a letter",
+            "c.toml:4: \"summ\" is no aggregation; did you mean \"sum\"?",
+            "c.toml:5: [meter] has no `name`; add name = \"api.calls\"",
+            "c.toml:9: \"Mars/Olympus\" is not a time zone of the IANA database; write an IANA name such as \"Europe/Berlin\"",
+            "c.toml:10: \"EURO\" is not an active currency code of ISO 4217; write a code such as \"EUR\"",
+            "c.toml:15: there is no meter \"calls\"; add a [[meter]] with that name",
+            "c.toml:16: `plan.price.unit_price` is of type float; write a string in quotes",
+        ],
+    );
+}
+
+#[test]
+fn a_broken_meter_is_reported_once() {
+    check(
+        "[[meter]]\nname = \"a\"\naggregation = \"most\"\n[plan]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan.price]]\nmeter = \"a\"\nunit_price = \"1\"",
+        &[
+            "c.toml:3: \"most\" is no aggregation; write one of sum, count, max, min, average, latest, unique_count",
+        ],
+    );
+}
+
+#[test]
+fn duplicates_are_refused() {
+    let meter = "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ncloud_event = { type = \"t\" }\n";
+    check(
+        &format!("{meter}{meter}"),
+        &[
+            "c.toml:5: CloudEvents of type \"t\" already make the meter a; give each meter a type of its own",
+            "c.toml:5: the meter a stands twice; remove one of them",
+        ],
+    );
+    check(
+        "[[customer]]\nid = \"x\"\n[[customer]]\nid = \"x\"",
+        &["c.toml:3: the customer \"x\" stands twice; remove one of them"],
+    );
+    check(
+        "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ndimensions = [\"d\",\n\"d\"]",
+        &["c.toml:5: the dimension \"d\" stands twice; remove one of them"],
+    );
+    let price = "[[plan.price]]\nmeter = \"a\"\nunit_price = \"1\"\n";
+    check(
+        &format!("{meter}[plan]\nname = \"p\"\ncurrency = \"EUR\"\n{price}{price}"),
+        &["c.toml:11: the meter a has two prices; remove one of them"],
+    );
+}
+
+#[test]
+fn prices_are_exact_decimals_in_quotes() {
+    let with_price = |price: &str| {
+        format!(
+            "[[meter]]\nname = \"a\"\naggregation = \"sum\"\n[plan]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan.price]]\nmeter = \"a\"\nunit_price = {price}"
+        )
+    };
+    let remedy = "write a decimal in quotes, such as \"0.002\", of at most 15 integer and 12 fraction digits";
+    check(&with_price("\"0.000000000001\""), &[]);
+    for (price, why) in [
+        ("0.0000000000001", "has more than 12 fraction digits"),
+        ("-1", "is negative"),
+        ("1e3", "is not a plain decimal number such as \"0.002\""),
+    ] {
+        check(
+            &with_price(&format!("{price:?}")),
+            &[&format!("c.toml:9: the unit price {price:?} {why}; {remedy}")],
+        );
+    }
+    check(
+        &with_price("1"),
+        &["c.toml:9: `plan.price.unit_price` is of type integer; write a string in quotes"],
+    );
+}
+
+#[test]
+fn cloud_events_name_kept_dimensions_and_sound_paths() {
+    let with_event = |event: &str| {
+        format!(
+            "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ndimensions = [\"d\"]\ncloud_event = {event}"
+        )
+    };
+    check(
+        &with_event("{ type = \"t\", unique = \"data.user\", dimensions = { d = \"source\" } }"),
+        &[],
+    );
+    check(
+        &with_event("{ type = \"t\", dimensions = { e = \"data.e\" } }"),
+        &[
+            "c.toml:5: the meter a does not keep the dimension \"e\"; list it in the meter's `dimensions`",
+        ],
+    );
+    check(
+        &with_event("{ type = \"t\", quantity = \"data..n\" }"),
+        &[
+            "c.toml:5: \"data..n\" is no path into a CloudEvent; write dotted names from the event's root, such as \"data.tokens\"",
+        ],
+    );
+    check(
+        &with_event("{ }"),
+        &["c.toml:5: [meter.cloud_event] has no `type`; add type = \"com.example.api.called\""],
+    );
+    check(
+        &with_event("\"t\""),
+        &["c.toml:5: `meter.cloud_event` is of type string; write a table, [meter.cloud_event]"],
+    );
+}
+
+#[test]
+fn one_currency_for_all() {
+    check(
+        "[[customer]]\nid = \"x\"\ncurrency = \"USD\"\n[plan]\nname = \"p\"\ncurrency = \"EUR\"",
+        &[
+            "c.toml:3: the customer is billed in USD, and the plan's prices are in EUR; use the plan's currency",
+        ],
+    );
+}
+
+#[test]
+fn rules_fit_one_frame() {
+    let text: String = (0..METERS_MAX)
+        .map(|n| {
+            let dimensions: Vec<String> = (0..16).map(|d| format!("\"{n:060}{d:02}\"")).collect();
+            format!(
+                "[[meter]]\nname = \"m{n}\"\naggregation = \"sum\"\ndimensions = [{}]\n",
+                dimensions.join(",")
+            )
+        })
+        .collect();
+    check(
+        &text,
+        &[
+            "c.toml:1: the rules that agents are sent take more than 1044480 bytes; use fewer meters, or shorter names and paths",
+        ],
+    );
+}
+
+proptest! {
+    #[test]
+    fn any_text_is_judged_without_panic(text in ".{0,200}") {
+        let _judged = parse(&text);
+    }
+
+    /// Cuts and replacements in a good file reach deeper than random text does.
+    #[test]
+    fn any_damage_is_judged_without_panic(at in 0..GOOD.len(), length in 0_usize..40, filler in "[\\[\\]{}\"'=.a-z0-9\n#é]{0,8}") {
+        let mut text = GOOD.to_owned();
+        let floor = |mut at: usize| { while !text.is_char_boundary(at) { at -= 1; } at };
+        let (start, end) = (floor(at), floor((at + length).min(GOOD.len())));
+        text.replace_range(start..end.max(start), &filler);
+        if let Err(problems) = parse(&text) {
+            prop_assert!(!problems.is_empty());
+        }
+    }
+}

@@ -1,0 +1,256 @@
+//! Every setting: its key, its default and what it means. The reference page is printed from here,
+//! and the reader takes its defaults from here, so neither can drift from the other.
+
+use std::fmt::Write;
+
+/// How a setting's text is read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    /// `IP:PORT`.
+    Address,
+    /// A file or folder; in the file, relative to the file's own folder.
+    Path,
+    /// `250ms`, `10s`, `5m`, `24h`, `35d`.
+    Duration,
+    /// `64 KiB`, `16 MiB`.
+    Size,
+    /// A whole number.
+    Count,
+    /// One of these words.
+    Choice(&'static [&'static str]),
+    /// Any text.
+    Text,
+}
+
+/// One setting.
+#[derive(Debug, Clone, Copy)]
+pub struct Setting {
+    /// `section.key`, or `key` outside of any section.
+    pub key: &'static str,
+    pub kind: Kind,
+    pub default: &'static str,
+    pub meaning: &'static str,
+}
+
+const fn setting(
+    key: &'static str,
+    kind: Kind,
+    default: &'static str,
+    meaning: &'static str,
+) -> Setting {
+    Setting { key, kind, default, meaning }
+}
+
+/// All settings but `[[api.token]]`, in the order of the reference page.
+pub const SETTINGS: [Setting; 29] = [
+    setting(
+        "data_dir",
+        Kind::Path,
+        "/var/lib/tidemark-collector",
+        "The folder of `ledger.redb` and `totals.redb`.",
+    ),
+    setting(
+        "catalog",
+        Kind::Path,
+        "/etc/tidemark/catalog.toml",
+        "The catalogue file; read again on SIGHUP.",
+    ),
+    setting(
+        "log_format",
+        Kind::Choice(&["text", "json"]),
+        "text",
+        "How logs are written to standard error.",
+    ),
+    setting(
+        "log_level",
+        Kind::Text,
+        "info",
+        "Which logs are written: `error`, `warn`, `info`, `debug`, `trace`, or a filter such as `info,quinn=warn`.",
+    ),
+    setting(
+        "shutdown_grace",
+        Kind::Duration,
+        "10s",
+        "How long sessions and requests may take to end after SIGTERM.",
+    ),
+    setting("listen.quic", Kind::Address, "0.0.0.0:8129", "Where agents connect (UDP)."),
+    setting(
+        "listen.http",
+        Kind::Address,
+        "127.0.0.1:8130",
+        "Where the HTTP API listens (TCP, without TLS: keep it local or behind a proxy).",
+    ),
+    setting(
+        "tls.ca",
+        Kind::Path,
+        "/etc/tidemark/ca.pem",
+        "The CA that signs the agents' certificates.",
+    ),
+    setting(
+        "tls.certificate",
+        Kind::Path,
+        "/etc/tidemark/collector.pem",
+        "The collector's certificate and its chain.",
+    ),
+    setting("tls.key", Kind::Path, "/etc/tidemark/collector.key", "The collector's private key."),
+    setting(
+        "session.sessions_max",
+        Kind::Count,
+        "10000",
+        "At most this many agents are connected at once.",
+    ),
+    setting(
+        "session.confirm_interval",
+        Kind::Duration,
+        "10s",
+        "How often agents are asked to confirm that all they accepted is here.",
+    ),
+    setting(
+        "session.batches_in_flight_max",
+        Kind::Count,
+        "32",
+        "At most this many batches of a session wait for their acknowledgement.",
+    ),
+    setting(
+        "session.batch_bytes_in_flight_max",
+        Kind::Size,
+        "128 MiB",
+        "Over all sessions, batches of at most this size wait for their commit; further ones wait in their transports.",
+    ),
+    setting(
+        "session.bodies_opened_max",
+        Kind::Count,
+        "4",
+        "At most this many batch bodies are opened at once, each of up to 64 MiB.",
+    ),
+    setting(
+        "session.handshake_max",
+        Kind::Duration,
+        "10s",
+        "Time for a handshake, and again for the agent's first frame.",
+    ),
+    setting(
+        "session.send_max",
+        Kind::Duration,
+        "30s",
+        "Time in which an agent must read what it is sent.",
+    ),
+    setting(
+        "session.keep_alive",
+        Kind::Duration,
+        "10s",
+        "An idle session is kept open by a packet this often.",
+    ),
+    setting(
+        "session.idle_max",
+        Kind::Duration,
+        "30s",
+        "A session without any packet for this long has ended.",
+    ),
+    setting(
+        "session.receive_window",
+        Kind::Size,
+        "1 MiB",
+        "What a session's transport may hold unread.",
+    ),
+    setting(
+        "ledger.requests_max",
+        Kind::Count,
+        "1024",
+        "At most this many requests wait for the ledger's writer; sessions wait beyond.",
+    ),
+    setting(
+        "ledger.group_bytes_max",
+        Kind::Size,
+        "4 MiB",
+        "A commit takes no further batch once it holds this much.",
+    ),
+    setting(
+        "ledger.fold_age",
+        Kind::Duration,
+        "5s",
+        "Usage that is not in the totals yet is folded into them after at most this long.",
+    ),
+    setting("ledger.fold_lines_max", Kind::Count, "200000", "Or once this many batch lines wait."),
+    setting(
+        "ledger.tail_bytes_max",
+        Kind::Size,
+        "256 MiB",
+        "Admission waits for the fold while what is not folded takes more memory than this.",
+    ),
+    setting(
+        "ledger.silent_after",
+        Kind::Duration,
+        "30s",
+        "A stream that did not confirm for this long is named as silent.",
+    ),
+    setting(
+        "ledger.streams_max",
+        Kind::Count,
+        "1000000",
+        "At most this many streams are known; further ones wait for a person.",
+    ),
+    setting("ledger.ledger_cache_bytes", Kind::Size, "32 MiB", "The page cache of `ledger.redb`."),
+    setting("ledger.totals_cache_bytes", Kind::Size, "128 MiB", "The page cache of `totals.redb`."),
+];
+
+/// The setting of this key.
+#[must_use]
+pub fn find(key: &str) -> Option<&'static Setting> {
+    SETTINGS.iter().find(|setting| setting.key == key)
+}
+
+impl Setting {
+    /// The environment variable that overrides it: `TIDEMARK_COLLECTOR__LISTEN__QUIC`.
+    #[must_use]
+    pub fn variable(&self) -> String {
+        format!("{}{}", super::VARIABLE_PREFIX, self.key.to_ascii_uppercase().replace('.', "__"))
+    }
+
+    /// The default as it would stand in the file.
+    #[must_use]
+    pub fn default_toml(&self) -> String {
+        match self.kind {
+            Kind::Count => self.default.to_owned(),
+            Kind::Address
+            | Kind::Path
+            | Kind::Duration
+            | Kind::Size
+            | Kind::Choice(_)
+            | Kind::Text => {
+                format!("\"{}\"", self.default)
+            }
+        }
+    }
+}
+
+/// The reference page's table, in Markdown.
+#[must_use]
+pub fn markdown() -> String {
+    let mut page = String::from("| key | default | meaning |\n|---|---|---|\n");
+    for setting in &SETTINGS {
+        let choices = match setting.kind {
+            Kind::Choice(words) => format!(" One of `{}`.", words.join("`, `")),
+            Kind::Address | Kind::Path | Kind::Duration | Kind::Size | Kind::Count | Kind::Text => {
+                String::new()
+            }
+        };
+        // Writing to a string cannot fail.
+        let _ignored = writeln!(
+            page,
+            "| `{}` | `{}` | {}{choices} |",
+            setting.key,
+            setting.default_toml(),
+            setting.meaning
+        );
+    }
+    page.push_str(
+        "| `[[api.token]]` | none | Who may use the API: `name`, and `token` (16 characters or more) or \
+         `token_file`. Without any, the API answers 401. |\n\n\
+         A relative path is meant from the configuration file's folder. \
+         `TIDEMARK_COLLECTOR__SECTION__KEY` in the environment overrides a key, and the same with `_FILE` \
+         appended names a file that holds the value; `TIDEMARK_COLLECTOR__API__TOKEN` (or `_FILE`) adds a token \
+         called `environment`. Unknown keys are errors.\n",
+    );
+    page
+}

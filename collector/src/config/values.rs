@@ -1,0 +1,300 @@
+//! Settings as text, each with the place that it comes from, and how they are read.
+//!
+//! **Owns** which of file, environment and default wins, and the ranges of values. **Does not own**
+//! the settings themselves ([`super::reference`]).
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use crate::api::Token;
+use crate::document::{Problem, Problems, Table, closest};
+use crate::duration::{parse_bytes, parse_millis};
+
+use super::reference::{SETTINGS, Setting, find};
+use super::{
+    Config, LedgerLimits, Listen, LogFormat, SessionLimits, Tls, VARIABLE_PREFIX, read_value, token,
+};
+
+/// One batch must be able to wait for its commit, however large.
+const BATCH_BYTES_MAX: u32 = 16 << 20;
+const TOKEN_VARIABLE: &str = "TIDEMARK_COLLECTOR__API__TOKEN";
+
+/// Where a value that is not the default comes from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Source {
+    File { file: String, line: usize },
+    Variable { name: String },
+}
+
+#[derive(Debug)]
+struct Value {
+    text: String,
+    source: Source,
+}
+
+/// Every setting's text, and what is wrong with them.
+#[derive(Debug)]
+pub(super) struct Values {
+    values: BTreeMap<&'static str, Value>,
+    folder: PathBuf,
+    found: Vec<Problem>,
+}
+
+impl Values {
+    /// Takes what `root` sets; `api` reads what else `[api]` holds.
+    pub(super) fn from_file(
+        root: &mut Table<'_>,
+        folder: &Path,
+        problems: &mut Problems<'_>,
+        api: impl FnOnce(&mut Table<'_>, &mut Problems<'_>),
+    ) -> Self {
+        let mut values = BTreeMap::new();
+        let mut take = |setting: &Setting,
+                        table: &mut Table<'_>,
+                        key: &'static str,
+                        problems: &mut Problems<'_>| {
+            if let Some(value) = table.scalar(key, problems) {
+                let source = Source::File {
+                    file: problems.file().to_owned(),
+                    line: problems.line_of(value.span.start),
+                };
+                values.insert(setting.key, Value { text: value.value, source });
+            }
+        };
+        let mut sections: Vec<&'static str> = Vec::new();
+        for setting in &SETTINGS {
+            match setting.key.split_once('.') {
+                None => take(setting, root, setting.key, problems),
+                Some((section, _)) if !sections.contains(&section) => sections.push(section),
+                Some(_) => {}
+            }
+        }
+        for section in sections {
+            let Some(mut table) = root.table(section, problems) else { continue };
+            for setting in &SETTINGS {
+                if let Some((of, key)) = setting.key.split_once('.')
+                    && of == section
+                {
+                    take(setting, &mut table, key, problems);
+                }
+            }
+            table.finish(problems);
+        }
+        if let Some(mut table) = root.table("api", problems) {
+            api(&mut table, problems);
+            table.finish(problems);
+        }
+        Self { values, folder: folder.to_owned(), found: Vec::new() }
+    }
+
+    /// Lays environment variables over the file, and returns the token that they hold.
+    pub(super) fn overlay(&mut self, variables: &BTreeMap<String, String>) -> Option<Token> {
+        let mut secret = None;
+        for (name, given) in variables {
+            let (base, text) = match name.strip_suffix("_FILE") {
+                Some(base) => match read_value(Path::new(given)) {
+                    Ok(text) => (base, text),
+                    Err(message) => {
+                        self.report_variable(
+                            name,
+                            message,
+                            "name a file that the collector may read",
+                        );
+                        continue;
+                    }
+                },
+                None => (name.as_str(), given.clone()),
+            };
+            if base == TOKEN_VARIABLE {
+                match token("environment", text) {
+                    Ok(token) => secret = Some(token),
+                    Err(message) => {
+                        self.report_variable(name, message, "make one with `openssl rand -hex 32`")
+                    }
+                }
+            } else if let Some(setting) = SETTINGS.iter().find(|setting| setting.variable() == base)
+            {
+                self.values.insert(
+                    setting.key,
+                    Value { text, source: Source::Variable { name: name.clone() } },
+                );
+            } else {
+                self.report_unknown(name, base);
+            }
+        }
+        secret
+    }
+
+    /// All settings read; `None` if any cannot be. All are read before the first is missed, so that
+    /// every problem is found.
+    pub(super) fn config(&mut self, tokens: Vec<Token>) -> Option<Config> {
+        let listen = (self.address("listen.quic"), self.address("listen.http"));
+        let shutdown_grace_millis = self.millis("shutdown_grace", 0);
+        let log_format = self.log_format();
+        let session = self.session();
+        let ledger = self.ledger();
+        Some(Config {
+            data_dir: self.path("data_dir"),
+            catalog: self.path("catalog"),
+            log_format: log_format?,
+            log_level: self.text("log_level").to_owned(),
+            shutdown_grace_millis: shutdown_grace_millis?,
+            listen: Listen { quic: listen.0?, http: listen.1? },
+            tls: Tls {
+                ca: self.path("tls.ca"),
+                certificate: self.path("tls.certificate"),
+                key: self.path("tls.key"),
+            },
+            session: session?,
+            ledger: ledger?,
+            tokens,
+        })
+    }
+
+    fn session(&mut self) -> Option<SessionLimits> {
+        let sessions_max = self.count("session.sessions_max", 1);
+        let confirm_interval_millis = self.millis("session.confirm_interval", 10);
+        let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
+        let batch_bytes_in_flight_max =
+            self.bytes_u32("session.batch_bytes_in_flight_max", BATCH_BYTES_MAX);
+        let bodies_opened_max = self.count("session.bodies_opened_max", 1);
+        let handshake_max_millis = self.millis("session.handshake_max", 100);
+        let send_max_millis = self.millis("session.send_max", 100);
+        let keep_alive_millis = self.millis("session.keep_alive", 10);
+        let idle_max_millis = self.millis("session.idle_max", 100);
+        let receive_window_bytes = self.bytes_u32("session.receive_window", 16 << 10);
+        Some(SessionLimits {
+            sessions_max: sessions_max?,
+            confirm_interval_millis: confirm_interval_millis?,
+            batches_in_flight_max: batches_in_flight_max?,
+            batch_bytes_in_flight_max: batch_bytes_in_flight_max?,
+            bodies_opened_max: bodies_opened_max?,
+            handshake_max_millis: handshake_max_millis?,
+            send_max_millis: send_max_millis?,
+            keep_alive_millis: keep_alive_millis?,
+            idle_max_millis: idle_max_millis?,
+            receive_window_bytes: receive_window_bytes?,
+        })
+    }
+
+    fn ledger(&mut self) -> Option<LedgerLimits> {
+        let requests_max = self.count("ledger.requests_max", 1);
+        let group_bytes_max = self.bytes("ledger.group_bytes_max", 64 << 10);
+        let fold_age_millis = self.millis("ledger.fold_age", 10);
+        let fold_lines_max = self.count("ledger.fold_lines_max", 1);
+        let tail_bytes_max = self.bytes("ledger.tail_bytes_max", 1 << 20);
+        let silent_after_millis = self.millis("ledger.silent_after", 1_000);
+        let streams_max = self.count("ledger.streams_max", 1);
+        let ledger_cache_bytes = self.bytes("ledger.ledger_cache_bytes", 1 << 20);
+        let totals_cache_bytes = self.bytes("ledger.totals_cache_bytes", 1 << 20);
+        Some(LedgerLimits {
+            requests_max: requests_max?,
+            group_bytes_max: group_bytes_max?,
+            fold_age_millis: fold_age_millis?,
+            fold_lines_max: fold_lines_max?,
+            tail_bytes_max: tail_bytes_max?,
+            silent_after_millis: silent_after_millis?,
+            streams_max: streams_max?,
+            ledger_cache_bytes: ledger_cache_bytes?,
+            totals_cache_bytes: totals_cache_bytes?,
+        })
+    }
+
+    pub(super) fn into_found(self) -> Vec<Problem> {
+        self.found
+    }
+
+    fn text(&self, key: &'static str) -> &str {
+        let default = find(key).expect("only settings of the reference are read").default;
+        self.values.get(key).map_or(default, |value| &value.text)
+    }
+
+    /// A path in the file is meant from the file's folder; one in the environment, from the process's.
+    fn path(&self, key: &'static str) -> PathBuf {
+        match self.values.get(key) {
+            Some(Value { text, source: Source::File { .. } }) => self.folder.join(text),
+            Some(_) | None => PathBuf::from(self.text(key)),
+        }
+    }
+
+    fn address(&mut self, key: &'static str) -> Option<std::net::SocketAddr> {
+        let parsed = self.text(key).parse().ok();
+        self.or_report(
+            key,
+            parsed,
+            "an address and a port such as \"127.0.0.1:8130\" or \"[::]:8129\"",
+        )
+    }
+
+    fn millis(&mut self, key: &'static str, least: u64) -> Option<u64> {
+        let parsed = parse_millis(self.text(key)).ok().filter(|millis| *millis >= least);
+        self.or_report(
+            key,
+            parsed,
+            &format!("a duration such as \"10s\" or \"250ms\", of at least {least}ms"),
+        )
+    }
+
+    fn bytes(&mut self, key: &'static str, least: u64) -> Option<u64> {
+        let parsed = parse_bytes(self.text(key)).ok().filter(|bytes| *bytes >= least);
+        self.or_report(
+            key,
+            parsed,
+            &format!("a size such as \"16 MiB\", of at least {least} bytes"),
+        )
+    }
+
+    /// A size that must fit 32 bits, below 1 GiB.
+    fn bytes_u32(&mut self, key: &'static str, least: u32) -> Option<u32> {
+        let parsed = parse_bytes(self.text(key)).ok().and_then(|bytes| u32::try_from(bytes).ok());
+        let parsed = parsed.filter(|bytes| (least..1 << 30).contains(bytes));
+        self.or_report(
+            key,
+            parsed,
+            &format!("a size such as \"16 MiB\", from {least} bytes to below 1 GiB"),
+        )
+    }
+
+    fn count(&mut self, key: &'static str, least: u32) -> Option<u32> {
+        let parsed = self.text(key).parse().ok().filter(|count| *count >= least);
+        self.or_report(key, parsed, &format!("a whole number from {least} to {}", u32::MAX))
+    }
+
+    fn log_format(&mut self) -> Option<LogFormat> {
+        let parsed = match self.text("log_format") {
+            "text" => Some(LogFormat::Text),
+            "json" => Some(LogFormat::Json),
+            _ => None,
+        };
+        self.or_report("log_format", parsed, "\"text\" or \"json\"")
+    }
+
+    fn or_report<T>(&mut self, key: &'static str, parsed: Option<T>, expected: &str) -> Option<T> {
+        if parsed.is_none() {
+            let message = format!("`{key}` is {:?}", self.text(key));
+            let (file, line) = match self.values.get(key).map(|value| &value.source) {
+                Some(Source::File { file, line }) => (file.clone(), *line),
+                Some(Source::Variable { name }) => (format!("the environment variable {name}"), 0),
+                None => ("the default".to_owned(), 0),
+            };
+            self.found.push(Problem { file, line, message, remedy: format!("write {expected}") });
+        }
+        parsed
+    }
+
+    fn report_variable(&mut self, name: &str, message: String, remedy: &str) {
+        let file = format!("the environment variable {name}");
+        self.found.push(Problem { file, line: 0, message, remedy: remedy.to_owned() });
+    }
+
+    fn report_unknown(&mut self, name: &str, base: &str) {
+        let known: Vec<String> = SETTINGS.iter().map(Setting::variable).collect();
+        let short = |name: &str| name.trim_start_matches(VARIABLE_PREFIX).to_owned();
+        let names: Vec<String> = known.iter().map(|name| short(name)).collect();
+        let remedy = match closest(&short(base), names.iter().map(String::as_str)) {
+            Some(near) => format!("did you mean {VARIABLE_PREFIX}{near}?"),
+            None => "`tidemark-collector config-reference` lists them".to_owned(),
+        };
+        self.report_variable(name, "it names no setting".to_owned(), &remedy);
+    }
+}

@@ -1,0 +1,290 @@
+//! The embedded ledger: two redb files, one collector, no other service.
+//!
+//! ```text
+//! ledger.redb   batches    position u64 -> header [192] + body as stored, one append per commit
+//!               streams    stream [16] -> stream row (ledger/codec.rs)
+//!               openings   stream [16] + opening [16] -> end event u64
+//!               quarantine position u64 -> reason
+//!               meta       name -> bytes
+//! totals.redb   see totals.rs; derived, rebuilt when it is missing
+//! ```
+//! **Owns** both files; no type of redb leaves this module. **Does not own** the judgements: it calls
+//! them inside its transactions.
+//!
+//! *Crash contract.* A commit appends its batches and makes the stream states advance together.
+//! Stream rows are written by hellos and claims and at checkpoints only; what batches changed since is
+//! recovered from the headers behind the checkpoint. So admission writes no hot rows.
+//!
+//! Limits: a checkpoint comes at least every [`CHECKPOINT_BYTES`] of batches; caches are bounded by
+//! the options; at most `streams_max` streams are known.
+
+mod admit;
+mod files;
+mod recover;
+mod totals;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard};
+
+use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
+use tidemark_common::batch::{HEADER_BYTES, Header};
+use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
+use tidemark_common::time::Timestamp;
+
+use self::totals::TotalsFile;
+use crate::ledger::codec::RowError;
+use crate::ledger::fold::FoldSlice;
+use crate::ledger::request::Request;
+use crate::ledger::store::{Committed, LedgerStore, Recovered, StoreError, Totals};
+use crate::ledger::stream::StreamRecord;
+
+const LEDGER_FILE: &str = "ledger.redb";
+const TOTALS_FILE: &str = "totals.redb";
+
+const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
+const STREAMS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("streams");
+const OPENINGS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("openings");
+const QUARANTINE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("quarantine");
+const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
+
+/// Raised when the ledger file's layout changes in a way that older collectors cannot read.
+const FORMAT: u16 = 1;
+/// After this many bytes of batches the stream rows are written, so that a start reads no more.
+const CHECKPOINT_BYTES: u64 = 64 << 20;
+/// The same for the number of batches.
+const CHECKPOINT_BATCHES: u64 = 16_384;
+
+/// How the files are opened.
+#[derive(Debug, Clone)]
+pub struct RedbOptions {
+    /// redb's cache for each file, in bytes.
+    pub ledger_cache_bytes: usize,
+    pub totals_cache_bytes: usize,
+    /// At most this many streams are known; further hellos wait for a person.
+    pub streams_max: usize,
+    /// While the totals are rebuilt, this many lines are summed before they are written.
+    pub rebuild_lines_max: u64,
+}
+
+impl Default for RedbOptions {
+    fn default() -> Self {
+        Self {
+            ledger_cache_bytes: 32 << 20,
+            totals_cache_bytes: 128 << 20,
+            streams_max: 1_000_000,
+            rebuild_lines_max: 200_000,
+        }
+    }
+}
+
+/// The embedded ledger.
+#[derive(Debug, Clone)]
+pub struct RedbStore {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug)]
+struct Inner {
+    ledger: Database,
+    totals: TotalsFile,
+    id: LedgerId,
+    /// The high half of every fence that this opening of the ledger hands out.
+    incarnation: u32,
+    streams_max: usize,
+    memory: Mutex<Memory>,
+}
+
+/// The stream states, as of the last commit.
+#[derive(Debug, Default)]
+struct Memory {
+    streams: BTreeMap<StreamId, StreamRecord>,
+    /// Streams whose row is older than their state.
+    dirty: BTreeSet<StreamId>,
+    next_position: u64,
+    bytes_since_checkpoint: u64,
+    batches_since_checkpoint: u64,
+    /// Positions of the batches that the totals' index does not hold yet.
+    unfolded: BTreeMap<(StreamId, Sequence), u64>,
+}
+
+impl RedbStore {
+    /// Opens or makes the ledger in `folder`. Blocks; a rebuild of the totals reads every batch.
+    ///
+    /// # Errors
+    /// A file that is locked, newer, damaged, or cannot be written.
+    pub fn open(
+        folder: &Path,
+        options: &RedbOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Recovered), StoreError> {
+        let ledger = files::open_ledger(folder, options)?;
+        let totals = || files::open_totals(folder, options);
+        recover::recover(ledger, totals()?, || files::remake_totals(folder, options), options, now)
+    }
+
+    /// Opens or makes the ledger on given storage: for tests that count or forget writes.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_on(
+        ledger: impl StorageBackend,
+        totals: impl StorageBackend,
+        options: &RedbOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Recovered), StoreError> {
+        let ledger = files::open_on(LEDGER_FILE, ledger, options.ledger_cache_bytes)?;
+        let totals = files::open_on(TOTALS_FILE, totals, options.totals_cache_bytes)?;
+        let remake = || {
+            let memory = redb::backends::InMemoryBackend::new();
+            files::open_on(TOTALS_FILE, memory, options.totals_cache_bytes)
+        };
+        recover::recover(ledger, totals, remake, options, now)
+    }
+
+    async fn blocking<T: Send + 'static>(
+        &self,
+        act: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let inner = Arc::clone(&self.inner);
+        let done = tokio::task::spawn_blocking(move || act(&inner)).await;
+        done.unwrap_or_else(|error| {
+            Err(StoreError::Storage { act: "use", file: LEDGER_FILE, reason: error.to_string() })
+        })
+    }
+}
+
+impl LedgerStore for RedbStore {
+    async fn commit(
+        &self,
+        group: Vec<Request>,
+        at: Timestamp,
+        clock_limit: Option<Timestamp>,
+    ) -> Result<Committed, StoreError> {
+        self.blocking(move |inner| inner.commit(group, at, clock_limit)).await
+    }
+
+    async fn fold(&self, slice: Arc<FoldSlice>) -> Result<(), StoreError> {
+        self.blocking(move |inner| {
+            inner.totals.fold(&slice)?;
+            inner.memory()?.forget_folded(&slice);
+            Ok(())
+        })
+        .await
+    }
+
+    fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {
+        Ok(Box::new(self.inner.totals.snapshot()?))
+    }
+
+    async fn batch(
+        &self,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.blocking(move |inner| {
+            let unfolded = inner.memory()?.unfolded.get(&(stream, sequence)).copied();
+            match inner.position(unfolded, stream, sequence)? {
+                Some(position) => inner.batch_at(position),
+                None => Ok(None),
+            }
+        })
+        .await
+    }
+
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.blocking(Inner::checkpoint).await
+    }
+}
+
+impl Inner {
+    fn memory(&self) -> Result<MutexGuard<'_, Memory>, StoreError> {
+        self.memory.lock().map_err(|_| StoreError::Storage {
+            act: "use",
+            file: LEDGER_FILE,
+            reason: "an earlier change failed half-way".to_owned(),
+        })
+    }
+
+    fn position(
+        &self,
+        unfolded: Option<u64>,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<u64>, StoreError> {
+        match unfolded {
+            Some(position) => Ok(Some(position)),
+            None => self.totals.position(stream, sequence),
+        }
+    }
+
+    fn batch_at(&self, position: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let read = self.ledger.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+        let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
+        let bytes = batches.get(position).map_err(Fault::read(LEDGER_FILE))?;
+        Ok(bytes.map(|bytes| bytes.value().to_vec()))
+    }
+
+    /// The digest of a posted batch; `None` if it has left the ledger.
+    fn stored_digest(
+        &self,
+        memory: &Memory,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<Digest>, StoreError> {
+        let unfolded = memory.unfolded.get(&(stream, sequence)).copied();
+        let Some(position) = self.position(unfolded, stream, sequence)? else {
+            return Ok(None);
+        };
+        let Some(bytes) = self.batch_at(position)? else {
+            return Ok(None);
+        };
+        Ok(Some(read_header(&bytes)?.digest()))
+    }
+}
+
+impl Memory {
+    fn forget_folded(&mut self, slice: &FoldSlice) {
+        for (stream, sequence, _) in &slice.index {
+            self.unfolded.remove(&(*stream, *sequence));
+        }
+    }
+}
+
+fn read_header(bytes: &[u8]) -> Result<Header, StoreError> {
+    let head = bytes.get(..HEADER_BYTES).unwrap_or(bytes);
+    Header::decode(head)
+        .map_err(|error| StoreError::Corrupt { file: LEDGER_FILE, reason: error.to_string() })
+}
+
+/// Turns redb's errors into the store's.
+struct Fault;
+
+impl Fault {
+    fn read<E: Into<redb::Error>>(file: &'static str) -> impl Fn(E) -> StoreError {
+        Self::of("read", file)
+    }
+
+    fn write<E: Into<redb::Error>>(file: &'static str) -> impl Fn(E) -> StoreError {
+        Self::of("write", file)
+    }
+
+    fn open<E: Into<redb::Error>>(file: &'static str) -> impl Fn(E) -> StoreError {
+        Self::of("open", file)
+    }
+
+    fn row(file: &'static str) -> impl Fn(RowError) -> StoreError {
+        move |error| StoreError::Corrupt { file, reason: error.to_string() }
+    }
+
+    fn of<E: Into<redb::Error>>(act: &'static str, file: &'static str) -> impl Fn(E) -> StoreError {
+        move |error| match error.into() {
+            redb::Error::Corrupted(reason) => StoreError::Corrupt { file, reason },
+            error => StoreError::Storage { act, file, reason: error.to_string() },
+        }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
+mod tests;

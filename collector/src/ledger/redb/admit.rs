@@ -1,0 +1,414 @@
+//! The admitting transaction.
+//!
+//! **Owns** the order of things in it: each request is judged against the state that the ones before it
+//! in the group left; everything is written; the commit; only then does memory change.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
+
+use redb::{Durability, ReadableTable, Table, WriteTransaction};
+use tidemark_common::id::{Fence, StreamId};
+use tidemark_common::time::Timestamp;
+use tidemark_common::wire::{HeldOpening, PostedOpening};
+
+use super::{
+    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, Fault, Inner, LEDGER_FILE, META, Memory,
+    OPENINGS, QUARANTINE, STREAMS,
+};
+use crate::dedupe::{self, Candidate, Content, Verdict};
+use crate::ledger::codec;
+use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
+use crate::ledger::store::{Committed, StoreError};
+use crate::ledger::stream::{StreamRecord, StreamState};
+use crate::ledger::tail::{CustomerLines, TailBatch};
+use crate::session::claim::{self, ClaimVerdict};
+use crate::session::hello::{self, HelloVerdict};
+
+/// A group in the making: what will be in memory once it is committed.
+struct Group<'a> {
+    inner: &'a Inner,
+    memory: &'a Memory,
+    write: &'a WriteTransaction,
+    at: Timestamp,
+    changed: BTreeMap<StreamId, StreamRecord>,
+    /// Streams whose row is written with the group.
+    rows: BTreeSet<StreamId>,
+    appended: Vec<(u64, Admission)>,
+    committed: Committed,
+    next_position: u64,
+    bytes: u64,
+}
+
+impl Inner {
+    /// Judges and applies a group in one transaction.
+    pub(super) fn commit(
+        &self,
+        requests: Vec<Request>,
+        at: Timestamp,
+        clock_limit: Option<Timestamp>,
+    ) -> Result<Committed, StoreError> {
+        let mut memory = self.memory()?;
+        let mut write = self.ledger.begin_write().map_err(Fault::write(LEDGER_FILE))?;
+        write.set_durability(Durability::Immediate).map_err(Fault::write(LEDGER_FILE))?;
+        let mut group = Group::new(self, &memory, &write, at);
+        for request in requests {
+            let reply = group.apply(request)?;
+            group.committed.replies.push(reply);
+        }
+        let checkpoint = group.is_checkpoint_due();
+        let done = group.write(clock_limit, checkpoint)?;
+        write.commit().map_err(Fault::write(LEDGER_FILE))?;
+        Ok(memory.take(done, checkpoint))
+    }
+
+    /// Writes the rows that are behind.
+    pub(super) fn checkpoint(&self) -> Result<(), StoreError> {
+        let mut memory = self.memory()?;
+        let write = self.ledger.begin_write().map_err(Fault::write(LEDGER_FILE))?;
+        let done = Group::new(self, &memory, &write, Timestamp(0)).write(None, true)?;
+        write.commit().map_err(Fault::write(LEDGER_FILE))?;
+        memory.take(done, true);
+        Ok(())
+    }
+}
+
+/// A group as written, to be taken into memory after the commit.
+struct Written {
+    changed: BTreeMap<StreamId, StreamRecord>,
+    rows: BTreeSet<StreamId>,
+    positions: Vec<(StreamId, tidemark_common::id::Sequence, u64)>,
+    committed: Committed,
+    next_position: u64,
+    bytes: u64,
+}
+
+impl Memory {
+    fn take(&mut self, written: Written, checkpoint: bool) -> Committed {
+        let Written { changed, rows, positions, mut committed, next_position, bytes } = written;
+        let batches = next_position.saturating_sub(self.next_position);
+        self.next_position = next_position;
+        self.bytes_since_checkpoint = self.bytes_since_checkpoint.saturating_add(bytes);
+        self.batches_since_checkpoint = self.batches_since_checkpoint.saturating_add(batches);
+        self.unfolded
+            .extend(positions.into_iter().map(|(stream, sequence, at)| ((stream, sequence), at)));
+        committed.streams = changed.values().cloned().collect();
+        for (stream, record) in changed {
+            self.dirty.insert(stream);
+            self.streams.insert(stream, record);
+        }
+        for stream in rows {
+            self.dirty.remove(&stream);
+        }
+        if checkpoint {
+            self.dirty.clear();
+            (self.bytes_since_checkpoint, self.batches_since_checkpoint) = (0, 0);
+        }
+        committed
+    }
+}
+
+impl<'a> Group<'a> {
+    fn new(
+        inner: &'a Inner,
+        memory: &'a Memory,
+        write: &'a WriteTransaction,
+        at: Timestamp,
+    ) -> Self {
+        Self {
+            inner,
+            memory,
+            write,
+            at,
+            changed: BTreeMap::new(),
+            rows: BTreeSet::new(),
+            appended: Vec::new(),
+            committed: Committed::default(),
+            next_position: memory.next_position,
+            bytes: 0,
+        }
+    }
+
+    fn apply(&mut self, request: Request) -> Result<Reply, StoreError> {
+        match request {
+            Request::Hello(request) => self.hello(&request),
+            Request::Admit(admission) => self.admit(*admission),
+            Request::Confirm { stream, confirm } => {
+                let verdict = claim::judge_confirm(self.record(stream), &confirm, self.at);
+                if verdict == ClaimVerdict::Take {
+                    let at = self.at;
+                    self.change(stream, |record| claim::record_confirm(record, &confirm, at));
+                    self.rows.insert(stream);
+                }
+                Ok(Reply::Claimed(verdict))
+            }
+            Request::Close { stream, close } => {
+                let verdict = claim::judge_close(self.record(stream), &close);
+                if verdict == ClaimVerdict::Take {
+                    let at = self.at;
+                    self.change(stream, |record| claim::record_close(record, &close, at));
+                    self.rows.insert(stream);
+                }
+                Ok(Reply::Claimed(verdict))
+            }
+        }
+    }
+
+    fn hello(&mut self, request: &HelloRequest) -> Result<Reply, StoreError> {
+        let HelloRequest { hello, agent } = request;
+        let (stream, ledger, at) = (hello.stream, self.inner.id, self.at);
+        let record = self.record(stream);
+        let needed = record.and_then(|record| hello::digest_needed(record, hello));
+        let stored = match needed {
+            Some(sequence) => self.digest(stream, sequence)?,
+            None => None,
+        };
+        let record = self.record(stream);
+        let posted = record.map_or_else(Default::default, |record| record.posted_sequence);
+        let verdict = if record.is_none() && self.is_full() {
+            HelloVerdict::TooManyStreams
+        } else {
+            hello::judge_hello(record, hello, agent, ledger, stored)
+        };
+        if verdict != HelloVerdict::Welcome {
+            let mut openings = Vec::new();
+            if matches!(verdict, HelloVerdict::Conflict(_)) {
+                openings = self.posted_openings(stream, &hello.openings)?;
+                self.mark_conflict(stream);
+            }
+            return Ok(Reply::HelloRefused { verdict, posted, openings });
+        }
+        if record.is_none() {
+            self.changed.insert(stream, StreamRecord::new(stream, agent.clone(), ledger, at));
+        }
+        let incarnation = self.inner.incarnation;
+        self.change(stream, |record| {
+            let fence = next_fence(record.fence, incarnation);
+            hello::record_hello(record, hello, fence, at);
+        });
+        self.rows.insert(stream);
+        let record = self.record(stream).expect("the stream was just opened");
+        Ok(Reply::Welcomed(Welcomed {
+            fence: record.fence,
+            posted_sequence: record.posted_sequence,
+            posted_digest: record.posted_digest,
+        }))
+    }
+
+    fn admit(&mut self, admission: Admission) -> Result<Reply, StoreError> {
+        let Admission { header, digest, fence, .. } = &admission;
+        let (stream, ledger, at) = (header.stream, self.inner.id, self.at);
+        let needed = self.record(stream).and_then(|record| dedupe::digest_needed(record, header));
+        let stored = match needed {
+            Some(sequence) => self.digest(stream, sequence)?,
+            None => None,
+        };
+        let candidate = Candidate { header, digest: *digest, fence: *fence };
+        let verdict = dedupe::judge(self.record(stream), &candidate, stored, ledger);
+        let mut openings = Vec::new();
+        match &verdict {
+            Verdict::Admit => {
+                let content = match &admission.content {
+                    Opened::Readable { evidence, .. } => Content::Posted(evidence),
+                    Opened::Quarantined(_) => Content::Quarantined,
+                };
+                self.change(stream, |record| dedupe::record(record, header, *digest, content, at));
+                self.append(admission);
+            }
+            Verdict::Duplicate => {
+                self.change(stream, |record| {
+                    record.duplicates = record.duplicates.saturating_add(1)
+                });
+            }
+            Verdict::Conflict { .. } => {
+                let held = HeldOpening {
+                    opening: header.opening,
+                    first: header.first_event,
+                    end: header.end_event,
+                };
+                openings = self.posted_openings(stream, &[held])?;
+                self.mark_conflict(stream);
+            }
+            Verdict::Gap { .. }
+            | Verdict::Fenced { .. }
+            | Verdict::OtherLedger
+            | Verdict::NotOpen
+            | Verdict::Invalid(_) => {}
+        }
+        let posted =
+            self.record(stream).map_or_else(Default::default, |record| record.posted_sequence);
+        Ok(Reply::Judged { verdict, posted, openings })
+    }
+
+    fn append(&mut self, admission: Admission) {
+        let bytes = u64::try_from(admission.bytes.len()).unwrap_or(u64::MAX);
+        self.bytes = self.bytes.saturating_add(bytes);
+        self.appended.push((self.next_position, admission));
+        self.next_position =
+            self.next_position.checked_add(1).expect("a ledger never holds 2^64 batches");
+    }
+
+    fn record(&self, stream: StreamId) -> Option<&StreamRecord> {
+        self.changed.get(&stream).or_else(|| self.memory.streams.get(&stream))
+    }
+
+    /// Changes a known stream's record.
+    fn change(&mut self, stream: StreamId, change: impl FnOnce(&mut StreamRecord)) {
+        let known =
+            || self.memory.streams.get(&stream).cloned().expect("only known streams change");
+        change(self.changed.entry(stream).or_insert_with(known));
+    }
+
+    fn mark_conflict(&mut self, stream: StreamId) {
+        self.change(stream, |record| {
+            record.state = StreamState::Conflict;
+            record.conflicts = record.conflicts.saturating_add(1);
+        });
+        self.rows.insert(stream);
+    }
+
+    fn is_full(&self) -> bool {
+        let new =
+            self.changed.keys().filter(|stream| !self.memory.streams.contains_key(*stream)).count();
+        self.memory.streams.len().saturating_add(new) >= self.inner.streams_max
+    }
+
+    /// The digest of a posted batch, of this group too.
+    fn digest(
+        &self,
+        stream: StreamId,
+        sequence: tidemark_common::id::Sequence,
+    ) -> Result<Option<tidemark_common::id::Digest>, StoreError> {
+        let here = self.appended.iter().map(|(_, admission)| admission);
+        let mut here = here.filter(|admission| admission.header.stream == stream);
+        match here.find(|admission| admission.header.sequence == sequence) {
+            Some(admission) => Ok(Some(admission.digest)),
+            None => self.inner.stored_digest(self.memory, stream, sequence),
+        }
+    }
+
+    /// How far each of the openings that a journal holds is posted.
+    fn posted_openings(
+        &self,
+        stream: StreamId,
+        held: &[HeldOpening],
+    ) -> Result<Vec<PostedOpening>, StoreError> {
+        let table = self.write.open_table(OPENINGS).map_err(Fault::read(LEDGER_FILE))?;
+        let recent = self.record(stream).map_or(&[][..], |record| &record.openings);
+        let mut posted = Vec::new();
+        for opening in held.iter().map(|held| held.opening) {
+            if let Some(recent) = recent.iter().find(|recent| recent.opening == opening) {
+                posted.push(*recent);
+                continue;
+            }
+            let key = codec::opening_key(stream, opening);
+            let end = table.get(&key).map_err(Fault::read(LEDGER_FILE))?;
+            let end = end.map(|end| tidemark_common::id::EventNumber(end.value()));
+            posted.extend(end.map(|end| PostedOpening { opening, end }));
+        }
+        Ok(posted)
+    }
+
+    fn is_checkpoint_due(&self) -> bool {
+        let bytes = self.memory.bytes_since_checkpoint.saturating_add(self.bytes);
+        let batches = self.memory.batches_since_checkpoint;
+        bytes >= CHECKPOINT_BYTES || batches >= CHECKPOINT_BATCHES
+    }
+
+    /// Writes everything into the transaction.
+    fn write(
+        mut self,
+        clock_limit: Option<Timestamp>,
+        checkpoint: bool,
+    ) -> Result<Written, StoreError> {
+        let write = self.write;
+        if checkpoint {
+            self.rows.extend(self.memory.dirty.iter().chain(self.changed.keys()));
+        }
+        self.write_rows()?;
+        let mut meta = write.open_table(META).map_err(Fault::write(LEDGER_FILE))?;
+        if let Some(limit) = clock_limit {
+            meta.insert(&b"clock_limit"[..], &limit.0.to_be_bytes()[..])
+                .map_err(Fault::write(LEDGER_FILE))?;
+        }
+        if checkpoint {
+            let position = self.next_position.to_be_bytes();
+            meta.insert(&b"checkpoint"[..], &position[..]).map_err(Fault::write(LEDGER_FILE))?;
+        }
+        let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
+        let mut positions = Vec::with_capacity(self.appended.len());
+        for (position, admission) in self.appended {
+            batches
+                .insert(position, admission.bytes.as_slice())
+                .map_err(Fault::write(LEDGER_FILE))?;
+            let lines = match admission.content {
+                Opened::Readable { lines, .. } => lines,
+                Opened::Quarantined(reason) => {
+                    let mut table =
+                        write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+                    table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
+                    self.committed.quarantined = self.committed.quarantined.saturating_add(1);
+                    CustomerLines::default()
+                }
+            };
+            let batch = TailBatch::new(&admission.header, position, self.at, lines);
+            positions.push((batch.stream, batch.sequence, position));
+            self.committed.admitted.push(Arc::new(batch));
+        }
+        Ok(Written {
+            changed: self.changed,
+            rows: self.rows,
+            positions,
+            committed: self.committed,
+            next_position: self.next_position,
+            bytes: self.bytes,
+        })
+    }
+
+    /// Writes the rows that are due. Openings before the newest move to their own table.
+    fn write_rows(&mut self) -> Result<(), StoreError> {
+        if self.rows.is_empty() {
+            return Ok(());
+        }
+        let write = self.write;
+        let mut streams = write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
+        let mut openings = write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
+        for stream in &self.rows {
+            let mut record =
+                match self.changed.get(stream).or_else(|| self.memory.streams.get(stream)) {
+                    Some(record) => record.clone(),
+                    None => continue,
+                };
+            let several = record.openings.len() > 1;
+            flush_openings(&mut openings, &mut record)?;
+            let row = codec::write_stream(&record).map_err(Fault::row(LEDGER_FILE))?;
+            streams.insert(&stream.0, row.as_slice()).map_err(Fault::write(LEDGER_FILE))?;
+            if several {
+                self.changed.insert(*stream, record);
+            }
+        }
+        Ok(())
+    }
+}
+
+fn flush_openings(
+    table: &mut Table<'_, &'static [u8; 32], u64>,
+    record: &mut StreamRecord,
+) -> Result<(), StoreError> {
+    let older = record.openings.len().saturating_sub(1);
+    for posted in record.openings.drain(..older) {
+        let key = codec::opening_key(record.stream, posted.opening);
+        table.insert(&key, posted.end.0).map_err(Fault::write(LEDGER_FILE))?;
+    }
+    Ok(())
+}
+
+/// The fence after `held`: counted within this incarnation of the ledger.
+fn next_fence(held: Fence, incarnation: u32) -> Fence {
+    let first = u64::from(incarnation) << 32;
+    Fence(
+        held.0
+            .max(first)
+            .checked_add(1)
+            .expect("a stream never sees 2^32 sessions of one incarnation"),
+    )
+}

@@ -1,0 +1,85 @@
+//! Opening the two files.
+//!
+//! **Owns** where they are and how they are made: private to the user, the folder synced.
+
+use std::fs::{DirBuilder, File, remove_file};
+use std::io;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::Path;
+
+use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
+
+use super::{Fault, LEDGER_FILE, RedbOptions, TOTALS_FILE};
+use crate::ledger::store::StoreError;
+
+pub(super) fn open_ledger(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
+    make_folder(folder).map_err(fault("make the folder of", LEDGER_FILE))?;
+    let path = folder.join(LEDGER_FILE);
+    let database =
+        builder(options.ledger_cache_bytes).create(path).map_err(Fault::open(LEDGER_FILE))?;
+    sync_folder(folder).map_err(fault("sync the folder of", LEDGER_FILE))?;
+    Ok(database)
+}
+
+/// A damaged totals file is made anew: it is derived.
+pub(super) fn open_totals(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
+    match builder(options.totals_cache_bytes).create(folder.join(TOTALS_FILE)) {
+        Ok(database) => {
+            sync_folder(folder).map_err(fault("sync the folder of", TOTALS_FILE))?;
+            Ok(database)
+        }
+        Err(error) if is_damage(&error) => {
+            tracing::warn!(file = TOTALS_FILE, %error, "totals cannot be read and are rebuilt");
+            remake_totals(folder, options)
+        }
+        Err(error) => Err(Fault::open(TOTALS_FILE)(error)),
+    }
+}
+
+/// Damage, as against a lock, a full disk or a missing right.
+fn is_damage(error: &DatabaseError) -> bool {
+    match error {
+        DatabaseError::UpgradeRequired(_) | DatabaseError::Storage(StorageError::Corrupted(_)) => {
+            true
+        }
+        DatabaseError::Storage(StorageError::Io(error)) => {
+            matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof)
+        }
+        _ => false,
+    }
+}
+
+pub(super) fn remake_totals(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
+    let path = folder.join(TOTALS_FILE);
+    remove_file(&path).map_err(fault("remove", TOTALS_FILE))?;
+    let database =
+        builder(options.totals_cache_bytes).create(path).map_err(Fault::open(TOTALS_FILE))?;
+    sync_folder(folder).map_err(fault("sync the folder of", TOTALS_FILE))?;
+    Ok(database)
+}
+
+pub(super) fn open_on(
+    file: &'static str,
+    backend: impl StorageBackend,
+    cache_bytes: usize,
+) -> Result<Database, StoreError> {
+    builder(cache_bytes).create_with_backend(backend).map_err(Fault::open(file))
+}
+
+fn builder(cache_bytes: usize) -> Builder {
+    let mut builder = Builder::new();
+    builder.set_cache_size(cache_bytes);
+    builder
+}
+
+fn make_folder(folder: &Path) -> io::Result<()> {
+    DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+fn sync_folder(folder: &Path) -> io::Result<()> {
+    File::open(folder)?.sync_all()
+}
+
+fn fault(act: &'static str, file: &'static str) -> impl Fn(io::Error) -> StoreError {
+    move |error| StoreError::Storage { act, file, reason: error.to_string() }
+}

@@ -1,0 +1,293 @@
+//! Opening the ledger: the stream states, the tail, and the totals when they are not usable.
+//!
+//! **Owns** the order: stream rows, then the headers behind the checkpoint, then the batches that are
+//! not folded. **Does not own** how files are made (`files.rs`).
+//!
+//! Memory is bounded: what is not folded is folded in pieces once it passes `rebuild_lines_max`.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
+use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
+use tidemark_common::time::Timestamp;
+use tidemark_common::wire::UniqueKey;
+
+use super::totals::{Derivation, TotalsFile};
+use super::{
+    BATCHES, FORMAT, Fault, Inner, LEDGER_FILE, META, Memory, OPENINGS, QUARANTINE, RedbOptions,
+    RedbStore, STREAMS, read_header,
+};
+use crate::dedupe::{self, Content};
+use crate::ledger::codec::{self, Fields};
+use crate::ledger::fold::FoldSlice;
+use crate::ledger::request::Opened;
+use crate::ledger::store::{Recovered, StoreError};
+use crate::ledger::stream::StreamRecord;
+use crate::ledger::tail::{CustomerLines, Tail, TailBatch};
+
+/// The first key for unique values.
+const UNIQUE_KEY_ID: u16 = 1;
+
+/// What the ledger file says of itself.
+struct Meta {
+    ledger: LedgerId,
+    unique_key: UniqueKey,
+    incarnation: u32,
+    clock_limit: Timestamp,
+    checkpoint: u64,
+}
+
+pub(super) fn recover(
+    ledger: Database,
+    totals: Database,
+    remake_totals: impl FnOnce() -> Result<Database, StoreError>,
+    options: &RedbOptions,
+    now: Timestamp,
+) -> Result<(RedbStore, Recovered), StoreError> {
+    let meta = begin(&ledger, now)?;
+    let mut memory = read_streams(&ledger, &meta)?;
+    let (totals, derivation) = usable_totals(totals, remake_totals, &memory, meta.ledger)?;
+    let tail = read_tail(&ledger, &totals, &derivation, options, &mut memory)?;
+    let recovered = Recovered {
+        ledger: meta.ledger,
+        unique_key: meta.unique_key,
+        clock_limit: meta.clock_limit,
+        streams: memory.streams.values().cloned().collect(),
+        tail: tail.iter().cloned().collect(),
+    };
+    let inner = Inner {
+        ledger,
+        totals,
+        id: meta.ledger,
+        incarnation: meta.incarnation,
+        streams_max: options.streams_max,
+        memory: Mutex::new(memory),
+    };
+    Ok((RedbStore { inner: Arc::new(inner) }, recovered))
+}
+
+/// Begins a new incarnation of the ledger, making it if it is new.
+///
+/// The incarnation follows the wall clock where that is ahead: so the fences of a ledger restored from
+/// a backup lie above those that it handed out before it was lost.
+fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
+    let write = database.begin_write().map_err(Fault::write(LEDGER_FILE))?;
+    let found;
+    {
+        let mut meta = write.open_table(META).map_err(Fault::write(LEDGER_FILE))?;
+        let mut held = BTreeMap::new();
+        for row in meta.iter().map_err(Fault::read(LEDGER_FILE))? {
+            let (name, value) = row.map_err(Fault::read(LEDGER_FILE))?;
+            held.insert(name.value().to_vec(), value.value().to_vec());
+        }
+        if held.is_empty() {
+            held = new_ledger()?;
+        }
+        found = read_meta(&held, now)?;
+        held.insert(b"incarnation".to_vec(), found.incarnation.to_be_bytes().to_vec());
+        for (name, value) in &held {
+            meta.insert(name.as_slice(), value.as_slice()).map_err(Fault::write(LEDGER_FILE))?;
+        }
+        write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+    }
+    write.commit().map_err(Fault::write(LEDGER_FILE))?;
+    Ok(found)
+}
+
+fn new_ledger() -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+    let (mut id, mut key) = ([0; 16], [0; 32]);
+    let fault = |error: getrandom::Error| StoreError::Storage {
+        act: "make",
+        file: LEDGER_FILE,
+        reason: error.to_string(),
+    };
+    getrandom::fill(&mut id).map_err(fault)?;
+    getrandom::fill(&mut key).map_err(fault)?;
+    let rows: [(&[u8], &[u8]); 5] = [
+        (b"format", &FORMAT.to_be_bytes()),
+        (b"ledger", &id),
+        (b"unique_key", &key),
+        (b"clock_limit", &0_i64.to_be_bytes()),
+        (b"checkpoint", &0_u64.to_be_bytes()),
+    ];
+    Ok(rows.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
+}
+
+fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>, now: Timestamp) -> Result<Meta, StoreError> {
+    let fields = |name: &str| Fields(held.get(name.as_bytes()).map_or(&[], Vec::as_slice));
+    let missing = |name: &str| StoreError::Corrupt {
+        file: LEDGER_FILE,
+        reason: format!("{name} is missing"),
+    };
+    let format =
+        fields("format").array().map(u16::from_be_bytes).ok_or_else(|| missing("format"))?;
+    if format > FORMAT {
+        return Err(StoreError::Newer { file: LEDGER_FILE, found: format, known: FORMAT });
+    }
+    let before = fields("incarnation").array().map_or(0, u32::from_be_bytes);
+    let seconds = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
+    let key = fields("unique_key").array().ok_or_else(|| missing("unique_key"))?;
+    let clock_limit = fields("clock_limit")
+        .array()
+        .map(i64::from_be_bytes)
+        .ok_or_else(|| missing("clock_limit"))?;
+    Ok(Meta {
+        ledger: LedgerId(fields("ledger").array().ok_or_else(|| missing("ledger"))?),
+        unique_key: UniqueKey { id: UNIQUE_KEY_ID, key },
+        incarnation: before.saturating_add(1).max(seconds),
+        clock_limit: Timestamp(clock_limit),
+        checkpoint: fields("checkpoint").u64().ok_or_else(|| missing("checkpoint"))?,
+    })
+}
+
+/// The stream rows, brought up to date by the batches behind the checkpoint.
+fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> {
+    let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+    let mut memory = Memory::default();
+    let streams = read.open_table(STREAMS).map_err(Fault::read(LEDGER_FILE))?;
+    for row in streams.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (_, row) = row.map_err(Fault::read(LEDGER_FILE))?;
+        let record = codec::read_stream(row.value()).map_err(Fault::row(LEDGER_FILE))?;
+        memory.streams.insert(record.stream, record);
+    }
+    let quarantine = quarantined(&read)?;
+    memory.next_position = meta.checkpoint;
+    let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
+    for row in batches.range(meta.checkpoint..).map_err(Fault::read(LEDGER_FILE))? {
+        let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
+        let (position, bytes) = (position.value(), bytes.value());
+        memory.next_position = position.saturating_add(1);
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        memory.bytes_since_checkpoint = memory.bytes_since_checkpoint.saturating_add(length);
+        memory.batches_since_checkpoint = memory.batches_since_checkpoint.saturating_add(1);
+        let header = read_header(bytes)?;
+        let Some(record) = memory.streams.get_mut(&header.stream) else {
+            return Err(damaged(position, "its stream has no row"));
+        };
+        if header.sequence <= record.posted_sequence {
+            continue;
+        }
+        if header.previous != record.posted_digest
+            || header.sequence != record.posted_sequence.next()
+        {
+            return Err(damaged(position, "it does not continue its stream"));
+        }
+        let opened = open(position, bytes, &quarantine)?;
+        replay(record, &header, &opened);
+        memory.dirty.insert(header.stream);
+    }
+    Ok(memory)
+}
+
+fn replay(record: &mut StreamRecord, header: &tidemark_common::batch::Header, opened: &Opened) {
+    let content = match opened {
+        Opened::Readable { evidence, .. } => Content::Posted(evidence),
+        Opened::Quarantined(_) => Content::Quarantined,
+    };
+    let digest: Digest = header.digest();
+    let heard = record.last_heard;
+    dedupe::record(record, header, digest, content, heard);
+}
+
+/// The totals if they are derived from a part of this ledger; else new, empty ones.
+fn usable_totals(
+    totals: Database,
+    remake: impl FnOnce() -> Result<Database, StoreError>,
+    memory: &Memory,
+    ledger: LedgerId,
+) -> Result<(TotalsFile, Derivation), StoreError> {
+    let file = TotalsFile::new(totals);
+    let found = file.derivation();
+    let posted = |stream: &StreamId| {
+        memory.streams.get(stream).map_or(Sequence::ZERO, |record| record.posted_sequence)
+    };
+    if let Ok(Some(derivation)) = &found {
+        let ahead = derivation.folded.iter().any(|(stream, folded)| *folded > posted(stream));
+        if derivation.ledger == ledger && derivation.end_position <= memory.next_position && !ahead
+        {
+            return Ok((file, derivation.clone()));
+        }
+    }
+    let file = match found {
+        // A new file, without tables.
+        Ok(None) if file.is_empty()? => file,
+        Ok(_) | Err(_) => {
+            tracing::warn!("totals are not derived from this ledger and are rebuilt");
+            drop(file);
+            TotalsFile::new(remake()?)
+        }
+    };
+    file.create(ledger)?;
+    Ok((file, Derivation { ledger, end_position: 0, folded: BTreeMap::new() }))
+}
+
+/// The batches that are not folded; if they are many, all but the newest are folded now.
+fn read_tail(
+    database: &Database,
+    totals: &TotalsFile,
+    derivation: &Derivation,
+    options: &RedbOptions,
+    memory: &mut Memory,
+) -> Result<Tail, StoreError> {
+    let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+    let quarantine = quarantined(&read)?;
+    let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
+    let mut tail = Tail::default();
+    for row in batches.range(derivation.end_position..).map_err(Fault::read(LEDGER_FILE))? {
+        let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
+        let (position, bytes) = (position.value(), bytes.value());
+        let header = read_header(bytes)?;
+        let lines = match open(position, bytes, &quarantine)? {
+            Opened::Readable { lines, .. } => lines,
+            Opened::Quarantined(_) => CustomerLines::default(),
+        };
+        memory.unfolded.insert((header.stream, header.sequence), position);
+        tail =
+            tail.appended(vec![Arc::new(TailBatch::new(&header, position, Timestamp(0), lines))]);
+        if tail.size().lines >= options.rebuild_lines_max {
+            let slice = FoldSlice::of(tail.iter().map(Arc::as_ref));
+            totals.fold(&slice)?;
+            memory.forget_folded(&slice);
+            tracing::info!(batches = slice.batches, lines = slice.lines, "folded while starting");
+            tail = Tail::default();
+        }
+    }
+    Ok(tail)
+}
+
+/// Opens a stored batch. What was readable when it was admitted must still be.
+fn open(
+    position: u64,
+    bytes: &[u8],
+    quarantine: &BTreeMap<u64, String>,
+) -> Result<Opened, StoreError> {
+    if let Some(reason) = quarantine.get(&position) {
+        return Ok(Opened::Quarantined(reason.clone()));
+    }
+    match Opened::read(&read_header(bytes)?, bytes) {
+        opened @ Opened::Readable { .. } => Ok(opened),
+        Opened::Quarantined(reason) => Err(damaged(position, &reason)),
+    }
+}
+
+fn quarantined(read: &ReadTransaction) -> Result<BTreeMap<u64, String>, StoreError> {
+    let table = match read.open_table(QUARANTINE) {
+        Ok(table) => table,
+        Err(TableError::TableDoesNotExist(_)) => return Ok(BTreeMap::new()),
+        Err(error) => return Err(Fault::read(LEDGER_FILE)(error)),
+    };
+    let mut all = BTreeMap::new();
+    for row in table.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (position, reason) = row.map_err(Fault::read(LEDGER_FILE))?;
+        all.insert(position.value(), String::from_utf8_lossy(reason.value()).into_owned());
+    }
+    Ok(all)
+}
+
+fn damaged(position: u64, reason: &str) -> StoreError {
+    StoreError::Corrupt { file: LEDGER_FILE, reason: format!("batch at {position}: {reason}") }
+}

@@ -1,0 +1,336 @@
+//! `totals.redb`: usage summed from the batches in `ledger.redb`. It can be deleted: a start rebuilds it.
+//!
+//! ```text
+//! totals   total key -> total          uniques  unique key -> ()
+//! seen     seen key -> seen            folded   stream [16] -> sequence u64
+//! index    index key -> position u64   meta     name -> bytes
+//! ```
+//! The rows' bytes are drawn in `ledger/codec.rs`.
+//!
+//! **Owns** the file. Invariant: a fold's rows, folded sequences, index and position change in one
+//! transaction.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+};
+use tidemark_common::id::{LedgerId, Sequence, StreamId};
+
+use super::{Fault, TOTALS_FILE};
+use crate::ledger::codec;
+use crate::ledger::fold::{FoldSlice, SeenUsage};
+use crate::ledger::store::{StoreError, Totals, UsageQuestion};
+use crate::usage::{Accumulator, Seen, UsageRow};
+
+const TOTALS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("totals");
+const UNIQUES: TableDefinition<'_, &[u8], ()> = TableDefinition::new("uniques");
+const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
+const FOLDED: TableDefinition<'_, &[u8; 16], u64> = TableDefinition::new("folded");
+const INDEX: TableDefinition<'_, &[u8; 24], u64> = TableDefinition::new("index");
+const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
+
+/// Raised when the file's layout changes: older files are rebuilt.
+const FORMAT: u16 = 1;
+
+/// The totals' file.
+#[derive(Debug, Clone)]
+pub(super) struct TotalsFile {
+    database: Arc<Database>,
+}
+
+/// What the totals' file is derived from.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Derivation {
+    pub(super) ledger: LedgerId,
+    /// All positions before this one are folded.
+    pub(super) end_position: u64,
+    pub(super) folded: BTreeMap<StreamId, Sequence>,
+}
+
+impl TotalsFile {
+    pub(super) fn new(database: Database) -> Self {
+        Self { database: Arc::new(database) }
+    }
+
+    /// What the file is derived from; `None` if it is new, or of a layout that this version rebuilds.
+    pub(super) fn derivation(&self) -> Result<Option<Derivation>, StoreError> {
+        let read = self.begin_read()?;
+        let meta = match read.open_table(META) {
+            Ok(meta) => meta,
+            Err(TableError::TableDoesNotExist(_)) => return Ok(None),
+            Err(error) => return Err(Fault::read(TOTALS_FILE)(error)),
+        };
+        let number = |name: &[u8]| -> Result<Option<u64>, StoreError> {
+            let value = meta.get(name).map_err(Fault::read(TOTALS_FILE))?;
+            Ok(value.and_then(|value| codec::Fields(value.value()).u64()))
+        };
+        if number(b"format")? != Some(u64::from(FORMAT)) {
+            return Ok(None);
+        }
+        let ledger = meta.get(&b"ledger"[..]).map_err(Fault::read(TOTALS_FILE))?;
+        let ledger = ledger.and_then(|value| codec::Fields(value.value()).array()).map(LedgerId);
+        let (Some(ledger), Some(end_position)) = (ledger, number(b"end_position")?) else {
+            return Ok(None);
+        };
+        let table = read.open_table(FOLDED).map_err(Fault::read(TOTALS_FILE))?;
+        let mut folded = BTreeMap::new();
+        for row in table.iter().map_err(Fault::read(TOTALS_FILE))? {
+            let (stream, sequence) = row.map_err(Fault::read(TOTALS_FILE))?;
+            folded.insert(StreamId(*stream.value()), Sequence(sequence.value()));
+        }
+        Ok(Some(Derivation { ledger, end_position, folded }))
+    }
+
+    /// Whether the file has no tables yet.
+    pub(super) fn is_empty(&self) -> Result<bool, StoreError> {
+        let read = self.begin_read()?;
+        let mut tables = read.list_tables().map_err(Fault::read(TOTALS_FILE))?;
+        Ok(tables.next().is_none())
+    }
+
+    /// Makes the tables of a new file.
+    pub(super) fn create(&self, ledger: LedgerId) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(Fault::write(TOTALS_FILE))?;
+        {
+            let mut meta = write.open_table(META).map_err(Fault::write(TOTALS_FILE))?;
+            let rows: [(&[u8], &[u8]); 4] = [
+                (b"format", &u64::from(FORMAT).to_be_bytes()),
+                (b"ledger", &ledger.0),
+                (b"end_position", &0_u64.to_be_bytes()),
+                (b"events", &0_u64.to_be_bytes()),
+            ];
+            for (name, value) in rows {
+                meta.insert(name, value).map_err(Fault::write(TOTALS_FILE))?;
+            }
+            write.open_table(TOTALS).map_err(Fault::write(TOTALS_FILE))?;
+            write.open_table(UNIQUES).map_err(Fault::write(TOTALS_FILE))?;
+            write.open_table(SEEN).map_err(Fault::write(TOTALS_FILE))?;
+            write.open_table(FOLDED).map_err(Fault::write(TOTALS_FILE))?;
+            write.open_table(INDEX).map_err(Fault::write(TOTALS_FILE))?;
+        }
+        write.commit().map_err(Fault::write(TOTALS_FILE))
+    }
+
+    /// Adds a slice, if each of its streams is folded up to where it begins.
+    pub(super) fn fold(&self, slice: &FoldSlice) -> Result<(), StoreError> {
+        let write = self.database.begin_write().map_err(Fault::write(TOTALS_FILE))?;
+        {
+            let mut folded = write.open_table(FOLDED).map_err(Fault::write(TOTALS_FILE))?;
+            for (stream, range) in &slice.streams {
+                let before = folded.get(&stream.0).map_err(Fault::read(TOTALS_FILE))?;
+                let due = Sequence(before.map_or(0, |before| before.value())).next();
+                if range.first != due {
+                    return Err(StoreError::FoldedElsewhere {
+                        stream: *stream,
+                        due,
+                        first: range.first,
+                    });
+                }
+                folded.insert(&stream.0, range.last.0).map_err(Fault::write(TOTALS_FILE))?;
+            }
+            let mut index = write.open_table(INDEX).map_err(Fault::write(TOTALS_FILE))?;
+            for (stream, sequence, position) in &slice.index {
+                let key = codec::numbered_key(&stream.0, sequence.0);
+                index.insert(&key, *position).map_err(Fault::write(TOTALS_FILE))?;
+            }
+            let mut totals = write.open_table(TOTALS).map_err(Fault::write(TOTALS_FILE))?;
+            let mut uniques = write.open_table(UNIQUES).map_err(Fault::write(TOTALS_FILE))?;
+            for (key, parts) in &slice.totals {
+                for usage in parts {
+                    add_total(&mut totals, key, usage)?;
+                    for unique in &usage.uniques {
+                        let key = codec::unique_key(key, unique);
+                        uniques.insert(key.as_slice(), ()).map_err(Fault::write(TOTALS_FILE))?;
+                    }
+                }
+            }
+            let mut seen = write.open_table(SEEN).map_err(Fault::write(TOTALS_FILE))?;
+            add_seen(&mut seen, slice)?;
+            let mut meta = write.open_table(META).map_err(Fault::write(TOTALS_FILE))?;
+            let events = read_number(&meta, b"events")?.saturating_add(slice.events);
+            let end = read_number(&meta, b"end_position")?.max(slice.end_position);
+            for (name, number) in [(&b"events"[..], events), (b"end_position", end)] {
+                meta.insert(name, &number.to_be_bytes()[..]).map_err(Fault::write(TOTALS_FILE))?;
+            }
+        }
+        write.commit().map_err(Fault::write(TOTALS_FILE))
+    }
+
+    /// Where a folded batch stands in the ledger's file.
+    pub(super) fn position(
+        &self,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<u64>, StoreError> {
+        let read = self.begin_read()?;
+        let index = read.open_table(INDEX).map_err(Fault::read(TOTALS_FILE))?;
+        let key = codec::numbered_key(&stream.0, sequence.0);
+        let position = index.get(&key).map_err(Fault::read(TOTALS_FILE))?;
+        Ok(position.map(|position| position.value()))
+    }
+
+    pub(super) fn snapshot(&self) -> Result<TotalsSnapshot, StoreError> {
+        Ok(TotalsSnapshot { read: self.begin_read()? })
+    }
+
+    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+        self.database.begin_read().map_err(Fault::read(TOTALS_FILE))
+    }
+}
+
+type Bytes = &'static [u8];
+
+/// Adds usage to the first part that can hold it, or as one more part.
+fn add_total(
+    totals: &mut Table<'_, Bytes, Bytes>,
+    key: &[u8],
+    usage: &Accumulator,
+) -> Result<(), StoreError> {
+    let mut part: u16 = 0;
+    loop {
+        let key = codec::with_part(key, part);
+        let held = totals.get(key.as_slice()).map_err(Fault::read(TOTALS_FILE))?;
+        let held = held
+            .map(|value| codec::read_total(value.value()))
+            .transpose()
+            .map_err(Fault::row(TOTALS_FILE))?;
+        let mut sum = held.unwrap_or_default();
+        if sum.merge(usage).is_ok() {
+            let value = codec::write_total(&sum);
+            totals.insert(key.as_slice(), &value[..]).map_err(Fault::write(TOTALS_FILE))?;
+            return Ok(());
+        }
+        part = part.checked_add(1).ok_or_else(|| StoreError::Corrupt {
+            file: TOTALS_FILE,
+            reason: "one row's sum overflows 128 bits more than 65,535 times".to_owned(),
+        })?;
+    }
+}
+
+fn add_seen(table: &mut Table<'_, Bytes, Bytes>, slice: &FoldSlice) -> Result<(), StoreError> {
+    for ((customer, meter, class), usage) in &slice.seen {
+        let key = codec::seen_key(customer, meter, *class);
+        let held = table.get(key.as_slice()).map_err(Fault::read(TOTALS_FILE))?;
+        let held = held.map(|value| codec::read_seen(&key, value.value())).transpose();
+        let sum = match held.map_err(Fault::row(TOTALS_FILE))? {
+            Some(held) => {
+                usage.and(SeenUsage { events: held.events, first: held.first, last: held.last })
+            }
+            None => *usage,
+        };
+        let value = codec::write_seen(sum.events, sum.first, sum.last);
+        table.insert(key.as_slice(), &value[..]).map_err(Fault::write(TOTALS_FILE))?;
+    }
+    Ok(())
+}
+
+fn read_number(meta: &impl ReadableTable<Bytes, Bytes>, name: &[u8]) -> Result<u64, StoreError> {
+    let value = meta.get(name).map_err(Fault::read(TOTALS_FILE))?;
+    value.and_then(|value| codec::Fields(value.value()).u64()).ok_or_else(|| StoreError::Corrupt {
+        file: TOTALS_FILE,
+        reason: format!("{} is missing", String::from_utf8_lossy(name)),
+    })
+}
+
+/// The totals at one moment.
+pub(super) struct TotalsSnapshot {
+    read: ReadTransaction,
+}
+
+impl TotalsSnapshot {
+    /// One slot's rows of a customer, each part a row, the distinct values with the first. Returns the
+    /// next slot that has rows of anybody.
+    fn slot(
+        &self,
+        slot: u32,
+        question: &UsageQuestion<'_>,
+        rows: &mut Vec<UsageRow>,
+    ) -> Result<Option<u32>, StoreError> {
+        let prefix = codec::total_prefix(slot, question.customer, question.meter);
+        let totals = self.read.open_table(TOTALS).map_err(Fault::read(TOTALS_FILE))?;
+        let mut found: BTreeMap<Vec<u8>, Vec<UsageRow>> = BTreeMap::new();
+        let (mut with_uniques, mut next) = (false, None);
+        for row in totals.range(prefix.as_slice()..).map_err(Fault::read(TOTALS_FILE))? {
+            let (key, value) = row.map_err(Fault::read(TOTALS_FILE))?;
+            let key = key.value();
+            if !key.starts_with(&prefix) {
+                let found = key.first_chunk().map_or(slot, |slot| u32::from_be_bytes(*slot));
+                next = Some(found.max(slot.saturating_add(1)));
+                break;
+            }
+            if !codec::bucket_of(key).is_some_and(|bucket| question.covers(bucket)) {
+                continue;
+            }
+            let mut row = codec::read_total_key(key).map_err(Fault::row(TOTALS_FILE))?;
+            row.usage = codec::read_total(value.value()).map_err(Fault::row(TOTALS_FILE))?;
+            with_uniques |= row.usage.unique_events > 0;
+            let key = key[..key.len().saturating_sub(2)].to_vec();
+            found.entry(key).or_default().push(row);
+        }
+        if with_uniques {
+            self.add_uniques(&prefix, &mut found)?;
+        }
+        rows.extend(found.into_values().flatten());
+        Ok(next)
+    }
+
+    fn add_uniques(
+        &self,
+        prefix: &[u8],
+        found: &mut BTreeMap<Vec<u8>, Vec<UsageRow>>,
+    ) -> Result<(), StoreError> {
+        let uniques = self.read.open_table(UNIQUES).map_err(Fault::read(TOTALS_FILE))?;
+        for row in uniques.range(prefix..).map_err(Fault::read(TOTALS_FILE))? {
+            let (key, _) = row.map_err(Fault::read(TOTALS_FILE))?;
+            if !key.value().starts_with(prefix) {
+                break;
+            }
+            let (total, unique) =
+                codec::read_unique_key(key.value()).map_err(Fault::row(TOTALS_FILE))?;
+            if let Some(row) = found.get_mut(total).and_then(|parts| parts.first_mut()) {
+                row.usage.uniques.insert(unique);
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Totals for TotalsSnapshot {
+    fn usage(&self, question: &UsageQuestion<'_>) -> Result<Vec<UsageRow>, StoreError> {
+        let mut rows = Vec::new();
+        if question.from >= question.to {
+            return Ok(rows);
+        }
+        let last = question.to.0.saturating_sub(1).div_euclid(codec::SLOT_BUCKETS);
+        let mut due = Some(question.from.0.div_euclid(codec::SLOT_BUCKETS));
+        while let Some(slot) = due.filter(|slot| *slot <= last) {
+            due = self.slot(slot, question, &mut rows)?;
+        }
+        Ok(rows)
+    }
+
+    fn seen(&self) -> Result<Vec<Seen>, StoreError> {
+        let table = self.read.open_table(SEEN).map_err(Fault::read(TOTALS_FILE))?;
+        let mut all = Vec::new();
+        for row in table.iter().map_err(Fault::read(TOTALS_FILE))? {
+            let (key, value) = row.map_err(Fault::read(TOTALS_FILE))?;
+            all.push(
+                codec::read_seen(key.value(), value.value()).map_err(Fault::row(TOTALS_FILE))?,
+            );
+        }
+        Ok(all)
+    }
+
+    fn folded_sequence(&self, stream: StreamId) -> Result<Sequence, StoreError> {
+        let table = self.read.open_table(FOLDED).map_err(Fault::read(TOTALS_FILE))?;
+        let sequence = table.get(&stream.0).map_err(Fault::read(TOTALS_FILE))?;
+        Ok(Sequence(sequence.map_or(0, |sequence| sequence.value())))
+    }
+
+    fn events(&self) -> Result<u64, StoreError> {
+        let meta = self.read.open_table(META).map_err(Fault::read(TOTALS_FILE))?;
+        read_number(&meta, b"events")
+    }
+}

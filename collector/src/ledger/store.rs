@@ -1,0 +1,147 @@
+//! What the ledger asks of its storage.
+//!
+//! **Owns** the trait and its errors. Implementations: `ledger/redb.rs`. All hold to
+//! `ledger/conformance.rs`.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::sync::Arc;
+
+use thiserror::Error;
+use tidemark_common::id::{CustomerId, LedgerId, MeterName, Sequence, StreamId};
+use tidemark_common::time::{Bucket, Timestamp};
+use tidemark_common::wire::UniqueKey;
+
+use crate::ledger::fold::FoldSlice;
+use crate::ledger::request::{Reply, Request};
+use crate::ledger::stream::StreamRecord;
+use crate::ledger::tail::TailBatch;
+use crate::usage::{Seen, UsageRow};
+
+/// Storage for one ledger. Every method's effect is one transaction: all of it or nothing.
+pub trait LedgerStore: Debug + Send + Sync + 'static {
+    /// Judges and applies a group of requests, in order, in one durable transaction, at ledger time
+    /// `at`; stores `clock_limit` with it.
+    ///
+    /// # Errors
+    /// Nothing of the group is in the ledger, or that cannot be told: reopen it.
+    fn commit(
+        &self,
+        group: Vec<Request>,
+        at: Timestamp,
+        clock_limit: Option<Timestamp>,
+    ) -> impl Future<Output = Result<Committed, StoreError>> + Send;
+
+    /// Adds a slice to the totals, together with the folded sequences of its streams.
+    ///
+    /// # Errors
+    /// [`StoreError::FoldedElsewhere`] if a stream's folded sequence is not the one before the slice.
+    fn fold(&self, slice: Arc<FoldSlice>) -> impl Future<Output = Result<(), StoreError>> + Send;
+
+    /// The totals as of now. Does not wait for writers.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    fn totals(&self) -> Result<Box<dyn Totals>, StoreError>;
+
+    /// Header and body of a posted batch, as stored; `None` if it is not in the ledger.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    fn batch(
+        &self,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> impl Future<Output = Result<Option<Vec<u8>>, StoreError>> + Send;
+
+    /// Writes what makes the next start quick. The ledger is complete without it.
+    ///
+    /// # Errors
+    /// If the ledger cannot be written.
+    fn checkpoint(&self) -> impl Future<Output = Result<(), StoreError>> + Send;
+}
+
+/// The effect of a group.
+#[derive(Debug, Default)]
+pub struct Committed {
+    /// One for each request, in order.
+    pub replies: Vec<Reply>,
+    /// The batches admitted, in order.
+    pub admitted: Vec<Arc<TailBatch>>,
+    /// The streams that changed, as they are now.
+    pub streams: Vec<StreamRecord>,
+    /// How many of the admitted batches are quarantined.
+    pub quarantined: u64,
+}
+
+/// What a store holds when it is opened.
+#[derive(Debug)]
+pub struct Recovered {
+    pub ledger: LedgerId,
+    pub unique_key: UniqueKey,
+    /// The stored limit of ledger time.
+    pub clock_limit: Timestamp,
+    pub streams: Vec<StreamRecord>,
+    /// The batches that are not folded yet.
+    pub tail: Vec<Arc<TailBatch>>,
+}
+
+/// The totals at one moment. Reads block: not for an async task.
+pub trait Totals: Send + Sync {
+    /// A customer's rows in the buckets `from..to`, of one meter or all.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    fn usage(&self, question: &UsageQuestion<'_>) -> Result<Vec<UsageRow>, StoreError>;
+
+    /// Every (customer, meter, class) in the totals.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    fn seen(&self) -> Result<Vec<Seen>, StoreError>;
+
+    /// Up to where the stream is in these totals.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    fn folded_sequence(&self, stream: StreamId) -> Result<Sequence, StoreError>;
+
+    /// Events in all of the totals' rows.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    fn events(&self) -> Result<u64, StoreError>;
+}
+
+/// Whose usage, of what, when.
+#[derive(Debug, Clone, Copy)]
+pub struct UsageQuestion<'a> {
+    pub customer: &'a CustomerId,
+    pub meter: Option<&'a MeterName>,
+    pub from: Bucket,
+    /// Exclusive.
+    pub to: Bucket,
+}
+
+impl UsageQuestion<'_> {
+    /// Whether the question asks for this bucket.
+    #[must_use]
+    pub fn covers(&self, bucket: Bucket) -> bool {
+        self.from <= bucket && bucket < self.to
+    }
+}
+
+/// The storage failed. It is not retried: the process ends, reopens and verifies.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum StoreError {
+    #[error("failed to {act} the {file} file: {reason}")]
+    Storage { act: &'static str, file: &'static str, reason: String },
+    #[error("failed to read the {file} file: {reason}; restore it from a backup")]
+    Corrupt { file: &'static str, reason: String },
+    #[error(
+        "failed to open the {file} file: its format {found} is newer than {known}; run a newer collector"
+    )]
+    Newer { file: &'static str, found: u16, known: u16 },
+    #[error("failed to fold stream {stream}: batch {due} is due, the slice begins at {first}")]
+    FoldedElsewhere { stream: StreamId, due: Sequence, first: Sequence },
+}

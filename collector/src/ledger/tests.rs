@@ -1,0 +1,311 @@
+//! The running ledger: cuts, limits, ends.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+
+use ::redb::backends::InMemoryBackend;
+use proptest::prelude::*;
+use tidemark_common::id::{CustomerId, Sequence};
+use tidemark_common::time::Bucket;
+
+use super::conformance::{Journal, NOW, commit, greet};
+use super::fold::FoldSlice;
+use super::request::Welcomed;
+use super::store::Committed;
+use super::*;
+use crate::dedupe::Verdict;
+
+fn memory() -> (RedbStore, Recovered) {
+    RedbStore::open_on(InMemoryBackend::new(), InMemoryBackend::new(), &RedbOptions::default(), NOW)
+        .unwrap()
+}
+
+fn still() -> TimeSource {
+    TimeSource::new(|| Reading { wall: NOW, monotonic_micros: 0 })
+}
+
+fn options() -> LedgerOptions {
+    LedgerOptions { fold_lines_max: 20, fold_age_millis: 3_600_000, ..LedgerOptions::default() }
+}
+
+async fn ask(ledger: &Ledger, request: Request) -> Reply {
+    ledger.submit(request).await.unwrap().await.unwrap()
+}
+
+async fn open_stream(ledger: &Ledger, journal: &mut Journal) -> Welcomed {
+    let Reply::Welcomed(welcomed) = ask(ledger, journal.hello_request(0, "agent")).await else {
+        panic!()
+    };
+    journal.fence = welcomed.fence;
+    welcomed
+}
+
+fn usage(snapshot: &Snapshot, customer: &str) -> u64 {
+    let customer = CustomerId::parse(customer).unwrap();
+    let rows = snapshot.usage(&customer, None, Bucket(0), Bucket(u32::MAX)).unwrap();
+    rows.iter().map(|row| row.usage.events).sum()
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Step {
+    Admit,
+    /// A folder sums the tail, ...
+    Sum,
+    /// ... adds it to the totals, ...
+    Store,
+    /// ... and takes it from the tail.
+    Publish,
+    /// A reader takes the tail, and later the totals.
+    TakeTail,
+    TakeTotals,
+}
+
+/// A reader may be anywhere in a fold: it sees every batch of its tail's moment once.
+async fn interleave(steps: &[Step]) {
+    let (store, recovered) = memory();
+    let mut journal = Journal::new(1, recovered.ledger);
+    greet(&store, &mut journal, 0).await;
+    let mut tail = Tail::default();
+    let (mut slice, mut stored) = (None, None);
+    let mut reader: Option<(Tail, u64)> = None;
+    let mut posted = 0;
+    for step in steps {
+        match step {
+            // What is posted after a reader took its tail would be newer than its cut: the ledger's
+            // lock keeps them apart.
+            Step::Admit if reader.is_none() => {
+                journal.seal(&[("c", "m", 1, 5)]);
+                posted += 1;
+                let admitted =
+                    commit(&store, vec![journal.admit(journal.sealed.len())]).await.admitted;
+                tail = tail.appended(admitted);
+            }
+            Step::Sum if slice.is_none() && stored.is_none() && !tail.is_empty() => {
+                slice = Some(Arc::new(FoldSlice::of(tail.iter().map(AsRef::as_ref))));
+            }
+            Step::Store => {
+                if let Some(slice) = slice.take() {
+                    store.fold(Arc::clone(&slice)).await.unwrap();
+                    stored = Some(slice);
+                }
+            }
+            Step::Publish => {
+                if let Some(slice) = stored.take() {
+                    tail = tail.without_oldest(slice.batches);
+                }
+            }
+            Step::TakeTail => reader = Some((tail.clone(), posted)),
+            Step::TakeTotals => {
+                if let Some((tail, expected)) = reader.take() {
+                    let snapshot = Snapshot {
+                        ledger: recovered.ledger,
+                        as_of: NOW,
+                        silent_after_millis: 0,
+                        tail: Arc::new(tail),
+                        totals: store.totals().unwrap(),
+                        records: Vec::new(),
+                        statuses: OnceLock::new(),
+                    };
+                    assert_eq!(usage(&snapshot, "c"), expected, "{steps:?}");
+                    assert_eq!(snapshot.events_by_lines().unwrap(), expected, "{steps:?}");
+                    let seen: u64 = snapshot.seen().unwrap().iter().map(|seen| seen.events).sum();
+                    assert_eq!(seen, expected, "{steps:?}");
+                }
+            }
+            Step::Admit | Step::Sum => {}
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_reader_during_a_fold_sees_neither_double_nor_missing(
+        steps in proptest::collection::vec(
+            prop_oneof![
+                Just(Step::Admit),
+                Just(Step::Sum),
+                Just(Step::Store),
+                Just(Step::Publish),
+                Just(Step::TakeTail),
+                Just(Step::TakeTotals),
+            ],
+            1..48,
+        ),
+    ) {
+        tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(interleave(&steps));
+    }
+}
+
+/// Every snapshot is one cut: usage is what the streams posted, while agents write and the folder folds.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn snapshots_are_cuts_while_everything_moves() {
+    let (store, recovered) = memory();
+    let ledger = Ledger::start(store, recovered, options(), still()).await.unwrap();
+    let mut agents = Vec::new();
+    for stream in 1..=4 {
+        let ledger = ledger.clone();
+        agents.push(tokio::spawn(async move {
+            let mut journal = Journal::new(stream, ledger.ledger());
+            open_stream(&ledger, &mut journal).await;
+            for _ in 0..60 {
+                journal.seal(&[("c", "m", 1, 5), ("d", "m", 2, 5)]);
+                let reply = ask(&ledger, journal.admit(journal.sealed.len())).await;
+                assert!(
+                    matches!(reply, Reply::Judged { verdict: Verdict::Admit, .. }),
+                    "{reply:?}"
+                );
+            }
+        }));
+    }
+    let writing = Arc::new(AtomicBool::new(true));
+    let reader = {
+        let (ledger, writing) = (ledger.clone(), Arc::clone(&writing));
+        tokio::task::spawn_blocking(move || {
+            let mut looks = 0;
+            while writing.load(Ordering::Relaxed) || looks == 0 {
+                let snapshot = ledger.snapshot().unwrap();
+                let posted: u64 =
+                    snapshot.streams().iter().map(|stream| stream.posted_events).sum();
+                assert_eq!(usage(&snapshot, "c") + usage(&snapshot, "d"), posted);
+                let figures = ledger.figures().unwrap();
+                assert_eq!(figures.events_by_lines, figures.events_by_headers);
+                looks += 1;
+            }
+        })
+    };
+    for agent in agents {
+        agent.await.unwrap();
+    }
+    writing.store(false, Ordering::Relaxed);
+    reader.await.unwrap();
+    let figures = ledger.figures().unwrap();
+    assert_eq!((figures.admitted, figures.events_by_headers, figures.streams), (240, 480, 4));
+    assert!(figures.folds > 0 && figures.groups <= 248, "{figures:?}");
+    ledger.shutdown().await.unwrap();
+    assert_eq!(ledger.snapshot().unwrap().tail.size(), TailSize::default());
+    assert_eq!(usage(&ledger.snapshot().unwrap(), "c"), 240);
+}
+
+#[tokio::test]
+async fn admission_waits_for_the_folder_at_the_tails_limit() {
+    let (store, recovered) = memory();
+    let options = LedgerOptions { fold_lines_max: u64::MAX, tail_bytes_max: 1_000, ..options() };
+    let ledger = Ledger::start(store, recovered, options, still()).await.unwrap();
+    let mut journal = Journal::new(1, ledger.ledger());
+    open_stream(&ledger, &mut journal).await;
+    let mut largest = 0;
+    for _ in 0..50 {
+        let batch = journal.seal(&[("c", "m", 1, 5)]);
+        largest = largest.max(u64::from(batch.header.raw_length));
+        ask(&ledger, journal.admit(journal.sealed.len())).await;
+        assert!(ledger.snapshot().unwrap().tail.size().bytes < 1_000 + largest);
+    }
+    assert_eq!(usage(&ledger.snapshot().unwrap(), "c"), 50);
+}
+
+#[tokio::test]
+async fn a_shutdown_takes_what_waits_and_a_start_goes_on() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = Ledger::open(folder.path(), LedgerOptions::default()).await.unwrap();
+    let mut journal = Journal::new(1, ledger.ledger());
+    open_stream(&ledger, &mut journal).await;
+    let mut replies = Vec::new();
+    for _ in 0..5 {
+        journal.seal(&[("c", "m", 1, 5)]);
+        replies.push(ledger.submit(journal.admit(journal.sealed.len())).await.unwrap());
+    }
+    ledger.shutdown().await.unwrap();
+    for reply in replies {
+        assert!(matches!(reply.await.unwrap(), Reply::Judged { verdict: Verdict::Admit, .. }));
+    }
+    assert_eq!(ledger.submit(journal.admit(1)).await.unwrap_err(), LedgerError::Stopped);
+    let before = (ledger.ledger(), ledger.now());
+    drop(ledger);
+
+    let ledger = Ledger::open(folder.path(), LedgerOptions::default()).await.unwrap();
+    assert_eq!(ledger.ledger(), before.0);
+    assert!(ledger.now() >= before.1);
+    let snapshot = ledger.snapshot().unwrap();
+    assert_eq!((usage(&snapshot, "c"), snapshot.tail.size().batches), (5, 0));
+    assert_eq!(snapshot.in_transit(), 0);
+    ledger.shutdown().await.unwrap();
+}
+
+/// A store whose disk is broken.
+#[derive(Debug)]
+struct Broken(RedbStore);
+
+impl Broken {
+    fn error() -> StoreError {
+        StoreError::Storage {
+            act: "write",
+            file: "ledger.redb",
+            reason: "the disk is on fire".to_owned(),
+        }
+    }
+}
+
+impl LedgerStore for Broken {
+    async fn commit(
+        &self,
+        group: Vec<Request>,
+        at: Timestamp,
+        limit: Option<Timestamp>,
+    ) -> Result<Committed, StoreError> {
+        if group.is_empty() { self.0.commit(group, at, limit).await } else { Err(Self::error()) }
+    }
+
+    async fn fold(&self, _slice: Arc<FoldSlice>) -> Result<(), StoreError> {
+        Err(Self::error())
+    }
+
+    fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {
+        self.0.totals()
+    }
+
+    async fn batch(
+        &self,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.0.batch(stream, sequence).await
+    }
+
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.0.checkpoint().await
+    }
+}
+
+#[tokio::test]
+async fn a_failed_commit_ends_the_ledger_and_is_not_acknowledged() {
+    let (store, recovered) = memory();
+    let journal = Journal::new(1, recovered.ledger);
+    let ledger = Ledger::start(Broken(store), recovered, options(), still()).await.unwrap();
+    let reply = ledger.submit(journal.hello_request(0, "agent")).await.unwrap();
+    assert!(reply.await.is_err());
+    let failure = LedgerError::Store(Broken::error());
+    assert_eq!(ledger.failed().await, failure);
+    assert_eq!(ledger.shutdown().await, Err(failure));
+}
+
+#[tokio::test]
+async fn completeness_follows_confirmations() {
+    let (store, recovered) = memory();
+    let ledger = Ledger::start(store, recovered, options(), still()).await.unwrap();
+    assert_eq!(ledger.snapshot().unwrap().complete_through().through, Some(ledger.now()));
+    let mut journal = Journal::new(1, ledger.ledger());
+    journal.seal(&[("c", "m", 1, 5)]);
+    open_stream(&ledger, &mut journal).await;
+    let snapshot = ledger.snapshot().unwrap();
+    assert_eq!((snapshot.complete_through().through, snapshot.in_transit()), (None, 1));
+    assert_eq!(snapshot.complete_through().held_back_by.len(), 1);
+    ask(&ledger, journal.admit(1)).await;
+    ask(&ledger, journal.confirm(Timestamp(900))).await;
+    let snapshot = ledger.snapshot().unwrap();
+    assert_eq!(
+        (snapshot.complete_through().through, snapshot.in_transit()),
+        (Some(Timestamp(900)), 0)
+    );
+    assert_eq!(snapshot.complete_through().held_back_by, []);
+}

@@ -1,0 +1,63 @@
+//! The door's figures, for `/metrics`.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// One count.
+#[derive(Debug, Default)]
+pub(super) struct Count(AtomicU64);
+
+impl Count {
+    pub(super) fn add(&self) {
+        self.0.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> u64 {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+/// What the door counts since it was opened.
+#[derive(Debug, Default)]
+pub(super) struct ListenCounters {
+    pub(super) sessions_begun: Count,
+    pub(super) sessions_ended: Count,
+    pub(super) refusals: Count,
+    pub(super) handshakes_failed: Count,
+    pub(super) full: Count,
+    pub(super) slow: Count,
+    pub(super) unnamed: Count,
+}
+
+/// The door's figures at one moment.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ListenFigures {
+    /// Sessions between Hello's connection and their end.
+    pub sessions_open: u64,
+    pub sessions_begun: u64,
+    /// Sessions that the collector ended with Refuse.
+    pub refusals: u64,
+    pub handshakes_failed: u64,
+    /// Connections refused because `sessions_max` were open.
+    pub full: u64,
+    /// Sessions ended because the peer did not read in time.
+    pub slow: u64,
+    /// Connections whose certificate names no agent.
+    pub unnamed: u64,
+}
+
+impl ListenCounters {
+    pub(super) fn figures(&self) -> ListenFigures {
+        // Ends are read first: a session that ends in between must not make the difference negative.
+        let ended = self.sessions_ended.read();
+        let begun = self.sessions_begun.read();
+        ListenFigures {
+            sessions_open: begun.saturating_sub(ended),
+            sessions_begun: begun,
+            refusals: self.refusals.read(),
+            handshakes_failed: self.handshakes_failed.read(),
+            full: self.full.read(),
+            slow: self.slow.read(),
+            unnamed: self.unnamed.read(),
+        }
+    }
+}

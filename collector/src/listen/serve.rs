@@ -1,0 +1,279 @@
+//! One connection's loop: waits for a frame, a reply, a timer or the end; the session decides.
+//!
+//! **Owns** the order of replies: they are taken in the order of their requests.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::sync::Arc;
+use std::time::Duration;
+
+use quinn::{Connection, RecvStream, SendStream, VarInt};
+use rustls::pki_types::CertificateDer;
+use tidemark_common::tls::{self, AgentName};
+use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
+use tokio::sync::oneshot;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
+
+use super::Shared;
+use crate::ledger::LedgerError;
+use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
+use crate::session::{Action, Incoming, Session};
+
+/// Bytes asked for in one read.
+const READ_BYTES: usize = 64 << 10;
+/// After its last frame a connection is kept this long for the peer to read it.
+const FAREWELL_MAX: Duration = Duration::from_secs(2);
+
+/// Serves a connection until it ends.
+pub(super) async fn serve(connection: &Connection, shared: &Shared) {
+    shared.counters.sessions_begun.add();
+    let peer = connection.remote_address();
+    match begin(connection, shared).await {
+        Ok(mut link) => {
+            let ended = link.run().await;
+            link.say_farewell().await;
+            let agent = link.session.agent();
+            let stream = link.session.stream();
+            match ended {
+                Ended::Said => tracing::debug!(%peer, %agent, ?stream, "a session ended"),
+                Ended::Lost(reason) => {
+                    tracing::info!(%peer, %agent, ?stream, %reason, "a session was lost")
+                }
+            }
+        }
+        Err(Ended::Lost(reason)) => tracing::warn!(%peer, %reason, "a session did not begin"),
+        Err(Ended::Said) => {}
+    }
+    connection.close(VarInt::from_u32(0), b"");
+    shared.counters.sessions_ended.add();
+}
+
+/// How a session ended.
+enum Ended {
+    /// By a frame of either side.
+    Said,
+    /// By the transport.
+    Lost(String),
+}
+
+struct Link<'a> {
+    shared: &'a Shared,
+    session: Session,
+    send: SendStream,
+    receive: RecvStream,
+    buffer: FrameBuffer,
+    chunk: Vec<u8>,
+    due: VecDeque<oneshot::Receiver<Reply>>,
+}
+
+/// What a turn of the loop woke up to.
+enum Woken {
+    Read(usize),
+    Reply(Result<Reply, oneshot::error::RecvError>),
+    ConfirmDue,
+    HelloOverdue,
+    Stopping,
+    Closed,
+    Lost(String),
+}
+
+async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'a>, Ended> {
+    let opened = timeout(shared.options.handshake_max, connection.accept_bi()).await;
+    let (mut send, receive) = match opened {
+        Ok(Ok(streams)) => streams,
+        Ok(Err(error)) => return Err(Ended::Lost(error.to_string())),
+        Err(_) => return Err(Ended::Lost("it opened no stream in time".to_owned())),
+    };
+    match identity(connection) {
+        Ok(agent) => Ok(Link {
+            shared,
+            session: Session::new(agent, shared.terms()),
+            send,
+            receive,
+            buffer: FrameBuffer::default(),
+            chunk: vec![0; READ_BYTES],
+            due: VecDeque::new(),
+        }),
+        Err(message) => {
+            shared.counters.unnamed.add();
+            let refuse = Refuse {
+                reason: RefuseReason::Unauthorized,
+                message: message.clone(),
+                extras: Vec::new(),
+            };
+            if let Ok(bytes) = Frame::Refuse(refuse).encode() {
+                drop(timeout(FAREWELL_MAX, send.write_all(&bytes)).await);
+                farewell(&mut send).await;
+            }
+            Err(Ended::Lost(message))
+        }
+    }
+}
+
+fn identity(connection: &Connection) -> Result<AgentName, String> {
+    let identity =
+        connection.peer_identity().ok_or_else(|| "it showed no certificate".to_owned())?;
+    let chain = identity
+        .downcast::<Vec<CertificateDer<'static>>>()
+        .map_err(|_| "its identity is no certificate chain".to_owned())?;
+    tls::agent_name(&chain).map_err(|error| error.to_string())
+}
+
+impl Link<'_> {
+    async fn run(&mut self) -> Ended {
+        let options = &self.shared.options;
+        let begun = Instant::now();
+        let hello_due = tokio::time::sleep(options.handshake_max);
+        tokio::pin!(hello_due);
+        let first = begun.checked_add(options.confirm_interval).unwrap_or(begun);
+        let mut confirm = interval_at(first, options.confirm_interval);
+        confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut stopping = self.shared.stopping.subscribe();
+        let mut told = false;
+        loop {
+            if let Err(ended) = self.act().await {
+                return ended;
+            }
+            if self.session.wants_frames() {
+                match self.buffer.next_frame() {
+                    Ok(Some(frame)) => {
+                        self.session.handle_frame(frame);
+                        continue;
+                    }
+                    Ok(None) => {}
+                    Err(error) => {
+                        self.session.handle_unreadable(error.to_string());
+                        continue;
+                    }
+                }
+            }
+            let welcome = self.session.is_welcome();
+            let woken = tokio::select! {
+                reply = next_reply(&mut self.due) => Woken::Reply(reply),
+                read = self.receive.read(&mut self.chunk), if self.session.wants_frames() => match read {
+                    Ok(Some(bytes)) => Woken::Read(bytes),
+                    Ok(None) => Woken::Closed,
+                    Err(error) => Woken::Lost(error.to_string()),
+                },
+                _ = confirm.tick(), if welcome => Woken::ConfirmDue,
+                () = &mut hello_due, if !welcome => Woken::HelloOverdue,
+                _ = stopping.wait_for(|stopping| *stopping), if !told => Woken::Stopping,
+            };
+            told |= matches!(woken, Woken::Stopping);
+            if let Some(ended) = self.wake(woken) {
+                return ended;
+            }
+        }
+    }
+
+    fn wake(&mut self, woken: Woken) -> Option<Ended> {
+        match woken {
+            Woken::Read(bytes) => self.buffer.push(self.chunk.get(..bytes).unwrap_or_default()),
+            Woken::Reply(Ok(reply)) => self.session.handle_reply(reply, self.shared.ledger.now()),
+            Woken::Reply(Err(_)) => {
+                self.session.handle_unavailable("the ledger cannot be written now")
+            }
+            Woken::ConfirmDue => self.session.handle_confirm_due(),
+            Woken::HelloOverdue => {
+                self.session.handle_unreadable("no Hello came in time".to_owned())
+            }
+            Woken::Stopping => self.session.handle_unavailable("the collector is stopping"),
+            Woken::Closed => return Some(Ended::Said),
+            Woken::Lost(reason) => return Some(Ended::Lost(reason)),
+        }
+        None
+    }
+
+    /// Does all that the session asks for now.
+    async fn act(&mut self) -> Result<(), Ended> {
+        while let Some(action) = self.session.poll_action(self.shared.ledger.now()) {
+            match action {
+                Action::Send(frame) => self.send(&frame).await?,
+                Action::Hello(hello) => {
+                    let agent = self.session.agent().clone();
+                    let request = HelloRequest { hello: *hello, agent };
+                    self.submit(Request::Hello(Box::new(request))).await;
+                }
+                Action::Admit(incoming) => self.admit(*incoming).await?,
+                Action::Confirm(stream, confirm) => {
+                    self.submit(Request::Confirm { stream, confirm }).await
+                }
+                Action::Close(stream, close) => self.submit(Request::Close { stream, close }).await,
+                Action::End => return Err(Ended::Said),
+            }
+        }
+        Ok(())
+    }
+
+    async fn send(&mut self, frame: &Frame) -> Result<(), Ended> {
+        if matches!(frame, Frame::Refuse(_)) {
+            self.shared.counters.refusals.add();
+        }
+        let bytes = frame.encode().map_err(|error| Ended::Lost(error.to_string()))?;
+        match timeout(self.shared.options.send_max, self.send.write_all(&bytes)).await {
+            Ok(Ok(())) => Ok(()),
+            Ok(Err(error)) => Err(Ended::Lost(error.to_string())),
+            Err(_) => {
+                self.shared.counters.slow.add();
+                Err(Ended::Lost("it did not read in time".to_owned()))
+            }
+        }
+    }
+
+    /// Opens a batch's body on the blocking pool and hands it to the writer.
+    async fn admit(&mut self, incoming: Incoming) -> Result<(), Ended> {
+        let closed = |_| Ended::Lost("the collector is stopping".to_owned());
+        let bytes = u32::try_from(incoming.bytes.len()).unwrap_or(u32::MAX);
+        let bytes = bytes.min(self.shared.options.batch_bytes_in_flight_max);
+        let room =
+            Arc::clone(&self.shared.batch_bytes).acquire_many_owned(bytes).await.map_err(closed)?;
+        let turn = Arc::clone(&self.shared.bodies).acquire_owned().await.map_err(closed)?;
+        let Incoming { header, bytes, fence } = incoming;
+        let open = move || {
+            let admission = Admission::open(header, bytes, fence);
+            drop(turn);
+            admission
+        };
+        let opened = tokio::task::spawn_blocking(open).await;
+        let admission = opened.map_err(|error| Ended::Lost(error.to_string()))?;
+        let request = Request::Admit(Box::new(admission));
+        let submitted = self.shared.ledger.submit_holding(request, room).await;
+        self.expect_reply(submitted);
+        Ok(())
+    }
+
+    async fn submit(&mut self, request: Request) {
+        let submitted = self.shared.ledger.submit(request).await;
+        self.expect_reply(submitted);
+    }
+
+    fn expect_reply(&mut self, submitted: Result<oneshot::Receiver<Reply>, LedgerError>) {
+        match submitted {
+            Ok(reply) => self.due.push_back(reply),
+            Err(error) => self.session.handle_unavailable(&error.to_string()),
+        }
+    }
+
+    async fn say_farewell(&mut self) {
+        farewell(&mut self.send).await;
+    }
+}
+
+/// Lets the peer read what was sent, for a while.
+async fn farewell(send: &mut SendStream) {
+    if send.finish().is_ok() {
+        drop(timeout(FAREWELL_MAX, send.stopped()).await);
+    }
+}
+
+/// The reply to the oldest request; for ever if none is due. Cancel-safe.
+async fn next_reply(
+    due: &mut VecDeque<oneshot::Receiver<Reply>>,
+) -> Result<Reply, oneshot::error::RecvError> {
+    let Some(oldest) = due.front_mut() else {
+        return pending().await;
+    };
+    let reply = oldest.await;
+    due.pop_front();
+    reply
+}

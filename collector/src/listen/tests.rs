@@ -1,0 +1,292 @@
+//! Real connections over loopback: certificates, frames, ends.
+
+use std::net::Ipv4Addr;
+
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{ClientConfig, Connection, RecvStream, SendStream};
+use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
+use redb::backends::InMemoryBackend;
+use tidemark_common::id::{LedgerId, RulesVersion, Sequence};
+use tidemark_common::time::Timestamp;
+use tidemark_common::tls::{self, Pem};
+use tidemark_common::wire::{Ack, Frame, FrameBuffer, Hello, RefuseReason, Welcome};
+
+use super::*;
+use crate::ledger::clock::Reading;
+use crate::ledger::conformance::{Journal, NOW, damaged};
+use crate::ledger::redb::{RedbOptions, RedbStore};
+use crate::ledger::{LedgerOptions, TimeSource};
+
+struct Authority(CertifiedIssuer<'static, KeyPair>);
+
+impl Authority {
+    fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, "tidemark tests");
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
+    }
+
+    fn issue(&self, name: SanType) -> Pem {
+        let mut params = CertificateParams::default();
+        params.subject_alt_names = vec![name];
+        let key = KeyPair::generate().unwrap();
+        let certificate = params.signed_by(&key, &self.0).unwrap();
+        Pem {
+            ca: self.0.pem().into_bytes(),
+            certificate: certificate.pem().into_bytes(),
+            key: key.serialize_pem().into_bytes(),
+        }
+    }
+
+    fn agent(&self, name: &str) -> Pem {
+        self.issue(SanType::URI(format!("tidemark://agent/{name}").try_into().unwrap()))
+    }
+}
+
+/// A collector on a free port, with its own authority.
+struct Collector {
+    authority: Authority,
+    ledger: Ledger,
+    listener: Listener,
+}
+
+impl Collector {
+    async fn start(change: impl FnOnce(&mut ListenOptions)) -> Self {
+        let authority = Authority::new();
+        let (store, recovered) = RedbStore::open_on(
+            InMemoryBackend::new(),
+            InMemoryBackend::new(),
+            &RedbOptions::default(),
+            NOW,
+        )
+        .unwrap();
+        let still = TimeSource::new(|| Reading { wall: NOW, monotonic_micros: 0 });
+        let ledger =
+            Ledger::start(store, recovered, LedgerOptions::default(), still).await.unwrap();
+        let pem = authority.issue(SanType::DnsName("localhost".try_into().unwrap()));
+        let mut options = ListenOptions {
+            address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            ..ListenOptions::default()
+        };
+        change(&mut options);
+        let rules = Arc::new(Rules { version: RulesVersion(4), ..Rules::default() });
+        let tls = tls::server_config(&pem).unwrap();
+        let listener = Listener::start(options, tls, ledger.clone(), rules).unwrap();
+        Self { authority, ledger, listener }
+    }
+
+    async fn connect(&self, pem: &Pem) -> Agent {
+        let crypto = QuicClientConfig::try_from(tls::client_config(pem).unwrap()).unwrap();
+        let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
+        let config = ClientConfig::new(Arc::new(crypto));
+        let connection = endpoint
+            .connect_with(config, self.listener.address(), "localhost")
+            .unwrap()
+            .await
+            .unwrap();
+        let (send, receive) = connection.open_bi().await.unwrap();
+        Agent { _connection: connection, send, receive, buffer: FrameBuffer::default() }
+    }
+
+    /// A session after its Welcome and first Ack.
+    async fn greet(&self, journal: &mut Journal) -> Agent {
+        let mut agent = self.connect(&self.authority.agent("till-7")).await;
+        agent.send(&Frame::Hello(journal.hello(0))).await;
+        let Some(Frame::Welcome(Welcome { fence, .. })) = agent.next().await else {
+            panic!("no Welcome")
+        };
+        journal.fence = fence;
+        assert!(matches!(agent.next().await, Some(Frame::Ack(Ack { confirm: true, .. }))));
+        agent
+    }
+}
+
+struct Agent {
+    _connection: Connection,
+    send: SendStream,
+    receive: RecvStream,
+    buffer: FrameBuffer,
+}
+
+impl Agent {
+    async fn send(&mut self, frame: &Frame) {
+        self.send_bytes(&frame.encode().unwrap()).await;
+    }
+
+    async fn send_bytes(&mut self, bytes: &[u8]) {
+        self.send.write_all(bytes).await.unwrap();
+    }
+
+    /// The next frame; `None` at the end.
+    async fn next(&mut self) -> Option<Frame> {
+        let mut chunk = vec![0; 4_096];
+        loop {
+            if let Some(frame) = self.buffer.next_frame().unwrap() {
+                return Some(frame);
+            }
+            match self.receive.read(&mut chunk).await {
+                Ok(Some(bytes)) => self.buffer.push(&chunk[..bytes]),
+                Ok(None) | Err(_) => return None,
+            }
+        }
+    }
+
+    async fn posted(&mut self, sequence: u64) {
+        loop {
+            match self.next().await {
+                Some(Frame::Ack(ack)) if ack.posted_sequence == Sequence(sequence) => return,
+                Some(Frame::Ack(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+
+    async fn refusal(&mut self) -> RefuseReason {
+        loop {
+            match self.next().await {
+                Some(Frame::Refuse(refuse)) => return refuse.reason,
+                Some(Frame::Ack(_)) => {}
+                other => panic!("{other:?}"),
+            }
+        }
+    }
+}
+
+#[tokio::test]
+async fn an_agent_ships_confirms_and_closes() {
+    let collector = Collector::start(|_| {}).await;
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    for bucket in 1..=6 {
+        journal.seal(&[("c", "m", bucket, 5)]);
+    }
+    let mut agent = collector.greet(&mut journal).await;
+    for (index, batch) in journal.sealed.iter().enumerate() {
+        let bytes = if index == 3 { damaged(batch).bytes } else { batch.bytes.clone() };
+        agent.send(&Frame::Batch(bytes)).await;
+    }
+    agent.posted(6).await;
+    let (sequence, accepted, fence) = (Sequence(6), 6, journal.fence);
+    let ledger_time = collector.ledger.now();
+    let extras = Vec::new();
+    let confirm = tidemark_common::wire::Confirm { ledger_time, sequence, accepted, fence, extras };
+    agent.send(&Frame::Confirm(confirm)).await;
+    let close = tidemark_common::wire::Close { sequence, accepted, fence, extras: Vec::new() };
+    agent.send(&Frame::Close(close)).await;
+    assert_eq!(agent.next().await, None);
+    let snapshot = collector.ledger.snapshot().unwrap();
+    let [stream] = snapshot.streams() else { panic!("{:?}", snapshot.streams()) };
+    assert_eq!((stream.agent.as_str(), stream.state.name()), ("till-7", "closed"));
+    assert_eq!((stream.posted_events, stream.quarantined_events, stream.in_transit), (5, 1, 0));
+    collector.listener.shutdown().await;
+}
+
+#[tokio::test]
+async fn only_certified_agents_are_heard() {
+    let collector = Collector::start(|_| {}).await;
+    let ledger = collector.ledger.ledger();
+    let nobody = collector.authority.issue(SanType::DnsName("till-7".try_into().unwrap()));
+    let mut agent = collector.connect(&nobody).await;
+    agent.send(&Frame::Hello(Journal::new(1, ledger).hello(0))).await;
+    assert_eq!(agent.refusal().await, RefuseReason::Unauthorized);
+
+    // With TLS 1.3 the client learns at its first read that its certificate is refused.
+    let stranger =
+        Pem { ca: collector.authority.agent("x").ca, ..Authority::new().agent("till-7") };
+    let mut agent = collector.connect(&stranger).await;
+    drop(agent.send.write_all(b"anything").await);
+    assert_eq!(agent.next().await, None);
+
+    let mut journal = Journal::new(1, ledger);
+    let _first = collector.greet(&mut journal).await;
+    let mut thief = collector.connect(&collector.authority.agent("till-8")).await;
+    thief.send(&Frame::Hello(journal.hello(0))).await;
+    assert_eq!(thief.refusal().await, RefuseReason::Unauthorized);
+}
+
+#[tokio::test]
+async fn refusals_tell_the_agent_what_to_do() {
+    let collector = Collector::start(|_| {}).await;
+    let ledger = collector.ledger.ledger();
+    let mut journal = Journal::new(1, ledger);
+    journal.seal(&[("c", "m", 1, 5)]);
+    journal.seal(&[("c", "m", 1, 5)]);
+
+    let mut agent = collector.greet(&mut journal).await;
+    agent.send(&Frame::Batch(journal.sealed[1].bytes.clone())).await;
+    assert_eq!(agent.refusal().await, RefuseReason::Gap { expected: Sequence(1) });
+
+    let mut old = collector.greet(&mut journal).await;
+    let mut new = collector.greet(&mut journal).await;
+    old.send(&Frame::Batch(journal.sealed[0].bytes.clone())).await;
+    assert_eq!(old.refusal().await, RefuseReason::Fenced { current: journal.fence });
+    new.send(&Frame::Batch(journal.sealed[0].bytes.clone())).await;
+    new.posted(1).await;
+    // The collector still has an ear for what cannot be read.
+    new.send_bytes(&[0, 0, 0, 9, 0, 99, 1, 2, 3, 4, 5, 6, 7]).await;
+    assert_eq!(new.refusal().await, RefuseReason::Invalid);
+
+    let mut agent = collector.connect(&collector.authority.agent("till-7")).await;
+    let pinned = Hello { ledger: Some(LedgerId([0; 16])), ..journal.hello(0) };
+    agent.send(&Frame::Hello(pinned)).await;
+    assert_eq!(agent.refusal().await, RefuseReason::OtherLedger { ledger });
+    let figures = collector.listener.figures();
+    assert_eq!((figures.refusals, figures.sessions_begun), (4, 4));
+}
+
+#[tokio::test]
+async fn a_silent_peer_and_a_stop_end_sessions() {
+    let collector =
+        Collector::start(|options| options.handshake_max = Duration::from_millis(200)).await;
+    let mut silent = collector.connect(&collector.authority.agent("till-7")).await;
+    silent.send_bytes(&[0]).await;
+    assert_eq!(silent.refusal().await, RefuseReason::Invalid);
+
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    let mut agent = collector.greet(&mut journal).await;
+    let shutdown = tokio::spawn(collector.listener.shutdown());
+    assert_eq!(agent.refusal().await, RefuseReason::Unavailable);
+    assert_eq!(agent.next().await, None);
+    drop(agent);
+    shutdown.await.unwrap();
+    assert!(collector.ledger.snapshot().unwrap().ledger_time() >= Timestamp(0));
+}
+
+#[tokio::test]
+async fn confirmations_are_asked_for_at_an_interval() {
+    let collector =
+        Collector::start(|options| options.confirm_interval = Duration::from_millis(20)).await;
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    let mut agent = collector.greet(&mut journal).await;
+    for _ in 0..3 {
+        assert!(matches!(agent.next().await, Some(Frame::Ack(Ack { confirm: true, .. }))));
+    }
+}
+
+#[tokio::test]
+async fn a_session_may_hold_more_than_the_room_for_batches_and_still_moves() {
+    let collector = Collector::start(|options| options.batch_bytes_in_flight_max = 300).await;
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    for _ in 0..20 {
+        journal.seal(&[("c", "m", 1, 5)]);
+    }
+    let mut agent = collector.greet(&mut journal).await;
+    for batch in &journal.sealed {
+        agent.send(&Frame::Batch(batch.bytes.clone())).await;
+    }
+    agent.posted(20).await;
+}
+
+#[tokio::test]
+async fn further_rules_reach_the_sessions_that_begin_after_them() {
+    let collector = Collector::start(|_| {}).await;
+    let journal = Journal::new(1, collector.ledger.ledger());
+    for version in [4, 5] {
+        let rules = Rules { version: RulesVersion(version), ..Rules::default() };
+        collector.listener.adopt(Arc::new(rules.clone()));
+        let mut agent = collector.connect(&collector.authority.agent("till-7")).await;
+        agent.send(&Frame::Hello(journal.hello(0))).await;
+        let Some(Frame::Welcome(welcome)) = agent.next().await else { panic!("no Welcome") };
+        assert_eq!(welcome.rules, Some(rules));
+    }
+}

@@ -1,0 +1,258 @@
+//! One collector from start to clean end: opens the ledger, listens, serves, and stops in order.
+//!
+//! **Owns** the order of starting and stopping, and reading the catalogue again. **Does not own** what
+//! the parts do.
+//!
+//! Stopping: no new sessions and requests, then the running ones end within the grace, then the ledger
+//! takes what waits and checkpoints. Agents keep what was not acknowledged, so nothing is lost by it.
+
+mod rules;
+
+use std::fs;
+use std::io;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::Router;
+use thiserror::Error;
+use tidemark_common::tls::{self, TlsError};
+use tokio::net::TcpListener;
+use tokio::sync::{mpsc, watch};
+use tokio::task::{JoinError, JoinHandle};
+
+use crate::api;
+use crate::catalog::Catalog;
+use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
+use crate::ledger::redb::RedbOptions;
+use crate::ledger::{Ledger, LedgerError, LedgerOptions};
+use crate::listen::{ListenError, ListenOptions, Listener};
+
+/// Failed to run the collector.
+#[derive(Debug, Error)]
+pub enum RunError {
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    #[error("{0}; for local use, `tidemark-collector dev-certs DIR` makes certificates")]
+    Tls(#[from] TlsError),
+    #[error("failed to make the folder {}: {source}; make it, or set `data_dir`", path.display())]
+    DataDir { path: PathBuf, source: io::Error },
+    #[error("failed to open the ledger in {}: {source}", path.display())]
+    Open { path: PathBuf, source: LedgerError },
+    #[error("failed to keep the version of the rules in {}: {source}; is the disk full?", path.display())]
+    Rules { path: PathBuf, source: io::Error },
+    #[error("{0}; stop what holds the port, or set `listen.quic`")]
+    Listen(#[from] ListenError),
+    #[error(
+        "failed to listen on {address} for the HTTP API: {source}; stop what holds the port, or set `listen.http`"
+    )]
+    Http { address: SocketAddr, source: io::Error },
+    #[error("failed to serve the HTTP API: {0}")]
+    Serve(io::Error),
+    #[error("failed to keep the ledger: {0}; restart the collector to reopen and verify it")]
+    Ledger(LedgerError),
+}
+
+/// What a person asks of the running collector.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Signal {
+    /// Read the catalogue again.
+    Reload,
+    /// End.
+    Stop,
+}
+
+/// Where a collector that has started listens.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Addresses {
+    pub quic: SocketAddr,
+    pub http: SocketAddr,
+}
+
+/// Everything that runs.
+struct Collector {
+    config: Config,
+    ledger: Ledger,
+    listener: Listener,
+    catalogs: watch::Sender<Arc<Catalog>>,
+    serving: JoinHandle<io::Result<()>>,
+    stop: watch::Sender<bool>,
+}
+
+/// Runs a collector until it is told to stop. `started` is called once both doors are open.
+///
+/// # Errors
+/// Whatever keeps it from starting, or ends it: see [`RunError`].
+pub async fn run(
+    config: Config,
+    mut signals: mpsc::Receiver<Signal>,
+    started: impl FnOnce(Addresses),
+) -> Result<(), RunError> {
+    let (mut collector, addresses) = Collector::start(config).await?;
+    tracing::info!(quic = %addresses.quic, http = %addresses.http, "listening");
+    started(addresses);
+    let ended = loop {
+        tokio::select! {
+            signal = signals.recv() => match signal {
+                Some(Signal::Reload) => collector.reload(),
+                Some(Signal::Stop) | None => break Ok(()),
+            },
+            error = collector.ledger.failed() => break Err(RunError::Ledger(error)),
+            served = &mut collector.serving => break Err(RunError::Serve(flatten(served))),
+        }
+    };
+    let stopped = collector.stop().await;
+    ended.and(stopped)
+}
+
+impl Collector {
+    async fn start(config: Config) -> Result<(Self, Addresses), RunError> {
+        let catalog = config.load_catalog()?;
+        let tls = tls::server_config(&config.load_pem()?)?;
+        let in_use = |source| RunError::Http { address: config.listen.http, source };
+        let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
+        let http = door.local_addr().map_err(in_use)?;
+        let ledger = open(&config).await?;
+        let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
+            .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
+        let listener =
+            Listener::start(listen_options(&config), tls, ledger.clone(), Arc::new(rules))?;
+        let addresses = Addresses { quic: listener.address(), http };
+
+        let (catalogs, watched) = watch::channel(Arc::new(catalog));
+        if config.tokens.is_empty() {
+            tracing::warn!(
+                "no API token is configured, so /v1 answers 401 to everybody; add [[api.token]]"
+            );
+        }
+        let sessions = Arc::new(listener.figures_reader());
+        let router = api::router(ledger.clone(), watched, sessions, config.tokens.clone());
+        let (stop, stopping) = watch::channel(false);
+        let serving = tokio::spawn(serve(door, router, stopping));
+        Ok((Self { config, ledger, listener, catalogs, serving, stop }, addresses))
+    }
+
+    /// Takes the catalogue file as it is now. One that cannot be used leaves the one before in place.
+    fn reload(&self) {
+        let catalog = match self.config.load_catalog() {
+            Ok(catalog) => catalog,
+            Err(error) => {
+                return tracing::warn!(%error, "the catalogue cannot be used; the one before stays");
+            }
+        };
+        match rules::adopt(&self.config.data_dir, catalog.rules_content(), self.ledger.now()) {
+            Ok(rules) => self.listener.adopt(Arc::new(rules)),
+            Err(error) => {
+                return tracing::error!(%error, "the rules' version cannot be kept; nothing has changed");
+            }
+        }
+        tracing::info!(
+            meters = catalog.meters.len(),
+            customers = catalog.customers.len(),
+            "read the catalogue"
+        );
+        self.catalogs.send_replace(Arc::new(catalog));
+    }
+
+    async fn stop(self) -> Result<(), RunError> {
+        tracing::info!("stopping");
+        self.stop.send_replace(true);
+        let grace = Duration::from_millis(self.config.shutdown_grace_millis);
+        let abort = self.serving.abort_handle();
+        let doors = async {
+            self.listener.shutdown().await;
+            // Where the server ended first, its end was told already.
+            if !self.serving.is_finished() {
+                let _told = self.serving.await.is_ok();
+            }
+        };
+        if tokio::time::timeout(grace, doors).await.is_err() {
+            tracing::warn!("some sessions or requests did not end within the grace");
+            abort.abort();
+        }
+        self.ledger.shutdown().await.map_err(RunError::Ledger)?;
+        tracing::info!("stopped");
+        Ok(())
+    }
+}
+
+async fn open(config: &Config) -> Result<Ledger, RunError> {
+    let path = &config.data_dir;
+    fs::create_dir_all(path).map_err(|source| RunError::DataDir { path: path.clone(), source })?;
+    let options = ledger_options(&config.ledger);
+    let ledger = Ledger::open(path, options)
+        .await
+        .map_err(|source| RunError::Open { path: path.clone(), source })?;
+    tracing::info!(ledger = %ledger.ledger(), data_dir = %path.display(), "opened the ledger");
+    Ok(ledger)
+}
+
+fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
+    LedgerOptions {
+        redb: RedbOptions {
+            ledger_cache_bytes: size(limits.ledger_cache_bytes),
+            totals_cache_bytes: size(limits.totals_cache_bytes),
+            streams_max: size(limits.streams_max.into()),
+            ..RedbOptions::default()
+        },
+        requests_max: size(limits.requests_max.into()),
+        group_bytes_max: size(limits.group_bytes_max),
+        fold_lines_max: limits.fold_lines_max.into(),
+        fold_age_millis: limits.fold_age_millis,
+        tail_bytes_max: limits.tail_bytes_max,
+        silent_after_millis: i64::try_from(limits.silent_after_millis).unwrap_or(i64::MAX),
+    }
+}
+
+fn listen_options(config: &Config) -> ListenOptions {
+    let SessionLimits {
+        sessions_max,
+        confirm_interval_millis,
+        batches_in_flight_max,
+        batch_bytes_in_flight_max,
+        bodies_opened_max,
+        handshake_max_millis,
+        send_max_millis,
+        keep_alive_millis,
+        idle_max_millis,
+        receive_window_bytes,
+    } = config.session;
+    ListenOptions {
+        address: config.listen.quic,
+        sessions_max: size(sessions_max.into()),
+        confirm_interval: Duration::from_millis(confirm_interval_millis),
+        batches_in_flight_max,
+        batch_bytes_in_flight_max,
+        bodies_opened_max: size(bodies_opened_max.into()),
+        handshake_max: Duration::from_millis(handshake_max_millis),
+        send_max: Duration::from_millis(send_max_millis),
+        keep_alive: Duration::from_millis(keep_alive_millis),
+        idle_max: Duration::from_millis(idle_max_millis),
+        receive_window_bytes,
+    }
+}
+
+fn size(bytes: u64) -> usize {
+    usize::try_from(bytes).unwrap_or(usize::MAX)
+}
+
+async fn serve(
+    door: TcpListener,
+    router: Router,
+    mut stopping: watch::Receiver<bool>,
+) -> io::Result<()> {
+    let stopped = async move {
+        // A closed channel stops too.
+        let _told = stopping.wait_for(|stop| *stop).await.is_ok();
+    };
+    axum::serve(door, router).with_graceful_shutdown(stopped).await
+}
+
+fn flatten(served: Result<io::Result<()>, JoinError>) -> io::Error {
+    match served {
+        Ok(Ok(())) => io::Error::other("the server ended by itself"),
+        Ok(Err(error)) => error,
+        Err(panic) => io::Error::other(panic),
+    }
+}

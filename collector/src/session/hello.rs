@@ -1,0 +1,232 @@
+//! What the collector makes of a hello, given what the ledger knows of the stream.
+//!
+//! **Owns** the judgement that finds cloned and rolled-back journals before they ship anything.
+//! **Does not own** transactions: the store calls [`judge_hello`] and [`record_hello`] inside one.
+//!
+//! A ledger that has posted less than the agent knows (restored from a backup) is no conflict: it
+//! welcomes, and the agent sends what it retained again.
+
+use tidemark_common::id::{Digest, Fence, LedgerId, Sequence};
+use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
+use tidemark_common::wire::Hello;
+
+use crate::ledger::stream::{StreamRecord, StreamState};
+
+/// The oldest batch header that this collector reads.
+const HEADER_VERSION_MIN: u16 = 1;
+
+/// What the collector makes of a hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HelloVerdict {
+    Welcome,
+    /// The journal was cloned or rolled back.
+    Conflict(Contradiction),
+    /// The stream belongs to another identity.
+    OtherIdentity,
+    /// The journal is pinned to another ledger.
+    OtherLedger,
+    /// No further stream is taken: the ledger knows as many as it may.
+    TooManyStreams,
+    /// The agent seals only batches that this collector cannot read.
+    Version {
+        header_version: u16,
+    },
+}
+
+/// How a journal contradicts the ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub enum Contradiction {
+    #[error(
+        "the ledger has posted up to batch {posted}, the journal has sealed only up to {sealed}"
+    )]
+    PostedBeyondSealed { posted: Sequence, sealed: Sequence },
+    #[error("batch {sequence} is posted with other bytes than the journal remembers")]
+    OtherDigest { sequence: Sequence },
+    #[error("the journal says that it accepted {accepted} events; {known} are known")]
+    AcceptedFell { accepted: u64, known: u64 },
+}
+
+impl Contradiction {
+    /// The first sequence that ledger and journal do not share.
+    #[must_use]
+    pub fn sequence(self, posted: Sequence) -> Sequence {
+        match self {
+            Self::PostedBeyondSealed { sealed, .. } => sealed.next(),
+            Self::OtherDigest { sequence } => sequence,
+            Self::AcceptedFell { .. } => posted.next(),
+        }
+    }
+}
+
+/// The sequence whose stored digest [`judge_hello`] needs besides the stream's record.
+#[must_use]
+pub fn digest_needed(record: &StreamRecord, hello: &Hello) -> Option<Sequence> {
+    let earlier =
+        Sequence::ZERO < hello.posted_sequence && hello.posted_sequence < record.posted_sequence;
+    earlier.then_some(hello.posted_sequence)
+}
+
+/// Judges a hello from `agent`. `stored` is the digest that [`digest_needed`] asked for; `None` if
+/// that batch has left the ledger.
+#[must_use]
+pub fn judge_hello(
+    record: Option<&StreamRecord>,
+    hello: &Hello,
+    agent: &AgentName,
+    ledger: LedgerId,
+    stored: Option<Digest>,
+) -> HelloVerdict {
+    if hello.header_version < HEADER_VERSION_MIN {
+        return HelloVerdict::Version { header_version: hello.header_version };
+    }
+    if hello.ledger.is_some_and(|pinned| pinned != ledger) {
+        return HelloVerdict::OtherLedger;
+    }
+    let Some(record) = record else {
+        return HelloVerdict::Welcome;
+    };
+    if record.agent != *agent {
+        return HelloVerdict::OtherIdentity;
+    }
+    match contradiction(record, hello, stored) {
+        Some(contradiction) => HelloVerdict::Conflict(contradiction),
+        None => HelloVerdict::Welcome,
+    }
+}
+
+fn contradiction(
+    record: &StreamRecord,
+    hello: &Hello,
+    stored: Option<Digest>,
+) -> Option<Contradiction> {
+    let (posted, sealed) = (record.posted_sequence, hello.sealed_sequence);
+    if posted > sealed {
+        return Some(Contradiction::PostedBeyondSealed { posted, sealed });
+    }
+    let sequence = hello.posted_sequence;
+    let known = if sequence == posted && posted > Sequence::ZERO {
+        Some(record.posted_digest)
+    } else {
+        stored
+    };
+    if known.is_some_and(|digest| digest != hello.posted_digest) {
+        return Some(Contradiction::OtherDigest { sequence });
+    }
+    let known = record.confirmed_accepted().max(record.posted_end.0);
+    if hello.accepted < known {
+        return Some(Contradiction::AcceptedFell { accepted: hello.accepted, known });
+    }
+    None
+}
+
+/// Opens the stream for a session with `fence`, after [`judge_hello`] welcomed it.
+pub fn record_hello(record: &mut StreamRecord, hello: &Hello, fence: Fence, now: Timestamp) {
+    assert!(fence > record.fence, "a hello raises the fence: {fence} after {}", record.fence);
+    record.fence = fence;
+    record.state = StreamState::Open;
+    record.sealed_sequence = record.sealed_sequence.max(hello.sealed_sequence);
+    record.accepted = record.accepted.max(hello.accepted);
+    record.last_heard = record.last_heard.max(now);
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_common::id::{EventNumber, OpeningId, RulesVersion, StreamId};
+
+    use super::*;
+    use crate::ledger::stream::Confirmed;
+
+    const LEDGER: LedgerId = LedgerId([9; 16]);
+
+    fn digest_of(sequence: u64) -> Digest {
+        Digest([u8::try_from(sequence).unwrap(); 32])
+    }
+
+    fn agent(name: &str) -> AgentName {
+        AgentName::parse(name).unwrap()
+    }
+
+    fn hello(posted: u64, sealed: u64, accepted: u64) -> Hello {
+        Hello {
+            header_version: 1,
+            body_version: 1,
+            stream: StreamId([1; 16]),
+            ledger: Some(LEDGER),
+            opening: OpeningId([2; 16]),
+            posted_sequence: Sequence(posted),
+            posted_digest: digest_of(posted),
+            sealed_sequence: Sequence(sealed),
+            accepted,
+            rules_version: RulesVersion(0),
+            openings: Vec::new(),
+            clock: Timestamp(0),
+            token: None,
+            agent: "test".to_owned(),
+            extras: Vec::new(),
+        }
+    }
+
+    /// The ledger has posted batches 1 to 5 with events 0 to 49, and heard of 60 accepted.
+    fn known() -> StreamRecord {
+        let mut record = StreamRecord::new(StreamId([1; 16]), agent("a"), LEDGER, Timestamp(0));
+        record.posted_sequence = Sequence(5);
+        record.posted_digest = digest_of(5);
+        record.posted_end = EventNumber(50);
+        record.confirm(Confirmed {
+            ledger_time: Timestamp(1),
+            sequence: Sequence(7),
+            accepted: 60,
+        });
+        record
+    }
+
+    fn check(hello: &Hello, identity: &str, stored: Option<Digest>, expected: &HelloVerdict) {
+        let verdict = judge_hello(Some(&known()), hello, &agent(identity), LEDGER, stored);
+        assert_eq!(verdict, *expected, "{hello:?}");
+    }
+
+    #[test]
+    fn fitting_hellos_are_welcome() {
+        check(&hello(5, 5, 60), "a", None, &HelloVerdict::Welcome);
+        check(&hello(3, 9, 90), "a", Some(digest_of(3)), &HelloVerdict::Welcome);
+        // The batch left the ledger: nothing to compare.
+        check(&hello(3, 9, 90), "a", None, &HelloVerdict::Welcome);
+        // The ledger was restored from a backup: it will ask for 6 and 7 again.
+        check(&hello(7, 9, 90), "a", None, &HelloVerdict::Welcome);
+        check(&Hello { ledger: None, ..hello(0, 5, 60) }, "a", None, &HelloVerdict::Welcome);
+    }
+
+    #[test]
+    fn rolled_back_and_cloned_journals_are_found() {
+        let beyond = Contradiction::PostedBeyondSealed { posted: Sequence(5), sealed: Sequence(4) };
+        check(&hello(4, 4, 60), "a", Some(digest_of(4)), &HelloVerdict::Conflict(beyond));
+        let other = Contradiction::OtherDigest { sequence: Sequence(5) };
+        let forked = Hello { posted_digest: digest_of(8), ..hello(5, 6, 60) };
+        check(&forked, "a", None, &HelloVerdict::Conflict(other));
+        let other = Contradiction::OtherDigest { sequence: Sequence(3) };
+        check(&hello(3, 6, 60), "a", Some(digest_of(8)), &HelloVerdict::Conflict(other));
+        let fell = Contradiction::AcceptedFell { accepted: 59, known: 60 };
+        check(&hello(5, 5, 59), "a", None, &HelloVerdict::Conflict(fell));
+    }
+
+    #[test]
+    fn a_stream_belongs_to_its_first_identity_and_ledger() {
+        check(&hello(5, 5, 60), "b", None, &HelloVerdict::OtherIdentity);
+        let pinned = Hello { ledger: Some(LedgerId([8; 16])), ..hello(5, 5, 60) };
+        check(&pinned, "a", None, &HelloVerdict::OtherLedger);
+        let ancient = Hello { header_version: 0, ..hello(5, 5, 60) };
+        check(&ancient, "a", None, &HelloVerdict::Version { header_version: 0 });
+    }
+
+    #[test]
+    fn a_hello_reopens_a_stream_under_a_higher_fence() {
+        let mut record = known();
+        record.state = StreamState::Closed;
+        record_hello(&mut record, &hello(5, 8, 70), Fence(3), Timestamp(4));
+        assert_eq!(
+            (record.state, record.fence, record.accepted),
+            (StreamState::Open, Fence(3), 70)
+        );
+    }
+}

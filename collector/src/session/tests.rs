@@ -1,0 +1,217 @@
+use tidemark_common::id::{Digest, RulesVersion};
+
+use super::*;
+use crate::dedupe::Flaw;
+use crate::ledger::conformance::Journal;
+use crate::session::claim::ClaimFlaw;
+use crate::session::hello::Contradiction;
+
+const LEDGER: LedgerId = LedgerId([9; 16]);
+const FENCE: Fence = Fence(3);
+
+fn terms() -> Terms {
+    Terms {
+        ledger: LEDGER,
+        unique_key: UniqueKey { id: 1, key: [5; 32] },
+        rules: Arc::new(Rules { version: RulesVersion(4), ..Rules::default() }),
+        batches_in_flight_max: 2,
+    }
+}
+
+/// Feeds a session and names what it does. In: `hello` (with the newest rules: `hello!`), `batch N`
+/// as `bN`, `confirm`, `close`, `garbage`; replies: `welcomed`, `postedN`, `gapN`, and so on.
+fn check(fed: &str, expected: &str) {
+    let mut session = Session::new(AgentName::parse("agent").unwrap(), terms());
+    let mut journal = Journal::new(1, LEDGER);
+    for bucket in 1..=4 {
+        journal.seal(&[("c", "m", bucket, 1)]);
+    }
+    journal.fence = FENCE;
+    let mut done = Vec::new();
+    for word in fed.split(' ') {
+        feed(&mut session, &journal, word);
+        while let Some(action) = session.poll_action(Timestamp(50)) {
+            done.push(name_of(&action));
+        }
+    }
+    assert_eq!(done.join(" "), expected, "{fed}");
+}
+
+fn feed(session: &mut Session, journal: &Journal, word: &str) {
+    let number: usize = word.trim_start_matches(char::is_alphabetic).parse().unwrap_or(0);
+    let posted = Sequence(u64::try_from(number).unwrap());
+    let judged = |verdict| Reply::Judged { verdict, posted, openings: Vec::new() };
+    let hello_refused = |verdict| Reply::HelloRefused { verdict, posted, openings: Vec::new() };
+    let confirm = Confirm {
+        ledger_time: Timestamp(1),
+        sequence: posted,
+        accepted: 0,
+        fence: FENCE,
+        extras: Vec::new(),
+    };
+    let reply = match word.trim_end_matches(char::is_numeric) {
+        "hello" => return session.handle_frame(Frame::Hello(journal.hello(0))),
+        "hello!" => {
+            let hello = Hello { rules_version: RulesVersion(4), ..journal.hello(0) };
+            return session.handle_frame(Frame::Hello(hello));
+        }
+        "b" => return session.handle_frame(Frame::Batch(journal.sealed[number - 1].bytes.clone())),
+        "other-stream" => {
+            let mut other = Journal::new(2, LEDGER);
+            return session.handle_frame(Frame::Batch(other.seal(&[("c", "m", 1, 1)]).bytes));
+        }
+        "bad-header" => return session.handle_frame(Frame::Batch(vec![0; 300])),
+        "confirm" => return session.handle_frame(Frame::Confirm(confirm)),
+        "close" => {
+            let close = Close { sequence: posted, accepted: 0, fence: FENCE, extras: Vec::new() };
+            return session.handle_frame(Frame::Close(close));
+        }
+        "welcome-frame" => {
+            let ack = Ack {
+                posted_sequence: posted,
+                ledger_time: Timestamp(0),
+                confirm: false,
+                extras: Vec::new(),
+            };
+            return session.handle_frame(Frame::Ack(ack));
+        }
+        "garbage" => return session.handle_unreadable("no frame".to_owned()),
+        "due" => return session.handle_confirm_due(),
+        "stop" => return session.handle_unavailable("stopping"),
+        "welcomed" => Reply::Welcomed(Welcomed {
+            fence: FENCE,
+            posted_sequence: posted,
+            posted_digest: Digest([0; 32]),
+        }),
+        "posted" => judged(Verdict::Admit),
+        "again" => judged(Verdict::Duplicate),
+        "gap" => judged(Verdict::Gap { expected: Sequence(7) }),
+        "conflict" => judged(Verdict::Conflict { sequence: posted }),
+        "fenced" => judged(Verdict::Fenced { current: Fence(8) }),
+        "broken" => judged(Verdict::Invalid(Flaw::SequenceZero)),
+        "foreign" => judged(Verdict::OtherLedger),
+        "rolled-back" => {
+            hello_refused(HelloVerdict::Conflict(Contradiction::OtherDigest { sequence: posted }))
+        }
+        "other-identity" => hello_refused(HelloVerdict::OtherIdentity),
+        "pinned-elsewhere" => hello_refused(HelloVerdict::OtherLedger),
+        "too-old" => hello_refused(HelloVerdict::Version { header_version: 0 }),
+        "too-many" => hello_refused(HelloVerdict::TooManyStreams),
+        "taken" => Reply::Claimed(ClaimVerdict::Take),
+        "untaken" => Reply::Claimed(ClaimVerdict::Invalid(ClaimFlaw::AcceptedFell {
+            accepted: 1,
+            before: 2,
+        })),
+        other => panic!("{other}"),
+    };
+    session.handle_reply(reply, Timestamp(50));
+}
+
+fn name_of(action: &Action) -> String {
+    match action {
+        Action::Hello(_) => "?hello".to_owned(),
+        Action::Admit(incoming) => {
+            assert_eq!(incoming.fence, FENCE);
+            format!("?b{}", incoming.header.sequence)
+        }
+        Action::Confirm(..) => "?confirm".to_owned(),
+        Action::Close(..) => "?close".to_owned(),
+        Action::End => "end".to_owned(),
+        Action::Send(Frame::Welcome(welcome)) => {
+            assert_eq!(
+                (welcome.fence, welcome.ledger, welcome.ledger_time),
+                (FENCE, LEDGER, Timestamp(50))
+            );
+            format!(
+                "Welcome{}{}",
+                welcome.posted_sequence,
+                if welcome.rules.is_some() { "+rules" } else { "" }
+            )
+        }
+        Action::Send(Frame::Ack(ack)) => {
+            format!("Ack{}{}", ack.posted_sequence, if ack.confirm { "?" } else { "" })
+        }
+        Action::Send(Frame::Refuse(refuse)) => {
+            assert!(!refuse.message.is_empty());
+            let reason = format!("{:?}", refuse.reason);
+            format!("Refuse:{}", reason.split([' ', '(', '{']).next().unwrap())
+        }
+        Action::Send(frame) => panic!("{frame:?} is the agent's to send"),
+    }
+}
+
+const OPEN: &str = "hello welcomed0";
+const OPENED: &str = "?hello Welcome0+rules Ack0?";
+
+fn check_open(fed: &str, expected: &str) {
+    check(&format!("{OPEN} {fed}"), &format!("{OPENED} {expected}"));
+}
+
+#[test]
+fn hello_is_answered_by_welcome_or_refuse() {
+    check("hello welcomed7", "?hello Welcome7+rules Ack7?");
+    check("hello! welcomed7", "?hello Welcome7 Ack7?");
+    check("hello rolled-back4", "?hello Refuse:Conflict end");
+    check("hello other-identity", "?hello Refuse:Unauthorized end");
+    check("hello pinned-elsewhere", "?hello Refuse:OtherLedger end");
+    check("hello too-old", "?hello Refuse:Invalid end");
+    check("hello too-many", "?hello Refuse:Unavailable end");
+}
+
+#[test]
+fn nothing_comes_before_hello_and_no_second_one() {
+    check("b1", "Refuse:Invalid end");
+    check("confirm", "Refuse:Invalid end");
+    check("hello b1", "?hello Refuse:Invalid end");
+    check_open("hello", "Refuse:Invalid end");
+    check_open("welcome-frame", "Refuse:Invalid end");
+}
+
+#[test]
+fn only_replies_are_acknowledged() {
+    check_open("b1 posted1 b2 b3 posted2 posted3", "?b1 Ack1 ?b2 ?b3 Ack2 Ack3");
+    check_open("b1 again4", "?b1 Ack4");
+}
+
+#[test]
+fn verdicts_end_the_session() {
+    check_open("b1 gap0", "?b1 Refuse:Gap end");
+    check_open("b1 conflict1", "?b1 Refuse:Conflict end");
+    check_open("b1 fenced", "?b1 Refuse:Fenced end");
+    check_open("b1 broken", "?b1 Refuse:Invalid end");
+    check_open("b1 foreign", "?b1 Refuse:OtherLedger end");
+    // What was in flight behind it says nothing more.
+    check_open("b1 b2 gap0 gap0 b3", "?b1 ?b2 Refuse:Gap end");
+}
+
+#[test]
+fn batches_in_flight_are_bounded() {
+    check_open("b1 b2 b3", "?b1 ?b2 Refuse:Invalid end");
+    check_open("b1 b2 posted1 b3", "?b1 ?b2 Ack1 ?b3");
+}
+
+#[test]
+fn batches_must_be_readable_and_of_the_stream() {
+    check_open("bad-header", "Refuse:Invalid end");
+    check_open("other-stream", "Refuse:Invalid end");
+    check_open("garbage", "Refuse:Invalid end");
+}
+
+#[test]
+fn confirmations_are_asked_for_and_taken() {
+    check_open("due confirm taken due", "Ack0? ?confirm Ack0?");
+    check_open("confirm untaken", "?confirm Refuse:Invalid end");
+    check("due", "");
+}
+
+#[test]
+fn close_ends_in_silence() {
+    check_open("close taken b1", "?close end");
+    check_open("close b1", "?close Refuse:Invalid end");
+}
+
+#[test]
+fn the_collector_may_stop_at_any_time() {
+    check("stop", "Refuse:Unavailable end");
+    check_open("b1 stop posted1", "?b1 Refuse:Unavailable end");
+}

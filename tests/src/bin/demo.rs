@@ -1,0 +1,98 @@
+//! `deploy/demo`: see `tidemark_tests::demo`.
+
+use std::io::Write as _;
+use std::process::ExitCode;
+use std::sync::mpsc::{Receiver, sync_channel};
+
+use anyhow::Result;
+use clap::{Parser, ValueEnum};
+use tidemark_tests::demo::{Options, run, write_addresses};
+use tidemark_tests::random::Random;
+use tidemark_tests::settings::Ports;
+use tidemark_tests::wait;
+use tokio::runtime::Builder;
+use tokio::signal::unix::{SignalKind, signal};
+
+/// Sends usage of five customers through every door, kills agent and collector with -9 while it flows,
+/// and shows what was accepted, posted and billed.
+#[derive(Debug, Parser)]
+#[command(name = "demo")]
+struct Arguments {
+    /// Leave both programs running until Ctrl-C, at the documented ports, and print their addresses.
+    #[arg(long)]
+    stay: bool,
+    /// Print one JSON object instead of tables; progress goes to standard error.
+    #[arg(long)]
+    json: bool,
+    /// How long usage flows.
+    #[arg(long, default_value_t = 6)]
+    seconds: u64,
+    /// Which ports to use: any that are free (the default), or those of the documentation (the
+    /// default with --stay).
+    #[arg(long, value_enum)]
+    ports: Option<PortChoice>,
+    /// The seed of the load; random unless given.
+    #[arg(long)]
+    seed: Option<u64>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum PortChoice {
+    Free,
+    Documented,
+}
+
+fn main() -> Result<ExitCode> {
+    let arguments = Arguments::parse();
+    let default = if arguments.stay { PortChoice::Documented } else { PortChoice::Free };
+    let ports = match arguments.ports.unwrap_or(default) {
+        PortChoice::Free => Ports::free()?,
+        PortChoice::Documented => Ports::DOCUMENTED,
+    };
+    let options = Options {
+        seconds: arguments.seconds,
+        ports,
+        seed: arguments.seed.unwrap_or_else(Random::fresh_seed),
+    };
+    let interrupted = watch_for_interrupts()?;
+    let mut progress = std::io::stderr().lock();
+    let finished = run(options, &mut progress)?;
+
+    let mut out = std::io::stdout().lock();
+    if arguments.json {
+        writeln!(out, "{}", serde_json::to_string(&finished.report)?)?;
+    } else {
+        finished.report.write(&mut out)?;
+    }
+    out.flush()?;
+    if arguments.stay {
+        write_addresses(&finished.stack, &mut progress)?;
+        writeln!(progress, "\nBoth keep running. Ctrl-C ends them and removes their folder.")?;
+        // An error means that the watcher is gone, which is as good a reason to end.
+        let _watcher_gone = interrupted.recv();
+    }
+    Ok(if finished.report.conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+/// Ctrl-C and SIGTERM end this program by the way of errors, so that it ends the two programs and
+/// removes their folder.
+fn watch_for_interrupts() -> Result<Receiver<()>> {
+    let runtime = Builder::new_current_thread().enable_all().build()?;
+    let (mut interrupt, mut terminate) = {
+        let _inside = runtime.enter();
+        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
+    };
+    let (sender, receiver) = sync_channel(1);
+    std::thread::spawn(move || {
+        runtime.block_on(async {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        });
+        wait::interrupt();
+        // Nobody listens before the end of the demonstration; the wait above ends it then.
+        let _unheard = sender.send(());
+    });
+    Ok(receiver)
+}

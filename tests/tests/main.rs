@@ -1,0 +1,10 @@
+//! Whole-product tests: an agent and a collector as two processes, real sockets, files and
+//! certificates. Build both first: `cargo build -p tidemark-agent -p tidemark-collector`.
+
+mod api;
+mod bad_input;
+mod delivery;
+mod house;
+mod kill9;
+mod real_clients;
+mod restart;
