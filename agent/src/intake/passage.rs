@@ -101,3 +101,59 @@ pub(super) fn raw(input: &[u8]) -> Box<[u8]> {
 
 #[cfg(test)]
 pub(super) mod fake;
+
+#[cfg(test)]
+mod tests {
+    use std::task::Poll;
+
+    use tidemark_common::id::RulesVersion;
+
+    use super::*;
+
+    /// Whether there is room for `bytes` now.
+    async fn has_room(passage: &Passage, bytes: usize) -> bool {
+        let mut reserving = std::pin::pin!(passage.reserve(bytes));
+        std::future::poll_fn(|cx| Poll::Ready(reserving.as_mut().poll(cx).is_ready())).await
+    }
+
+    #[tokio::test]
+    async fn room_is_held_until_what_it_was_for_is_durable() {
+        let (passage, mut inbox) = fake::passage(None);
+        let all = usize::try_from(PASSAGE_BYTES_MAX).unwrap();
+        let room = passage.reserve(usize::MAX).await;
+        assert!(!has_room(&passage, 1).await, "more than all is all");
+        assert!(has_room(&passage.beside(), all).await, "the other has its own");
+
+        let submission =
+            Submission { door: Door::Events, rules: RulesVersion(0), items: Vec::new() };
+        let answered = passage.submit(submission, room).await.unwrap();
+        let submit = fake::next(&mut inbox).await;
+        assert!(!has_room(&passage, 1).await, "nothing is durable yet");
+        submit.reply.send(Answered::Durable(Vec::new())).unwrap();
+        answered.await.unwrap();
+        assert!(has_room(&passage, all).await);
+    }
+
+    #[tokio::test]
+    async fn room_is_given_back_by_whoever_does_not_listen_and_when_intake_stops() {
+        let (passage, mut inbox) = fake::passage(None);
+        let all = usize::try_from(PASSAGE_BYTES_MAX).unwrap();
+        let submission =
+            || Submission { door: Door::Events, rules: RulesVersion(0), items: Vec::new() };
+        drop(passage.submit(submission(), passage.reserve(all).await).await.unwrap());
+        fake::next(&mut inbox).await.reply.send(Answered::RulesChanged).unwrap();
+        let room = passage.reserve(all).await;
+        drop(passage.submit(submission(), room).await.unwrap());
+        drop(fake::next(&mut inbox).await);
+        let room = passage.reserve(all).await;
+        drop(inbox);
+        assert!(passage.submit(submission(), room).await.is_err());
+        assert!(has_room(&passage, all).await);
+    }
+
+    #[test]
+    fn a_dead_letter_keeps_the_beginning() {
+        assert_eq!(&*raw(b"abc"), b"abc");
+        assert_eq!(raw(&[b'x'; RAW_BYTES_MAX + 1]).len(), RAW_BYTES_MAX);
+    }
+}

@@ -6,7 +6,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::intake::passage::fake::{FakeIntake, adopt, answering_passage, passage, rules};
+use crate::intake::passage::fake::{FakeIntake, adopt, answering_passage, next, passage, rules};
 use crate::intake::{Inbox, Submit};
 
 /// Longer than any wait of the door. Only on a paused clock.
@@ -274,11 +274,11 @@ async fn a_body_is_read_again_when_the_rules_have_changed() {
     let (door, mut inbox) = silent();
     let client =
         door.send(&format!("POST /api/v1/events HTTP/1.1\r\n{ONE}"), event("a").as_bytes()).await;
-    let Submit { submission, reply: answer } = inbox.submissions.recv().await.unwrap();
+    let Submit { submission, reply: answer } = next(&mut inbox).await;
     assert_eq!(submission.rules, rules(1).version);
     adopt(&door.passage.intake, 2).await;
     answer.send(Answered::RulesChanged).unwrap();
-    let Submit { submission, reply: answer } = inbox.submissions.recv().await.unwrap();
+    let Submit { submission, reply: answer } = next(&mut inbox).await;
     assert_eq!(submission.rules, rules(2).version);
     answer.send(FakeIntake::default().judge(&submission)).unwrap();
     assert_eq!(reply(client).await.summary(), "204");
@@ -291,7 +291,7 @@ async fn rules_that_keep_changing_are_not_followed_for_ever() {
     let client =
         door.send(&format!("POST /api/v1/events HTTP/1.1\r\n{ONE}"), event("a").as_bytes()).await;
     for _ in 0..PARSE_TRIES_MAX {
-        inbox.submissions.recv().await.unwrap().reply.send(Answered::RulesChanged).unwrap();
+        next(&mut inbox).await.reply.send(Answered::RulesChanged).unwrap();
     }
     assert_eq!(reply(client).await.summary(), "503");
     door.stop().await;
@@ -302,7 +302,7 @@ async fn nothing_is_acknowledged_before_it_is_durable_nor_when_intake_has_stoppe
     let (door, mut inbox) = silent();
     let head = format!("POST /api/v1/events HTTP/1.1\r\n{ONE}");
     let client = door.send(&head, event("a").as_bytes()).await;
-    let Submit { submission, reply: answer } = inbox.submissions.recv().await.unwrap();
+    let Submit { submission, reply: answer } = next(&mut inbox).await;
     tokio::task::yield_now().await;
     assert_eq!(
         client.try_read(&mut [0; 1]).unwrap_err().kind(),
@@ -313,7 +313,7 @@ async fn nothing_is_acknowledged_before_it_is_durable_nor_when_intake_has_stoppe
     assert_eq!(reply(client).await.summary(), "204");
 
     let client = door.send(&head, event("b").as_bytes()).await;
-    drop(inbox.submissions.recv().await.unwrap());
+    drop(next(&mut inbox).await);
     assert_eq!(reply(client).await.summary(), "503");
     drop(inbox);
     let client = door.send(&head, event("c").as_bytes()).await;
@@ -326,11 +326,11 @@ async fn a_client_that_left_before_its_answer_harms_nobody() {
     let (door, mut inbox) = silent();
     let head = format!("POST /api/v1/events HTTP/1.1\r\n{ONE}");
     drop(door.send(&head, event("a").as_bytes()).await);
-    let Submit { submission, reply: answer } = inbox.submissions.recv().await.unwrap();
+    let Submit { submission, reply: answer } = next(&mut inbox).await;
     // The passage still listens, though the request is gone.
     answer.send(FakeIntake::default().judge(&submission)).unwrap();
     let client = door.send(&head, event("b").as_bytes()).await;
-    let Submit { submission, reply: answer } = inbox.submissions.recv().await.unwrap();
+    let Submit { submission, reply: answer } = next(&mut inbox).await;
     answer.send(FakeIntake::default().judge(&submission)).unwrap();
     assert_eq!(reply(client).await.summary(), "204");
     door.stop().await;
@@ -369,7 +369,7 @@ async fn an_answer_that_takes_too_long_is_come_again() {
     let (door, mut inbox) = silent();
     let client =
         door.send(&format!("POST /api/v1/events HTTP/1.1\r\n{ONE}"), event("a").as_bytes()).await;
-    let unanswered = inbox.submissions.recv().await.unwrap();
+    let unanswered = next(&mut inbox).await;
     assert_eq!(reply(client).await.summary(), "503");
     drop(unanswered);
     door.stop().await;
@@ -420,7 +420,7 @@ async fn at_shutdown_a_request_is_answered_and_new_ones_are_not_taken() {
     let (door, mut inbox) = silent();
     let client =
         door.send(&format!("POST /api/v1/events HTTP/1.1\r\n{ONE}"), event("a").as_bytes()).await;
-    let Submit { submission, reply: answer } = inbox.submissions.recv().await.unwrap();
+    let Submit { submission, reply: answer } = next(&mut inbox).await;
     door.stop.send_replace(true);
     answer.send(FakeIntake::default().judge(&submission)).unwrap();
     assert_eq!(reply(client).await.summary(), "204");

@@ -2,6 +2,7 @@
 
 use std::collections::HashSet;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tidemark_common::id::RulesVersion;
 use tidemark_common::wire::{Rules, UniqueKey};
@@ -10,6 +11,9 @@ use super::Passage;
 use crate::event::{IdDigest, Parsed};
 use crate::intake::figures::DoorFigures;
 use crate::intake::{Answer, Answered, Inbox, IntakeHandle, Submission, Submit};
+
+/// What takes longer never comes. Nothing waits for it but a test that fails.
+const GUARD: Duration = Duration::from_secs(10);
 
 /// A passage into an inbox that the test empties.
 pub(crate) fn passage(rules: Option<Rules>) -> (Passage, Inbox) {
@@ -36,6 +40,12 @@ pub(crate) fn answering_passage(rules: Option<Rules>) -> (Passage, FakeIntake) {
         }
     });
     (passage, intake)
+}
+
+/// The next submission.
+pub(crate) async fn next(inbox: &mut Inbox) -> Submit {
+    let next = tokio::time::timeout(GUARD, inbox.submissions.recv()).await;
+    next.expect("a submission comes").expect("the passage is open")
 }
 
 /// Rules of this version that say nothing.
