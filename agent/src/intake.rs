@@ -298,6 +298,14 @@ impl IntakeThread {
         Ok(())
     }
 
+    fn count_drops(&mut self, datagrams: &Datagrams) {
+        let drops = datagrams.kernel_drops();
+        if drops > self.kernel_drops {
+            self.core.count(EvidenceCode::KernelDrops, drops.saturating_sub(self.kernel_drops));
+            self.kernel_drops = drops;
+        }
+    }
+
     fn receive(
         &mut self,
         datagrams: &mut Datagrams,
