@@ -29,8 +29,8 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::intake::answer::{Answer, Answered, Barrier, IntakeClosed};
 use crate::intake::job::{CloseJob, CommitJob, Position};
-use crate::intake::{Answer, Answered, Barrier, IntakeClosed};
 use crate::journal::{
     Append, Committed, Group, Journal, JournalError, JournalReader, JournalState, Seal, Write,
 };

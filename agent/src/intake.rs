@@ -14,6 +14,7 @@
 //! submissions.
 
 mod alias;
+pub mod answer;
 mod arc_slot;
 pub mod core;
 pub mod datagram;
@@ -30,15 +31,15 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use arc_slot::ArcSlot;
-use thiserror::Error;
 use tidemark_common::code::EvidenceCode;
-use tidemark_common::id::{RulesVersion, Sequence};
+use tidemark_common::id::RulesVersion;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{JobSender, Shared, Task, Waiter};
-use crate::event::{Door, Parsed, RejectReason};
+use crate::event::{Door, Parsed};
+pub use answer::{Answer, Answered, Barrier, IntakeClosed};
 use datagram::Datagrams;
 use job::Job;
 
@@ -64,37 +65,6 @@ pub struct Item {
     pub parsed: Parsed,
     pub raw: Box<[u8]>,
 }
-
-/// What became of one item.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Answer {
-    Accepted,
-    /// Its id is known: it is durable already, or becomes so with this submission's commit.
-    Duplicate,
-    NotMetered,
-    Rejected(RejectReason),
-}
-
-/// What became of a submission.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Answered {
-    /// An answer for each item, in order. What is accepted is durable.
-    Durable(Vec<Answer>),
-    /// Nothing was taken: the rules have changed, parse again.
-    RulesChanged,
-}
-
-/// All that was accepted before is durable and sealed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Barrier {
-    pub sequence: Sequence,
-    pub accepted: u64,
-}
-
-/// The agent is stopping, or its journal has failed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("failed to hand events to intake: it has stopped")]
-pub struct IntakeClosed;
 
 /// A submission on its way.
 #[derive(Debug)]

@@ -16,7 +16,7 @@ use tokio::sync::oneshot;
 use super::{JobSender, SealError, Sealed, Task};
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
 use crate::chunk::{GroupReader, Record, Unique};
-use crate::intake::Barrier;
+use crate::intake::answer::Barrier;
 use crate::intake::job::Position;
 use crate::journal::{JournalReader, Seal};
 
