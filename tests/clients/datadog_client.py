@@ -21,4 +21,6 @@ def send(client, customer):
 
 
 send(DogStatsd(host="127.0.0.1", port=port), "datadog-udp")
-send(DogStatsd(socket_path=socket), "datadog-unix")
+# Without a timeout this client throws away what does not fit the kernel's queue of ten datagrams;
+# with one it waits for the agent, which is what the socket is for.
+send(DogStatsd(socket_path=socket, socket_timeout=5), "datadog-unix")
