@@ -11,8 +11,9 @@ def send(client, customer):
     tags = [f"customer:{customer}", "region:eu"]
     for _ in range(300):
         client.increment("api.calls", 2, tags=tags)
-    client.gauge("storage.gib", 12.5, tags=tags)
+    # Of two in the same millisecond the larger is the latest.
     client.gauge("storage.gib", 11, tags=tags)
+    client.gauge("storage.gib", 12.5, tags=tags)
     client.histogram("latency.ms", 10, tags=tags)
     client.distribution("latency.ms", 30, tags=tags)
     client.set("users.active", "ann", tags=tags)

@@ -183,13 +183,14 @@ impl Run {
     fn away(&mut self, stack: &mut Stack, out: &mut dyn Write) -> Result<()> {
         let clients = self.clients(stack, "away")?;
         let away = self.plan.away;
+        let half = Duration::from_millis(millis(away) / 2);
         let sent = with_clients(clients, |shared| {
             wait_advance(shared, 0)?;
             stack.kill_collector()?;
-            pause(away / 2);
+            pause(half);
             stack.kill_agent()?;
             stack.start_agent()?;
-            pause(away / 2);
+            pause(half);
             let acknowledged = shared.acknowledged();
             stack.start_collector()?;
             wait_advance(shared, acknowledged)
@@ -211,7 +212,13 @@ impl Run {
             let events = Route::Events(stack.path("events.socket"));
             let http = Route::Http(stack.events_url());
             for (route, door) in [(events, "events"), (http, "http")] {
-                let mix = Mix { customers: CUSTOMERS, meters: METERS, door, pause: Duration::ZERO };
+                let mix = Mix {
+                    customers: CUSTOMERS,
+                    meters: METERS,
+                    door,
+                    quantity_end: 1_000,
+                    pause: Duration::ZERO,
+                };
                 let name = format!("{name}-{door}-{number}");
                 clients.push(Client::new(&name, route, mix, self.random.fork())?);
             }
