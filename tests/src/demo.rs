@@ -113,9 +113,9 @@ Send usage:
   CloudEvents         http://{local}:{http}/api/v1/events
 
 Look at it (the token is for this demonstration only):
-  curl -H 'Authorization: Bearer {TOKEN}' http://{local}:{api}/v1/customers/acme/bill
-  curl -H 'Authorization: Bearer {TOKEN}' http://{local}:{api}/v1/customers/acme/usage?group_by=door
-  curl -H 'Authorization: Bearer {TOKEN}' http://{local}:{api}/v1/streams
+  curl -H 'Authorization: Bearer {TOKEN}' 'http://{local}:{api}/v1/customers/acme/bill'
+  curl -H 'Authorization: Bearer {TOKEN}' 'http://{local}:{api}/v1/customers/acme/usage?group_by=door'
+  curl -H 'Authorization: Bearer {TOKEN}' 'http://{local}:{api}/v1/streams'
   curl http://{local}:{api}/metrics
   curl http://{local}:{admin}/status
   curl http://{local}:{admin}/metrics"
