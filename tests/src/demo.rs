@@ -79,7 +79,7 @@ pub fn run(options: Options, progress: &mut dyn Write) -> Result<Finished> {
 
 /// Usage flows for `seconds`; a third into it the agent is killed, after two thirds the collector.
 fn kill_both(stack: &mut Stack, seconds: u64, progress: &mut dyn Write) -> Result<()> {
-    let third = Duration::from_secs(seconds.max(3)) / 3;
+    let third = Duration::from_millis(seconds.max(3).saturating_mul(1_000) / 3);
     writeln!(progress, "sending:  five customers, five doors, {} s", seconds.max(3))?;
     pause(third);
     stack.kill_agent()?;
@@ -113,9 +113,9 @@ Send usage:
   CloudEvents         http://{local}:{http}/api/v1/events
 
 Look at it (the token is for this demonstration only):
-  curl -H 'Authorization: Bearer {TOKEN}' http://{local}:{api}/v1/customers/acme/bill
-  curl -H 'Authorization: Bearer {TOKEN}' http://{local}:{api}/v1/customers/acme/usage?group_by=door
-  curl -H 'Authorization: Bearer {TOKEN}' http://{local}:{api}/v1/streams
+  curl -H 'Authorization: Bearer {TOKEN}' 'http://{local}:{api}/v1/customers/acme/bill'
+  curl -H 'Authorization: Bearer {TOKEN}' 'http://{local}:{api}/v1/customers/acme/usage?group_by=door'
+  curl -H 'Authorization: Bearer {TOKEN}' 'http://{local}:{api}/v1/streams'
   curl http://{local}:{api}/metrics
   curl http://{local}:{admin}/status
   curl http://{local}:{admin}/metrics"

@@ -113,6 +113,7 @@ pub struct Lines {
     stream: UnixStream,
     answers: BufReader<UnixStream>,
     sent: u64,
+    durable: u64,
 }
 
 impl Lines {
@@ -122,7 +123,7 @@ impl Lines {
         let stream = connect(path)?;
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         let answers = BufReader::new(stream.try_clone()?);
-        Ok(Self { stream, answers, sent: 0 })
+        Ok(Self { stream, answers, sent: 0, durable: 0 })
     }
 
     /// Sends `text`, which holds `lines` line ends, and does not wait.
@@ -145,27 +146,42 @@ impl Lines {
         Ok(())
     }
 
+    /// How many lines were sent.
+    #[must_use]
+    pub fn sent(&self) -> u64 {
+        self.sent
+    }
+
     /// Waits until all lines sent are durable or refused; returns the refusals.
     ///
     /// # Errors
     /// When the connection ends before. What was not acknowledged must be sent again.
     pub fn wait_durable(&mut self) -> Result<Vec<Refusal>> {
+        self.wait_durable_to(self.sent)
+    }
+
+    /// The same for the first `line` lines only.
+    ///
+    /// # Errors
+    /// When the connection ends before. What was not acknowledged must be sent again.
+    pub fn wait_durable_to(&mut self, line: u64) -> Result<Vec<Refusal>> {
         let mut refusals = Vec::new();
-        let mut line = String::new();
-        loop {
-            line.clear();
-            if self.answers.read_line(&mut line)? == 0 {
+        let mut text = String::new();
+        while self.durable < line {
+            text.clear();
+            if self.answers.read_line(&mut text)? == 0 {
                 bail!("the agent closed the connection");
             }
-            match serde_json::from_str(&line).with_context(|| format!("answered {line:?}"))? {
+            match serde_json::from_str(&text).with_context(|| format!("answered {text:?}"))? {
                 Answer::Refusal(refusal) => refusals.push(refusal),
-                Answer::Durable { durable } if durable < self.sent => {}
                 Answer::Durable { durable } => {
-                    ensure!(durable == self.sent, "{durable} durable of {} sent", self.sent);
-                    return Ok(refusals);
+                    let sound = durable > self.durable && durable <= self.sent;
+                    ensure!(sound, "{durable} durable after {} of {}", self.durable, self.sent);
+                    self.durable = durable;
                 }
             }
         }
+        Ok(refusals)
     }
 }
 

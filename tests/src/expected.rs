@@ -24,7 +24,7 @@ impl Expected {
     /// # Errors
     /// When a sum overflows.
     pub fn add(&mut self, customer: &str, meter: &str, quantity: Quantity) -> Result<()> {
-        self.merge_one(customer, meter, Tally { events: 1, sum: quantity })
+        self.add_tally(customer, meter, Tally { events: 1, sum: quantity })
     }
 
     /// Adds all of `other`.
@@ -33,12 +33,16 @@ impl Expected {
     /// When a sum overflows.
     pub fn merge(&mut self, other: &Self) -> Result<()> {
         for ((customer, meter), tally) in &other.0 {
-            self.merge_one(customer, meter, *tally)?;
+            self.add_tally(customer, meter, *tally)?;
         }
         Ok(())
     }
 
-    fn merge_one(&mut self, customer: &str, meter: &str, tally: Tally) -> Result<()> {
+    /// Counts several events.
+    ///
+    /// # Errors
+    /// When a sum overflows.
+    pub fn add_tally(&mut self, customer: &str, meter: &str, tally: Tally) -> Result<()> {
         let key = (customer.to_owned(), meter.to_owned());
         let entry = self.0.entry(key).or_insert(Tally { events: 0, sum: Quantity::ZERO });
         entry.events = entry.events.checked_add(tally.events).context("events fit 64 bits")?;

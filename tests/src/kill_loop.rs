@@ -5,14 +5,18 @@
 //! same ids. After each round every acknowledged event of all rounds so far is billed exactly once:
 //! count and sum by customer and meter. The journal and the ledger live through all rounds.
 //!
+//! In the end both programs' files are compared: resends were byte-identical, and the stored batches
+//! come to what was sent.
+//!
 //! A seed gives the same load and the same plan of kills. The exact moment within the programs is
 //! up to the machine, so a seed that failed may need several tries to fail again.
 
 use std::io::Write;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
+use crate::audit::audit;
 use crate::conserved::assert_conserved;
 use crate::expected::Expected;
 use crate::random::Random;
@@ -121,6 +125,7 @@ pub fn run(plan: Plan, out: &mut dyn Write) -> Result<Outcome> {
         .and_then(|()| assert_conserved(&stack))
         .with_context(|| format!("seed {}, collector away\n{}", plan.seed, stack.logs()))?;
     run.outcome.events = run.expected.events();
+    run.audit(&mut stack, out).with_context(|| format!("seed {}, the files", plan.seed))?;
     Ok(run.outcome)
 }
 
@@ -183,13 +188,14 @@ impl Run {
     fn away(&mut self, stack: &mut Stack, out: &mut dyn Write) -> Result<()> {
         let clients = self.clients(stack, "away")?;
         let away = self.plan.away;
+        let half = Duration::from_millis(millis(away) / 2);
         let sent = with_clients(clients, |shared| {
             wait_advance(shared, 0)?;
             stack.kill_collector()?;
-            pause(away / 2);
+            pause(half);
             stack.kill_agent()?;
             stack.start_agent()?;
-            pause(away / 2);
+            pause(half);
             let acknowledged = shared.acknowledged();
             stack.start_collector()?;
             wait_advance(shared, acknowledged)
@@ -205,13 +211,34 @@ impl Run {
         Ok(())
     }
 
+    /// Ends both programs, and compares their files with each other and with what was sent.
+    fn audit(&self, stack: &mut Stack, out: &mut dyn Write) -> Result<()> {
+        stack.stop_agent()?;
+        stack.stop_collector()?;
+        let audit = audit(stack.folder())?;
+        ensure!(audit.usage == self.expected, "the ledger's batches do not come to what was sent");
+        ensure!(audit.compared > 0, "the journal retained nothing to compare");
+        writeln!(
+            out,
+            "files: {} batches in one chain, {} compared byte by byte with the journal",
+            audit.batches, audit.compared
+        )?;
+        Ok(())
+    }
+
     fn clients(&mut self, stack: &Stack, name: &str) -> Result<Vec<Client>> {
         let mut clients = Vec::new();
         for number in 0..self.plan.clients {
             let events = Route::Events(stack.path("events.socket"));
             let http = Route::Http(stack.events_url());
             for (route, door) in [(events, "events"), (http, "http")] {
-                let mix = Mix { customers: CUSTOMERS, meters: METERS, door, pause: Duration::ZERO };
+                let mix = Mix {
+                    customers: CUSTOMERS,
+                    meters: METERS,
+                    door,
+                    quantity_end: 1_000,
+                    pause: Duration::ZERO,
+                };
                 let name = format!("{name}-{door}-{number}");
                 clients.push(Client::new(&name, route, mix, self.random.fork())?);
             }

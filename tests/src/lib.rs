@@ -7,6 +7,7 @@
 //! http       requests with a time limit                metrics    OpenMetrics text, read
 //! api        the collector's answers                   conserved  accepted = posted + in transit
 //! doors      senders, one per door                     resend     a client that resends until durable
+//! audit      both programs' files, byte by byte
 //! expected   what the usage API must show              random     seeded numbers
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
@@ -15,6 +16,7 @@
 //! product: it knows formats and addresses from the documentation, and links neither of the two.
 
 pub mod api;
+pub mod audit;
 pub mod binaries;
 pub mod conserved;
 pub mod demo;

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
@@ -117,6 +117,25 @@ impl Process {
         let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
         let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
         number.context("no VmRSS in /proc")?.trim().parse().context("failed to read VmRSS")
+    }
+
+    /// Processor time that it has used so far, in milliseconds.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn processor_millis(&self) -> Result<u64> {
+        /// /proc counts in hundredths of a second, on every machine that Linux runs on.
+        const MILLIS_PER_TICK: u64 = 10;
+        let path = format!("/proc/{}/stat", self.child.id());
+        let text =
+            std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+        // The second column is the name in brackets, which may hold blanks; user and system time are
+        // the 14th and 15th.
+        let columns = text.rsplit(')').next().unwrap_or_default().split_whitespace();
+        let ticks: Vec<u64> =
+            columns.skip(11).take(2).filter_map(|tick| tick.parse().ok()).collect();
+        ensure!(ticks.len() == 2, "no processor time in {path}: {text}");
+        Ok(ticks.iter().sum::<u64>().saturating_mul(MILLIS_PER_TICK))
     }
 
     /// The last lines of its log.

@@ -67,6 +67,8 @@ pub struct Mix {
     pub meters: &'static [&'static str],
     /// Kept as the dimension `door` where the meter keeps one.
     pub door: &'static str,
+    /// Quantities are below this.
+    pub quantity_end: u64,
     /// Between batches.
     pub pause: Duration,
 }
@@ -135,8 +137,11 @@ impl Client {
     fn event(&mut self) -> Event {
         self.made = self.made.saturating_add(1);
         // Nine fraction digits, so that a sum that is not exact shows.
-        let quantity =
-            format!("{}.{:09}", self.random.below(1_000), self.random.below(1_000_000_000));
+        let quantity = format!(
+            "{}.{:09}",
+            self.random.below(self.mix.quantity_end),
+            self.random.below(1_000_000_000)
+        );
         Event {
             id: format!("{}-{}", self.name, self.made),
             customer: self.random.pick::<&str>(self.mix.customers),

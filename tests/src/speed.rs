@@ -1,27 +1,32 @@
 //! How fast, and in how much memory: the agent against a bare loop that only receives.
 //!
-//! For each door, packets of many events are sent as fast as they are taken, in turn to a bare
-//! receiving loop in this process (the yardstick) and to the agent, which parses, makes durable, seals
-//! and ships them to a collector that posts them. Sender, receiver and collector share the machine.
+//! For each door, packets are sent as fast as they are taken, first to a bare receiving loop in this
+//! process (the yardstick: recvmmsg, or read, and nothing else), then to the agent, which parses, makes
+//! durable, seals and ships them to a collector that posts them. Sender, receiver and collector share
+//! the machine. Over UDP the sender looks at the receiver's queue now and then, and lets it be read;
+//! without that, most of what a sender can send is dropped by the kernel, before any receiver.
 //!
 //! **Owns** the measurement. **Does not own** a verdict: it prints figures. Rates are of events that
-//! arrived, and for the agent of events that are posted; over UDP some are lost, which is shown.
+//! arrived, and for the agent of events that are posted.
 
-use std::io::{Read as _, Write};
-use std::net::{Ipv4Addr, UdpSocket};
-use std::os::unix::net::{UnixDatagram, UnixListener, UnixStream};
-use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+mod bare;
+mod sender;
+
+use std::io::Write;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 
-use crate::doors::Lines;
 use crate::settings::{Ports, Settings};
 use crate::stack::Stack;
 use crate::wait::{Stopwatch, pause};
 
+use bare::bare;
+use sender::{Sender, To};
+
 const CATALOGUE: &str = r#"
+seal_interval = "100ms"
 [[meter]]
 name = "api.calls"
 aggregation = "sum"
@@ -29,8 +34,9 @@ dimensions = ["key"]
 [[customer]]
 id = "acme"
 "#;
-const READ_WAIT: Duration = Duration::from_millis(200);
 const KEYS: u64 = 1_000;
+/// How long the idle agent is watched.
+const IDLE: Duration = Duration::from_secs(5);
 
 /// What to measure.
 #[derive(Debug, Clone, Copy)]
@@ -42,16 +48,18 @@ pub struct Options {
 /// How events are sent, and packed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Way {
+    UdpSingle,
     Udp,
     UnixDatagram,
     Events,
 }
 
 impl Way {
-    const ALL: [Self; 3] = [Self::Udp, Self::UnixDatagram, Self::Events];
+    const ALL: [Self; 4] = [Self::UdpSingle, Self::Udp, Self::UnixDatagram, Self::Events];
 
     fn name(self) -> &'static str {
         match self {
+            Self::UdpSingle => "udp, one event a datagram",
             Self::Udp => "udp, 1,400 bytes",
             Self::UnixDatagram => "unix datagram, 8,000 bytes",
             Self::Events => "events.socket, 60,000 bytes",
@@ -60,6 +68,7 @@ impl Way {
 
     fn packet_bytes(self) -> usize {
         match self {
+            Self::UdpSingle => 0,
             Self::Udp => 1_400,
             Self::UnixDatagram => 8_000,
             Self::Events => 60_000,
@@ -67,25 +76,30 @@ impl Way {
     }
 }
 
-/// A packet and how many events it holds.
+/// A packet and what it holds.
 struct Packet {
     bytes: Vec<u8>,
     events: u64,
+    lines: u64,
 }
 
 /// Packets that together hold every key.
 fn packets(way: Way) -> Vec<Packet> {
     let mut packets = Vec::new();
-    let mut packet = Packet { bytes: Vec::new(), events: 0 };
+    let mut packet = Packet { bytes: Vec::new(), events: 0, lines: 0 };
     for key in 0..KEYS {
-        // Eight values a line, as clients pack them.
-        let line = format!("api.calls:1:2:3:4:5:6:7:8|c|#customer:acme,key:k{key}\n");
-        if packet.bytes.len().saturating_add(line.len()) > way.packet_bytes() {
-            let next = Packet { bytes: Vec::new(), events: 0 };
+        // Eight values a line, as clients pack them, or one.
+        let (values, events) =
+            if way == Way::UdpSingle { ("1", 1) } else { ("1:2:3:4:5:6:7:8", 8) };
+        let line = format!("api.calls:{values}|c|#customer:acme,key:k{key}\n");
+        let is_full = packet.bytes.len().saturating_add(line.len()) > way.packet_bytes();
+        if is_full && packet.events > 0 {
+            let next = Packet { bytes: Vec::new(), events: 0, lines: 0 };
             packets.push(std::mem::replace(&mut packet, next));
         }
         packet.bytes.extend_from_slice(line.as_bytes());
-        packet.events = packet.events.saturating_add(8);
+        packet.events = packet.events.saturating_add(events);
+        packet.lines = packet.lines.saturating_add(1);
     }
     packets.push(packet);
     packets
@@ -97,8 +111,15 @@ fn packets(way: Way) -> Vec<Packet> {
 /// When the programs do not come up, or what is sent does not arrive.
 pub fn run(options: Options, out: &mut dyn Write) -> Result<()> {
     let mut stack = Stack::start(Settings::new(Ports::free()?, CATALOGUE))?;
-    pause(Duration::from_secs(2));
-    writeln!(out, "agent, idle:   {:>6} KiB resident", stack.agent()?.resident_kib()?)?;
+    let before = stack.agent()?.processor_millis()?;
+    pause(IDLE);
+    let used = stack.agent()?.processor_millis()?.saturating_sub(before);
+    let resident = stack.agent()?.resident_kib()?;
+    writeln!(
+        out,
+        "agent, idle: {resident} KiB resident, {used} ms of processor time in {} s",
+        IDLE.as_secs()
+    )?;
     writeln!(
         out,
         "{:<28} {:>13} {:>13} {:>6} {:>9} {:>11}",
@@ -121,20 +142,17 @@ pub fn run(options: Options, out: &mut dyn Write) -> Result<()> {
     crate::conserved::assert_conserved(&stack)
 }
 
-/// Sends until `stop`; returns how many events the kernel took.
-fn send(
-    packets: &[Packet],
-    stop: &AtomicBool,
-    mut one: impl FnMut(&Packet) -> Result<()>,
-) -> Result<u64> {
+/// Sends until `stop`; returns how many events were sent.
+fn send(packets: &[Packet], stop: &AtomicBool, mut sender: Sender) -> Result<u64> {
     let mut sent: u64 = 0;
     for packet in packets.iter().cycle() {
         if stop.load(Ordering::Relaxed) {
             break;
         }
-        one(packet)?;
+        sender.send(packet)?;
         sent = sent.saturating_add(packet.events);
     }
+    sender.finish()?;
     Ok(sent)
 }
 
@@ -159,126 +177,6 @@ fn per_second(events: u64, took: Duration) -> u64 {
     events.saturating_mul(1_000).checked_div(millis).unwrap_or(0)
 }
 
-/// The yardstick: events a second that arrive at a loop which counts bytes and does nothing else.
-fn bare(way: Way, length: Duration) -> Result<u64> {
-    let packets = packets(way);
-    let bytes_sent = packets.iter().map(|packet| packet.bytes.len()).sum::<usize>();
-    let events_sent = packets.iter().map(|packet| packet.events).sum::<u64>();
-    let folder = tempfile::tempdir()?;
-    let path = folder.path().join("bare.socket");
-    let received = AtomicU64::new(0);
-    let done = AtomicBool::new(false);
-    let (_, took) = std::thread::scope(|scope| -> Result<(u64, Duration)> {
-        let receiver = Receiver::bind(way, &path)?;
-        let sender = Sender::connect(way, &receiver, &path)?;
-        let (received, done) = (&received, &done);
-        let receiving = scope.spawn(move || receiver.run(received, done));
-        let outcome = for_a_while(length, |stop| {
-            let mut sender = sender;
-            send(&packets, stop, |packet| sender.send(&packet.bytes))
-        });
-        done.store(true, Ordering::Relaxed);
-        receiving.join().ok().context("the receiver panicked")??;
-        outcome
-    })?;
-    let bytes = received.load(Ordering::Relaxed);
-    let events = u128::from(bytes).saturating_mul(u128::from(events_sent));
-    let events = events.checked_div(u128::try_from(bytes_sent)?).unwrap_or(0);
-    Ok(per_second(u64::try_from(events)?, took))
-}
-
-enum Receiver {
-    Udp(UdpSocket),
-    Datagrams(UnixDatagram),
-    Stream(UnixListener),
-}
-
-impl Receiver {
-    fn bind(way: Way, path: &Path) -> Result<Self> {
-        Ok(match way {
-            Way::Udp => {
-                let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-                nix::sys::socket::setsockopt(
-                    &socket,
-                    nix::sys::socket::sockopt::RcvBuf,
-                    &(8 << 20),
-                )?;
-                socket.set_read_timeout(Some(READ_WAIT))?;
-                Self::Udp(socket)
-            }
-            Way::UnixDatagram => {
-                let socket = UnixDatagram::bind(path)?;
-                socket.set_read_timeout(Some(READ_WAIT))?;
-                Self::Datagrams(socket)
-            }
-            Way::Events => Self::Stream(UnixListener::bind(path)?),
-        })
-    }
-
-    /// Counts bytes until `done` and nothing more comes.
-    fn run(self, received: &AtomicU64, done: &AtomicBool) -> Result<()> {
-        let mut buffer = vec![0; 65_536];
-        let mut stream = match &self {
-            Self::Stream(listener) => Some(listener.accept()?.0),
-            Self::Udp(_) | Self::Datagrams(_) => None,
-        };
-        loop {
-            let read = match (&self, &mut stream) {
-                (Self::Udp(socket), _) => socket.recv(&mut buffer),
-                (Self::Datagrams(socket), _) => socket.recv(&mut buffer),
-                (Self::Stream(_), Some(stream)) => stream.read(&mut buffer),
-                (Self::Stream(_), None) => Ok(0),
-            };
-            match read {
-                // The end of a stream.
-                Ok(0) => return Ok(()),
-                Ok(bytes) => {
-                    received.fetch_add(u64::try_from(bytes)?, Ordering::Relaxed);
-                }
-                Err(_) if done.load(Ordering::Relaxed) => return Ok(()),
-                Err(_) => {}
-            }
-        }
-    }
-}
-
-enum Sender {
-    Udp(UdpSocket),
-    Datagrams(UnixDatagram),
-    Stream(UnixStream),
-}
-
-impl Sender {
-    fn connect(way: Way, receiver: &Receiver, path: &Path) -> Result<Self> {
-        Ok(match (way, receiver) {
-            (Way::Udp, Receiver::Udp(to)) => Self::udp(to.local_addr()?.port())?,
-            (Way::Events, _) => Self::Stream(UnixStream::connect(path)?),
-            (Way::Udp | Way::UnixDatagram, _) => Self::datagrams(path)?,
-        })
-    }
-
-    fn udp(port: u16) -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.connect((Ipv4Addr::LOCALHOST, port))?;
-        Ok(Self::Udp(socket))
-    }
-
-    fn datagrams(path: &Path) -> Result<Self> {
-        let socket = UnixDatagram::unbound()?;
-        socket.connect(path)?;
-        Ok(Self::Datagrams(socket))
-    }
-
-    fn send(&mut self, bytes: &[u8]) -> Result<()> {
-        match self {
-            Self::Udp(socket) => drop(socket.send(bytes)?),
-            Self::Datagrams(socket) => drop(socket.send(bytes)?),
-            Self::Stream(stream) => stream.write_all(bytes)?,
-        }
-        Ok(())
-    }
-}
-
 /// What the agent reached.
 struct Reached {
     per_second: u64,
@@ -290,28 +188,13 @@ struct Reached {
 fn agent(way: Way, length: Duration, stack: &mut Stack) -> Result<Reached> {
     let packets = packets(way);
     let before = stack.wait_posted(0)?;
-    let clock = Stopwatch::start();
-    let port = stack.ports().udp;
-    let (sent, _) = match way {
-        Way::Udp | Way::UnixDatagram => {
-            let mut sender = match way {
-                Way::Udp => Sender::udp(port)?,
-                Way::UnixDatagram | Way::Events => Sender::datagrams(&stack.path("dsd.socket"))?,
-            };
-            for_a_while(length, |stop| send(&packets, stop, |packet| sender.send(&packet.bytes)))?
-        }
-        Way::Events => {
-            let path = stack.path("events.socket");
-            for_a_while(length, |stop| {
-                let mut lines = Lines::to(&path)?;
-                send(&packets, stop, |packet| {
-                    // Every packet is durable before the next is sent.
-                    lines.send(&packet.bytes, packet.events / 8)?;
-                    lines.wait_durable().map(drop)
-                })
-            })?
-        }
+    let to = match way {
+        Way::UdpSingle | Way::Udp => To::Udp(stack.ports().udp),
+        Way::UnixDatagram => To::Datagrams(stack.path("dsd.socket")),
+        Way::Events => To::Acknowledged(stack.path("events.socket")),
     };
+    let clock = Stopwatch::start();
+    let (sent, _) = for_a_while(length, |stop| send(&packets, stop, Sender::connect(&to)?))?;
     let resident_kib = stack.agent()?.resident_kib()?;
     let accepted = stack.wait_posted(before)?.saturating_sub(before);
     Ok(Reached {

@@ -28,8 +28,6 @@ use crate::wait::until;
 const READY_WAIT: Duration = Duration::from_secs(60);
 /// How long what was accepted may take to be posted, a lost session included.
 const POSTED_WAIT: Duration = Duration::from_secs(90);
-/// How often starting is tried when somebody else took a port in between.
-const STARTS_MAX: usize = 3;
 const TOTAL: &str = "tidemark_agent_accepted_events_total";
 const POSTED: &str = "tidemark_agent_posted_events_total";
 const IN_TRANSIT: &str = "tidemark_agent_in_transit_events";
@@ -63,8 +61,7 @@ impl Stack {
     /// # Errors
     /// When they do not come up.
     pub fn start(mut settings: Settings) -> Result<Self> {
-        let mut tries = 1;
-        loop {
+        for last in [false, false, true] {
             let mut stack = Self::prepare(settings.clone())?;
             let started = stack
                 .start_collector()
@@ -72,13 +69,14 @@ impl Stack {
                 .and_then(|()| stack.wait_connected());
             match started {
                 Ok(()) => return Ok(stack),
-                Err(_) if tries < STARTS_MAX && stack.logs().contains("in use") => {
+                // Somebody else took a port in between.
+                Err(_) if !last && stack.logs().contains("in use") => {
                     settings.move_to_free_ports()?;
                 }
                 Err(error) => return Err(error.context(stack.logs())),
             }
-            tries += 1;
         }
+        unreachable!("the last of the tries returns")
     }
 
     /// Makes the folder, certificates and configuration; starts nothing.

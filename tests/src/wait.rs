@@ -20,7 +20,9 @@ pub fn interrupt() {
     INTERRUPTED.store(true, Ordering::SeqCst);
 }
 
-fn is_interrupted() -> bool {
+/// Whether [`interrupt`] was called.
+#[must_use]
+pub fn is_interrupted() -> bool {
     INTERRUPTED.load(Ordering::SeqCst)
 }
 

@@ -204,7 +204,7 @@ fn json_lines() -> Vec<(&'static str, String)> {
     vec![
         ("malformed", "{".to_owned()),
         ("malformed", with(r#""quantitiy":1"#)),
-        ("malformed", "{\"dimensions\":".repeat(5_000)),
+        ("malformed", "{\"dimensions\":".repeat(2_000)),
         ("bad_meter", r#"{"meter":"No","customer":"acme"}"#.to_owned()),
         ("no_customer", r#"{"meter":"api.calls"}"#.to_owned()),
         ("bad_customer", r#"{"meter":"api.calls","customer":7}"#.to_owned()),

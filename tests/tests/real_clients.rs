@@ -96,7 +96,7 @@ fn door(stack: &Stack) -> Vec<String> {
 #[ignore = "needs the clients that tests/run installs"]
 fn datadog_over_udp_and_unix_datagrams() -> Result<()> {
     let shown: &[&str] =
-        &["api.calls 600/300", "latency.ms 20/2", "storage.gib 11/2", "users.active 2/2"];
+        &["api.calls 600/300", "latency.ms 20/2", "storage.gib 12.5/2", "users.active 2/2"];
     let arguments = |stack: &Stack| {
         vec![stack.ports().udp.to_string(), stack.path("dsd.socket").display().to_string()]
     };

@@ -42,8 +42,21 @@ enum PortChoice {
     Documented,
 }
 
-fn main() -> Result<ExitCode> {
-    let arguments = Arguments::parse();
+fn main() -> ExitCode {
+    let outcome = execute(&Arguments::parse());
+    let mut stderr = std::io::stderr();
+    // Where standard error is closed, there is nobody to tell.
+    let _told = match &outcome {
+        Ok(_) => Ok(()),
+        Err(_) if wait::is_interrupted() => {
+            writeln!(stderr, "interrupted: both programs are ended, their folder is removed")
+        }
+        Err(error) => writeln!(stderr, "demo: {error:#}"),
+    };
+    outcome.unwrap_or(ExitCode::FAILURE)
+}
+
+fn execute(arguments: &Arguments) -> Result<ExitCode> {
     let default = if arguments.stay { PortChoice::Documented } else { PortChoice::Free };
     let ports = match arguments.ports.unwrap_or(default) {
         PortChoice::Free => Ports::free()?,

@@ -96,7 +96,13 @@ impl Load {
             Way::Datagrams(stack.path("dsd.socket")),
             Way::Frames(stack.path("dsd-stream.socket")),
         ];
-        let mix = |door| Mix { customers: CUSTOMERS, meters: METERS, door, pause: PAUSE };
+        let mix = |door| Mix {
+            customers: CUSTOMERS,
+            meters: METERS,
+            door,
+            quantity_end: 3,
+            pause: PAUSE,
+        };
         let events = Route::Events(stack.path("events.socket"));
         let http = Route::Http(stack.events_url());
         Ok(Self {
