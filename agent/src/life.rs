@@ -184,13 +184,7 @@ impl Agent {
             doors: doors_seen,
             clock,
         };
-        let observer = Arc::new(Observer::new(parts));
-        let watching = Arc::clone(&observer);
-        let beside = vec![
-            Beside(tokio::spawn(async move { watching.watch().await })),
-            Beside(tokio::spawn(serve_admin(admin, observer))),
-            Beside(tokio::spawn(renew_pem(config.clone(), pem_sender))),
-        ];
+        let beside = beside(parts, admin, config.clone(), pem_sender);
         tracing::info!(
             stream = %commit.state().borrow().stream,
             accepted = commit.state().borrow().accepted,
@@ -214,7 +208,7 @@ impl Agent {
 
     async fn live(mut self, asked: impl Future<Output = ()>) -> Result<Ended, RunError> {
         tokio::select! {
-            () = asked => return self.leave().await,
+            () = asked => self.leave().await,
             ended = &mut self.committed => commit_ended(ended),
             _ = &mut self.intake_ended => {
                 // Intake also ends when the commit thread does; that one knows why.
@@ -284,6 +278,17 @@ impl Agent {
             tracing::warn!("the journal took no more writes");
         }
     }
+}
+
+/// What runs beside the events' way: watching, the admin address, certificates.
+fn beside(parts: Parts, admin: Admin, config: Config, pem: watch::Sender<Arc<Pem>>) -> Vec<Beside> {
+    let observer = Arc::new(Observer::new(parts));
+    let watching = Arc::clone(&observer);
+    vec![
+        Beside(tokio::spawn(async move { watching.watch().await })),
+        Beside(tokio::spawn(serve_admin(admin, observer))),
+        Beside(tokio::spawn(renew_pem(config, pem))),
+    ]
 }
 
 fn commit_ended(

@@ -1,5 +1,7 @@
 //! Order independence, splits on overflow, and exact sums.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test panics, as it should")]
+
 use proptest::prelude::*;
 use tidemark_common::batch::{Body, Line, NewHeader, SealedBatch, series_bytes};
 use tidemark_common::id::{Digest, EventNumber, OpeningId, RulesVersion, Sequence, StreamId};

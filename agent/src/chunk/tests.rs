@@ -1,5 +1,7 @@
 //! Golden bytes of chunks, and that what is written is what is read.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test panics, as it should")]
+
 use proptest::prelude::*;
 
 use super::*;

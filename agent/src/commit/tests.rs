@@ -1,6 +1,8 @@
 //! The commit thread with a real journal on a real file: what is answered is durable, what is
 //! recovered is sealed, and a replay makes the very lines that the aggregate had.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test panics, as it should")]
+
 use std::path::Path;
 use std::thread;
 

@@ -283,7 +283,7 @@ async fn further_rules_reach_the_sessions_that_begin_after_them() {
     let journal = Journal::new(1, collector.ledger.ledger());
     for version in [4, 5] {
         let rules = Rules { version: RulesVersion(version), ..Rules::default() };
-        collector.listener.adopt(Arc::new(rules.clone()));
+        collector.listener.set_rules(Arc::new(rules.clone()));
         let mut agent = collector.connect(&collector.authority.agent("till-7")).await;
         agent.send(&Frame::Hello(journal.hello(0))).await;
         let Some(Frame::Welcome(welcome)) = agent.next().await else { panic!("no Welcome") };

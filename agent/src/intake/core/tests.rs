@@ -1,5 +1,7 @@
 //! What intake makes of input: answers, counts, jobs; and that chunks and aggregates agree.
 
+#![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test panics, as it should")]
+
 use tidemark_common::id::MeterName;
 use tidemark_common::wire::MeterRule;
 
