@@ -96,6 +96,21 @@ enum Victim {
     Agent,
     Collector,
     Both,
+    /// The second time while it starts, at what it does to recover from the first.
+    AgentTwice,
+    CollectorTwice,
+}
+
+impl Victim {
+    const ALL: [Self; 5] =
+        [Self::Agent, Self::Collector, Self::Both, Self::AgentTwice, Self::CollectorTwice];
+
+    fn kills(self) -> u64 {
+        match self {
+            Self::Agent | Self::Collector => 1,
+            Self::Both | Self::AgentTwice | Self::CollectorTwice => 2,
+        }
+    }
 }
 
 /// Runs the plan; progress goes to `out`, one line a round.
@@ -140,7 +155,7 @@ impl Run {
     fn round(&mut self, stack: &mut Stack, round: u32, out: &mut dyn Write) -> Result<()> {
         let clock = Stopwatch::start();
         let clients = self.clients(stack, &format!("round-{round}"))?;
-        let victim = *self.random.pick(&[Victim::Agent, Victim::Collector, Victim::Both]);
+        let victim = *self.random.pick(&Victim::ALL);
         let before = self.random.below(millis(self.plan.moment_max));
         let between = self.random.below(millis(self.plan.moment_max) / 4);
         let mut resent = 0;
@@ -148,32 +163,13 @@ impl Run {
             // At least one batch is on its way before anything is killed.
             wait_advance(shared, 0)?;
             pause(Duration::from_millis(before));
-            match victim {
-                Victim::Agent => {
-                    stack.kill_agent()?;
-                    pause(Duration::from_millis(between));
-                    stack.start_agent()?;
-                }
-                Victim::Collector => {
-                    stack.kill_collector()?;
-                    pause(Duration::from_millis(between));
-                    stack.start_collector()?;
-                }
-                Victim::Both => {
-                    stack.kill_collector()?;
-                    pause(Duration::from_millis(between));
-                    stack.kill_agent()?;
-                    stack.start_agent()?;
-                    stack.start_collector()?;
-                }
-            }
+            kill(stack, victim, Duration::from_millis(between))?;
             wait_advance(shared, shared.acknowledged())?;
             resent = shared.resent();
             Ok(())
         })?;
         self.settle(stack, &sent)?;
-        self.outcome.kills =
-            self.outcome.kills.saturating_add(if victim == Victim::Both { 2 } else { 1 });
+        self.outcome.kills = self.outcome.kills.saturating_add(victim.kills());
         self.outcome.resent_batches = self.outcome.resent_batches.saturating_add(resent);
         writeln!(
             out,
@@ -250,6 +246,43 @@ impl Run {
         self.expected.merge(sent)?;
         stack.wait_posted(self.expected.events())?;
         self.expected.check(&stack.api())
+    }
+}
+
+/// Kills, and has both running again in the end.
+fn kill(stack: &mut Stack, victim: Victim, between: Duration) -> Result<()> {
+    match victim {
+        Victim::Agent => {
+            stack.kill_agent()?;
+            pause(between);
+            stack.start_agent()
+        }
+        Victim::Collector => {
+            stack.kill_collector()?;
+            pause(between);
+            stack.start_collector()
+        }
+        Victim::Both => {
+            stack.kill_collector()?;
+            pause(between);
+            stack.kill_agent()?;
+            stack.start_agent()?;
+            stack.start_collector()
+        }
+        Victim::AgentTwice => {
+            stack.kill_agent()?;
+            stack.spawn_agent()?;
+            pause(between);
+            stack.kill_agent()?;
+            stack.start_agent()
+        }
+        Victim::CollectorTwice => {
+            stack.kill_collector()?;
+            stack.spawn_collector()?;
+            pause(between);
+            stack.kill_collector()?;
+            stack.start_collector()
+        }
     }
 }
 

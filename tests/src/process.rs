@@ -76,21 +76,28 @@ impl Process {
         Ok(())
     }
 
+    /// Waits until it has ended by itself.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub fn wait_end(&mut self) -> Result<ExitStatus> {
+        until(&format!("the end of {}", self.program.name()), END_WAIT, || {
+            match self.child.try_wait() {
+                Ok(Some(status)) => Ok(status),
+                Ok(None) => Err("it runs".to_owned()),
+                Err(error) => Err(error.to_string()),
+            }
+        })
+        .with_context(|| self.log_tail())
+    }
+
     /// Asks it to end, and waits until it has.
     ///
     /// # Errors
     /// When it does not end in time, or reports a failure.
     pub fn terminate(&mut self) -> Result<()> {
         self.signal(Signal::SIGTERM)?;
-        let status = until(&format!("the end of {}", self.program.name()), END_WAIT, || match self
-            .child
-            .try_wait()
-        {
-            Ok(Some(status)) => Ok(status),
-            Ok(None) => Err("it runs".to_owned()),
-            Err(error) => Err(error.to_string()),
-        })
-        .with_context(|| self.log_tail())?;
+        let status = self.wait_end()?;
         if !status.success() {
             bail!("{} ended with {status} on SIGTERM\n{}", self.program.name(), self.log_tail());
         }

@@ -10,6 +10,7 @@
 //! arrived, and for the agent of events that are posted.
 
 mod bare;
+mod latency;
 mod sender;
 
 use std::io::Write;
@@ -138,6 +139,14 @@ pub fn run(options: Options, out: &mut dyn Write) -> Result<()> {
             agent.lost,
             agent.resident_kib
         )?;
+    }
+    let interval = "seal_interval 100 ms, looked for every 10 ms";
+    for (what, took) in [
+        ("to durable", latency::acknowledged(&stack)?),
+        (&format!("to live usage ({interval})"), latency::seen(&stack)?),
+    ] {
+        let latency::Percentiles { p50, p99, max } = took;
+        writeln!(out, "one event {what}: p50 {p50} us, p99 {p99} us, max {max} us")?;
     }
     crate::conserved::assert_conserved(&stack)
 }

@@ -13,6 +13,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use nix::sys::signal::Signal;
 use tempfile::TempDir;
 
 use crate::api::Api;
@@ -103,21 +104,39 @@ impl Stack {
     /// # Errors
     /// When it is not ready in time.
     pub fn start_collector(&mut self) -> Result<()> {
+        self.spawn_collector()?;
+        self.wait_ready(Program::Collector)
+    }
+
+    /// Starts it, and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_collector(&mut self) -> Result<()> {
         let config = self.path("collector.toml");
         let log = self.path("collector.log");
         let arguments = ["serve", "--config", text(&config)?];
         self.collector = Some(Process::start(Program::Collector, &arguments, &log)?);
-        self.wait_ready(Program::Collector)
+        Ok(())
     }
 
     /// # Errors
     /// When it is not ready in time.
     pub fn start_agent(&mut self) -> Result<()> {
+        self.spawn_agent()?;
+        self.wait_ready(Program::Agent)
+    }
+
+    /// Starts it, and does not wait until it is ready.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn spawn_agent(&mut self) -> Result<()> {
         let config = self.path("agent.toml");
         let log = self.path("agent.log");
         let arguments = ["run", "--config", text(&config)?];
         self.agent = Some(Process::start(Program::Agent, &arguments, &log)?);
-        self.wait_ready(Program::Agent)
+        Ok(())
     }
 
     fn wait_ready(&mut self, program: Program) -> Result<()> {
@@ -212,6 +231,17 @@ impl Stack {
     /// When it does not end in time, or with a failure.
     pub fn stop_collector(&mut self) -> Result<()> {
         self.collector.take().context("the collector is not running")?.terminate()
+    }
+
+    /// Replaces the catalogue, and has the collector read it again.
+    ///
+    /// # Errors
+    /// When it cannot be written, or the collector is not running.
+    pub fn change_catalogue(&mut self, catalogue: &str) -> Result<()> {
+        self.settings.catalogue = catalogue.to_owned();
+        self.settings.write(self.folder.path())?;
+        let collector = self.collector.as_ref().context("the collector is not running")?;
+        collector.signal(Signal::SIGHUP)
     }
 
     /// The agent's process.

@@ -3,8 +3,11 @@
 
 mod api;
 mod bad_input;
+mod catalogue;
+mod commands;
 mod delivery;
 mod house;
 mod kill9;
 mod real_clients;
 mod restart;
+mod restored;

@@ -1,0 +1,106 @@
+//! The commands for people: what they say, and how they exit.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+use tidemark_tests::binaries::Program;
+use tidemark_tests::doors::Lines;
+use tidemark_tests::settings::{Ports, Settings};
+use tidemark_tests::stack::Stack;
+
+const CATALOGUE: &str = r#"
+seal_interval = "50ms"
+[[meter]]
+name = "api.calls"
+aggregation = "sum"
+"#;
+
+/// Runs a command in the stack's folder; its exit code, and what it wrote.
+fn run(stack: &Stack, program: Program, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let output =
+        Command::new(program.path()?).args(arguments).current_dir(stack.folder()).output()?;
+    let text = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8(text)?))
+}
+
+fn check(
+    stack: &Stack,
+    program: Program,
+    arguments: &[&str],
+    code: i32,
+    named: &[&str],
+) -> Result<String> {
+    let (seen, text) = run(stack, program, arguments)?;
+    ensure!(seen == Some(code), "{arguments:?} exits with {seen:?}: {text}");
+    for name in named {
+        ensure!(text.contains(name), "{arguments:?} does not say {name:?}: {text}");
+    }
+    Ok(text)
+}
+
+#[test]
+fn status_and_dead_letters_of_a_running_agent() -> Result<()> {
+    Stack::run(Settings::new(Ports::free()?, CATALOGUE), |stack| {
+        let mut lines = Lines::to(&stack.path("events.socket"))?;
+        lines.send(b"api.calls:1|c|#customer:acme\nbroken\n\xff:1|c|#customer:acme\n", 3)?;
+        ensure!(lines.wait_durable()?.len() == 2, "two are refused");
+        stack.wait_posted(1)?;
+        let agent = Program::Agent;
+        let config = ["--config", "agent.toml"];
+        check(stack, agent, &[&["status"], &config[..]].concat(), 0, &["accepted", "1 event"])?;
+        let json = check(stack, agent, &[&["status", "--json"], &config[..]].concat(), 0, &[])?;
+        let status: serde_json::Value = serde_json::from_str(&json)?;
+        ensure!(status["events"]["accepted"] == 1, "{json}");
+        ensure!(status["session"]["state"] == "connected", "{json}");
+
+        let list = [&["dead-letters", "list"], &config[..]].concat();
+        check(stack, agent, &list, 0, &["broken", "malformed", "not_utf8", "events"])?;
+        let export = [&["dead-letters", "export"], &config[..]].concat();
+        let exported = check(stack, agent, &export, 0, &[])?;
+        ensure!(exported.lines().count() == 2, "{exported}");
+        for line in exported.lines() {
+            let letter: serde_json::Value = serde_json::from_str(line)?;
+            ensure!(letter["remedy"].is_string(), "{letter}");
+        }
+        // Also of an agent that does not run.
+        stack.kill_agent()?;
+        check(stack, agent, &list, 0, &["broken"])?;
+        stack.start_agent()
+    })
+}
+
+#[test]
+fn configurations_are_checked_by_name_and_line() -> Result<()> {
+    let stack = Stack::prepare(Settings::new(Ports::free()?, CATALOGUE))?;
+    let check_config = |file| ["check-config", "--config", file];
+    check(&stack, Program::Agent, &check_config("agent.toml"), 0, &["right"])?;
+    check(&stack, Program::Collector, &check_config("collector.toml"), 0, &["ok"])?;
+
+    let wrong = |name: &str, text: &str| std::fs::write(stack.path(name), text);
+    wrong("wrong-agent.toml", "[uplink]\ncollectors = [\"localhost:1\"]\ncertificat = \"x\"\n")?;
+    let named = ["wrong-agent.toml", "certificat", "certificate"];
+    check(&stack, Program::Agent, &check_config("wrong-agent.toml"), 1, &named)?;
+    check(&stack, Program::Agent, &["run", "--config", "wrong-agent.toml"], 1, &named)?;
+
+    wrong("wrong-collector.toml", "data_dir = \"x\"\n[listen]\nquick = \"127.0.0.1:1\"\n")?;
+    let named = ["wrong-collector.toml:3", "quick", "quic"];
+    check(&stack, Program::Collector, &check_config("wrong-collector.toml"), 1, &named)?;
+
+    wrong("catalog.toml", "[[meter]]\nname = \"api.calls\"\naggregation = \"summ\"\n")?;
+    let named = ["catalog.toml:3", "summ", "sum"];
+    check(&stack, Program::Collector, &check_config("collector.toml"), 1, &named)?;
+    check(&stack, Program::Collector, &["serve", "--config", "collector.toml"], 1, &named)?;
+    Ok(())
+}
+
+#[test]
+fn a_port_or_journal_in_use_is_a_clear_error() -> Result<()> {
+    Stack::run(Settings::new(Ports::free()?, CATALOGUE), |stack| {
+        let api = stack.ports().api.to_string();
+        let collector = ["serve", "--config", "collector.toml"];
+        check(stack, Program::Collector, &collector, 1, &[&api, "in use"])?;
+        let (code, text) = run(stack, Program::Agent, &["run", "--config", "agent.toml"])?;
+        ensure!(code == Some(1), "{code:?} {text}");
+        Ok(())
+    })
+}
