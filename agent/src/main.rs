@@ -161,10 +161,8 @@ async fn run(path: &Path) -> anyhow::Result<ExitCode> {
             writeln!(
                 io::stderr().lock(),
                 "Conflict: {message}\n\
-                 The journal and the collector disagree on what this stream holds: the journal was cloned, or \
-                 rolled back to an older copy.\n\
-                 What to do: move the journal aside and keep it (it still holds what could not be shipped), \
-                 then start the agent again. It begins a new stream; the collector names the old one as unconfirmed."
+                 What to do: start the agent again. It renames this journal to JOURNAL.conflict-STREAM, in the same \
+                 folder, and begins a new stream. Keep the renamed file: it holds what could not be shipped."
             )?;
             Ok(ExitCode::from(EXIT_CONFLICT))
         }

@@ -337,8 +337,7 @@ fn hello_refusal(
         HelloVerdict::Welcome => unreachable!("a welcome is not refused"),
         HelloVerdict::Conflict(contradiction) => {
             let message = format!(
-                "{contradiction}: this journal was cloned or rolled back; stop the agent, set the journal \
-                 aside and start with a fresh one"
+                "{contradiction}: this journal was cloned or rolled back; its agent sets it aside at its next start"
             );
             let reason =
                 RefuseReason::Conflict { sequence: contradiction.sequence(posted), openings };
@@ -374,8 +373,8 @@ fn verdict_refusal(
         Verdict::Gap { expected } => gap(*expected),
         Verdict::Conflict { sequence } => {
             let message = format!(
-                "batch {sequence} is posted with other bytes: this journal was cloned or rolled back; stop \
-                 the agent, set the journal aside and start with a fresh one"
+                "batch {sequence} is posted with other bytes: this journal was cloned or rolled back; its agent sets \
+                 it aside at its next start"
             );
             (RefuseReason::Conflict { sequence: *sequence, openings }, message)
         }

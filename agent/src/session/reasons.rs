@@ -108,8 +108,8 @@ pub(super) fn other_ledger(pinned: LedgerId, found: LedgerId) -> Leave {
 pub(super) fn conflict_message(stream: StreamId, found: &str) -> String {
     format!(
         "stream {stream} is in conflict: {found}. The journal was cloned or rolled back, and what is posted cannot be \
-         told from what is not, so nothing is guessed. Stop the agent, move the journal's file aside and keep it, and \
-         start the agent again: it begins a new stream. Then compare the kept file with the ledger"
+         told from what is not, so nothing is guessed. The agent's next start sets the journal's file aside and begins a \
+         new stream. Keep that file, and compare it with the ledger"
     )
 }
 

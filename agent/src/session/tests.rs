@@ -415,7 +415,8 @@ fn conflicts_are_written_and_final() {
         let mut world = check(table);
         let message = world.conflict.clone().expect("a stored conflict");
         assert!(
-            message.contains(expected) && message.contains("move the journal's file aside"),
+            message.contains(expected)
+                && message.contains("next start sets the journal's file aside"),
             "{message}"
         );
         assert_eq!(world.session.status().state, SessionState::Stopped { until: None });

@@ -53,7 +53,7 @@ fn conflict(status: &Status) -> Option<Trouble> {
     let conflict = status.journal.conflict.as_ref()?;
     Some(trouble(
         format!("Conflict: {}", line(conflict)),
-        "The journal was cloned or rolled back. Stop the agent, move the journal aside, keep it for inspection, start again.",
+        "The journal was cloned or rolled back. The next start sets it aside and begins a new stream: keep the file that it names.",
     ))
 }
 
