@@ -20,8 +20,9 @@ use tidemark_common::time::{Bucket, Timestamp};
 
 /// One part of a line holds at most this many digests of unique values (1 MiB).
 pub const UNIQUES_PER_PART_MAX: usize = 65_536;
-/// What a line costs in a raw body beyond its series and unique digests, in bytes.
-const LINE_VALUE_BYTES: usize = 116;
+/// What a line takes in a raw body beyond its series and unique digests, in bytes: its length, bucket,
+/// part and value.
+const LINE_BYTES: usize = 4 + 4 + 2 + 3 * 8 + 3 * 16 + 8 + 16 + 2 + 4;
 
 /// The number of a series in its batch, from 0 in order of first use.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -48,6 +49,8 @@ pub struct OpenBatch {
     elsewhere: HashMap<(SeriesSlot, Bucket), u32>,
     hasher: DefaultHashBuilder,
     events: u64,
+    /// Raw bytes of the lines so far, unique digests aside.
+    line_bytes: usize,
     uniques: usize,
 }
 
@@ -92,6 +95,7 @@ impl OpenBatch {
             elsewhere: HashMap::new(),
             hasher: DefaultHashBuilder::default(),
             events: 0,
+            line_bytes: 0,
             uniques: 0,
         }
     }
@@ -112,17 +116,10 @@ impl OpenBatch {
         self.lines.len().max(self.series.len())
     }
 
-    /// About how long the raw body of this batch will be, in bytes; never less than it will be.
+    /// How long the raw body of this batch will be, in bytes, its evidence aside.
     #[must_use]
     pub fn raw_bytes(&self) -> usize {
-        let lines = self.lines.len().saturating_mul(LINE_VALUE_BYTES);
-        // A series with several lines repeats its bytes in each.
-        let repeats =
-            self.lines.len().checked_div(self.series.len().max(1)).unwrap_or(0).saturating_add(1);
-        lines
-            .saturating_add(self.arena.len().saturating_mul(repeats))
-            .saturating_add(self.uniques.saturating_mul(16))
-            .saturating_add(4_096)
+        self.line_bytes.saturating_add(self.uniques.saturating_mul(16))
     }
 
     /// The slot of a series, new or known.
@@ -199,6 +196,8 @@ impl OpenBatch {
     fn push(&mut self, line: LineSlot) -> u32 {
         let number =
             u32::try_from(self.lines.len()).expect("open lines are bounded far below 2^32");
+        let series = bytes_of(&self.arena, &self.series, line.series).len();
+        self.line_bytes = self.line_bytes.saturating_add(LINE_BYTES).saturating_add(series);
         self.lines.push(line);
         number
     }

@@ -12,7 +12,7 @@
 //! [`JournalState`]. **Does not own** what is written, nor encoding.
 //!
 //! Invariants: nobody is answered before the transaction that holds what he waits for is durable;
-//! groups are sealed in the order in which they closed; at most two aggregates wait to be sealed, a
+//! groups are sealed in the order in which they closed; at most [`AGGREGATES_MAX`] aggregates wait, a
 //! further one is dropped and made again from its chunks. A failed commit ends the thread: the
 //! process must exit, reopen and re-verify.
 
@@ -27,8 +27,9 @@ use hdrhistogram::Histogram;
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
 
+use crate::aggregate::OpenBatch;
 use crate::intake::answer::{Answer, Answered, Barrier, IntakeClosed};
 use crate::intake::job::{CloseJob, CommitJob, Position};
 use crate::journal::{
@@ -39,8 +40,8 @@ use crate::journal::{
 const TASKS_QUEUED_MAX: usize = 128;
 /// One transaction holds at most this many tasks.
 const TASKS_PER_COMMIT_MAX: usize = 64;
-/// Closed batches that wait in memory for the sealer.
-const AGGREGATES_WAITING_MAX: usize = 2;
+/// Closed batches in memory: one that is being encoded, and those on their way there.
+const AGGREGATES_MAX: usize = 3;
 /// zstd level of chunks: the fastest that pays.
 const CHUNK_ZSTD_LEVEL: i32 = 1;
 
@@ -62,7 +63,11 @@ pub enum Task {
     Answer {
         waiters: Vec<Waiter>,
     },
-    Close(CloseJob),
+    /// Made by [`Task::close`].
+    Close {
+        close: CloseJob,
+        aggregate: Option<Box<Aggregate>>,
+    },
     Barrier {
         reply: oneshot::Sender<Barrier>,
         accepted: u64,
@@ -73,6 +78,27 @@ pub enum Task {
     },
     Sealed(Sealed),
     Stop,
+}
+
+/// A closed batch's aggregate, and its place among those that memory has room for.
+#[derive(Debug)]
+pub struct Aggregate {
+    batch: OpenBatch,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Task {
+    /// The task for a closed batch. Its aggregate goes along if there is room; else it is made again
+    /// from its chunks.
+    #[must_use]
+    pub fn close(mut close: CloseJob, shared: &Shared) -> Self {
+        let place = Arc::clone(&shared.aggregates).try_acquire_owned();
+        let aggregate = match (close.batch.take(), place) {
+            (Some(batch), Ok(place)) => Some(Box::new(Aggregate { batch, _place: place })),
+            (None, _) | (_, Err(_)) => None,
+        };
+        Self::Close { close, aggregate }
+    }
 }
 
 /// What comes back from the sealer, in the order in which it was handed over.
@@ -90,6 +116,8 @@ pub enum SealError {
     Chunks { group: u64, reason: String },
     #[error("failed to seal a batch: {reason}")]
     Body { reason: String },
+    #[error("failed to seal: the sealer thread has ended")]
+    Ended,
 }
 
 /// Why the commit thread ended.
@@ -111,13 +139,27 @@ pub enum CommitError {
 pub struct CommitStopped;
 
 /// Flags and counters that the threads share.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Shared {
+    aggregates: Arc<Semaphore>,
     full: AtomicBool,
     uplink_room: AtomicBool,
     seals_under_way: AtomicUsize,
     dropped_at_replay: AtomicU64,
     clock_offset_millis: AtomicI64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            aggregates: Arc::new(Semaphore::new(AGGREGATES_MAX)),
+            full: AtomicBool::new(false),
+            uplink_room: AtomicBool::new(false),
+            seals_under_way: AtomicUsize::new(0),
+            dropped_at_replay: AtomicU64::new(0),
+            clock_offset_millis: AtomicI64::new(0),
+        }
+    }
 }
 
 impl Shared {
@@ -309,7 +351,7 @@ impl Committer {
     /// A failed commit or seal: nothing more may be acknowledged.
     pub fn run(mut self) -> Result<(), CommitError> {
         self.order_unruled();
-        self.dispatch();
+        self.dispatch()?;
         while let Some(first) = self.tasks.blocking_recv() {
             let mut tasks = vec![first];
             while tasks.len() < TASKS_PER_COMMIT_MAX
@@ -336,7 +378,7 @@ impl Committer {
                     after.push(After::Answer(waiters));
                 }
                 Task::Answer { waiters } => after.push(After::Answer(waiters)),
-                Task::Close(close) => after.push(After::Close(close)),
+                Task::Close { close, aggregate } => after.push(After::Close(close, aggregate)),
                 Task::Barrier { reply, accepted } => after.push(After::Barrier { reply, accepted }),
                 Task::Write { writes: more, reply } => {
                     after.push(self.push_writes(more, reply, &mut writes));
@@ -357,7 +399,7 @@ impl Committer {
         for act in after {
             self.follow(act, &committed);
         }
-        self.dispatch();
+        self.dispatch()?;
         Ok(next)
     }
 
@@ -434,7 +476,7 @@ impl Committer {
                     tell(waiter.reply, Answered::Durable(waiter.answers));
                 }
             }
-            After::Close(close) => self.order_close(close),
+            After::Close(close, aggregate) => self.order_close(close, aggregate),
             After::Barrier { reply, accepted } if self.rules.is_none() => {
                 self.reached(reply, accepted)
             }
@@ -465,19 +507,18 @@ impl Committer {
         tell(reply, Barrier { sequence, accepted });
     }
 
-    fn order_close(&mut self, close: CloseJob) {
-        let aggregates = self.orders.iter().filter(|order| order.holds_aggregate()).count();
-        let order = match (close.group, close.batch) {
-            (None, _) => sealer::Order::Evidence(close.position),
-            (Some(group), Some(batch)) if aggregates < AGGREGATES_WAITING_MAX => {
-                sealer::Order::Encode { group, batch: Box::new(batch), position: close.position }
+    fn order_close(&mut self, close: CloseJob, aggregate: Option<Box<Aggregate>>) {
+        let position = close.position;
+        match (close.group, aggregate) {
+            (None, _) => self.orders.push_back(sealer::Order::Evidence(position)),
+            (Some(group), Some(aggregate)) => {
+                self.orders.push_back(sealer::Order::Encode { group, aggregate, position });
             }
-            (Some(group), _) => {
-                self.unruled.push(Unsealed { group, position: close.position });
-                return self.order_unruled();
+            (Some(group), None) => {
+                self.unruled.push(Unsealed { group, position });
+                self.order_unruled();
             }
-        };
-        self.orders.push_back(order);
+        }
         self.count_orders();
     }
 
@@ -497,15 +538,17 @@ impl Committer {
     }
 
     /// Hands the next order to the sealer, if it is idle.
-    fn dispatch(&mut self) {
+    fn dispatch(&mut self) -> Result<(), SealError> {
         if self.sealing {
-            return;
+            return Ok(());
         }
         if let Some(order) = self.orders.pop_front() {
-            // The sealer's queue holds one order and is empty; a sealer that is gone has reported why.
-            self.sealing = self.sealer.send(order).is_ok();
+            // The sealer's queue holds one order and is empty, so this does not wait.
+            self.sealer.send(order).map_err(|_| SealError::Ended)?;
+            self.sealing = true;
         }
         self.count_orders();
+        Ok(())
     }
 }
 
@@ -538,7 +581,7 @@ enum Next {
 /// What follows a commit.
 enum After {
     Answer(Vec<Waiter>),
-    Close(CloseJob),
+    Close(CloseJob, Option<Box<Aggregate>>),
     Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
     BarrierReached { reply: oneshot::Sender<Barrier>, accepted: u64 },
     Sealed,

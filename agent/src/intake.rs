@@ -54,8 +54,8 @@ const SUBMISSIONS_PER_TURN_MAX: usize = 32;
 #[derive(Debug)]
 pub struct Submission {
     pub door: Door,
-    /// The rules that CloudEvents were read under; 0 where rules do not matter.
-    pub rules: RulesVersion,
+    /// The rules that CloudEvents were read under, 0 for the seed; `None` where rules do not matter.
+    pub rules: Option<RulesVersion>,
     pub items: Vec<Item>,
 }
 
@@ -306,7 +306,7 @@ impl IntakeThread {
 
     fn submit(&mut self, submit: Submit) -> Result<(), IntakeClosed> {
         let Submit { submission, reply } = submit;
-        if submission.rules != RulesVersion(0) && submission.rules != self.core.rules_version() {
+        if submission.rules.is_some_and(|rules| rules != self.core.rules_version()) {
             // A door that went away meanwhile needs no answer.
             drop(reply.send(Answered::RulesChanged));
             return Ok(());
@@ -377,7 +377,7 @@ impl IntakeThread {
                 Job::Commit(commit) => {
                     Task::Commit { commit, waiters: std::mem::take(&mut self.waiters) }
                 }
-                Job::Close(close) => Task::Close(close),
+                Job::Close(close) => Task::close(close, &self.shared),
             };
             self.jobs.send(task)?;
         }

@@ -211,7 +211,9 @@ impl Agent {
             () = asked => self.leave().await,
             ended = &mut self.committed => commit_ended(ended),
             _ = &mut self.intake_ended => {
-                // Intake also ends when the commit thread does; that one knows why.
+                // Intake also ends when the commit thread does; that one knows why. Alone, its panic or
+                // error is in the log.
+                self.commit.stop().await;
                 commit_ended(self.committed.await)
             }
             ended = &mut self.driver => match ended {
@@ -240,25 +242,28 @@ impl Agent {
         ended_by(end, self.committed).await;
     }
 
-    async fn leave(self) -> Result<Ended, RunError> {
+    async fn leave(mut self) -> Result<Ended, RunError> {
         let grace = self.config.shutdown_grace;
         let end = deadline(grace);
-        applications_gone(&self.figures, &self.commit, grace.checked_div(2).unwrap_or_default())
-            .await;
+        let part_of_grace = |parts| grace.checked_div(parts).unwrap_or_default();
+        applications_gone(&self.figures, &self.commit, part_of_grace(2)).await;
         self.doors_shown.send_replace(Doors::Closed);
         self.doors_stop.send_replace(true);
+        let drained = deadline(part_of_grace(4));
         for door in self.doors {
-            ended_by(end, door).await;
+            ended_by(drained, door).await;
         }
-        match timeout_at(end, self.intake.stop()).await {
-            Ok(Ok(barrier)) => {
-                tracing::info!(accepted = barrier.accepted, sequence = %barrier.sequence, "all is sealed")
+        if let Ok(Ok(barrier)) = timeout_at(end, self.intake.stop()).await {
+            tracing::info!(accepted = barrier.accepted, sequence = %barrier.sequence, "all is sealed");
+            drop(self.sealed);
+            if timeout_at(end, &mut self.driver).await.is_err() {
+                self.driver.abort();
+                Self::close_unshipped(&self.commit).await;
             }
-            Ok(Err(_)) | Err(_) => tracing::warn!("not all is sealed; it is after the next start"),
-        }
-        drop(self.sealed);
-        if timeout_at(end, self.driver).await.is_err() {
-            Self::close_unshipped(&self.commit).await;
+        } else {
+            // Then the stream must not be closed either.
+            tracing::warn!("not all is sealed; it will be after the next start");
+            self.driver.abort();
         }
         self.commit.stop().await;
         match timeout_at(end.max(deadline(CLOSE_MAX)), self.committed).await {

@@ -27,7 +27,9 @@ use crate::id::{
 use crate::time::Timestamp;
 
 pub use codec::{FrameBuffer, FrameError, decode_rules, encode_rules};
-pub use rules::{CloudEventMeter, CloudEventRule, DimensionPath, MeterRule, Rules};
+pub use rules::{
+    CLOUD_EVENT_METERS_MAX, CloudEventMeter, CloudEventRule, DimensionPath, MeterRule, Rules,
+};
 
 /// A control frame's payload is at most this many bytes.
 pub const CONTROL_BYTES_MAX: usize = 1 << 20;

@@ -114,3 +114,24 @@ fn unique_values_count_once() {
     assert_eq!((lines[0].value.unique_events, lines[0].value.uniques.len()), (3, 2));
     assert_eq!(lines[0].value.unique_key, 1);
 }
+
+#[test]
+fn the_length_of_the_body_is_known_before_it_is_encoded() {
+    let mut batch = OpenBatch::new(1);
+    let value = "v".repeat(128);
+    for number in 0..200_i64 {
+        let dimensions = [("d", value.as_str())];
+        let kept = if number < 3 { &dimensions[..] } else { &[] };
+        let slot = batch.slot(&series_bytes("calls", &format!("c{number}"), kept));
+        let buckets = if number < 3 { 300 } else { 1 };
+        for bucket in 0..buckets {
+            let unique = (bucket % 7 == 0).then_some([1; 16]);
+            let amount = Amount { quantity: Some(Quantity::ONE), unique };
+            batch.add(slot, Timestamp(bucket * 900_000), amount);
+        }
+    }
+    let foretold = batch.raw_bytes();
+    let body = batch.encode([0; 32], &Evidence::default()).expect("it fits");
+    // Besides the lines: the salt, and no evidence.
+    assert_eq!(foretold + 32 + 2, usize::try_from(body.raw_length).unwrap());
+}

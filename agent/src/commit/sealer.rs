@@ -13,49 +13,59 @@ use tidemark_common::id::RulesVersion;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::oneshot;
 
-use super::{JobSender, SealError, Sealed, Task};
+use super::{Aggregate, JobSender, SealError, Sealed, Task};
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
 use crate::chunk::{GroupReader, Record, Unique};
 use crate::intake::answer::Barrier;
 use crate::intake::job::Position;
 use crate::journal::{JournalReader, Seal};
 
-/// A chunk decompresses to at most this many bytes: the limit at which it is cut, and one line's
-/// packed values.
-const CHUNK_RAW_BYTES_LIMIT: usize = 1 << 20;
+/// A chunk decompresses to at most this many bytes: it is cut at `CHUNK_RAW_BYTES_MAX`, and one message
+/// on top takes far less than the rest.
+const CHUNK_RAW_BYTES_LIMIT: usize = 4 << 20;
 
 /// What the sealer is to do, in order.
 #[derive(Debug)]
 pub(super) enum Order {
-    Encode { group: u64, batch: Box<OpenBatch>, position: Position },
+    Encode { group: u64, aggregate: Box<Aggregate>, position: Position },
     Replay { group: u64, position: Position, rules: Arc<Rules>, unique_key: UniqueKey },
     Evidence(Position),
     Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
-}
-
-impl Order {
-    pub(super) fn holds_aggregate(&self) -> bool {
-        matches!(self, Self::Encode { .. })
-    }
 }
 
 /// Starts the thread; it ends when the returned sender is dropped.
 pub(super) fn spawn(reader: JournalReader, jobs: JobSender) -> io::Result<mpsc::SyncSender<Order>> {
     let (orders, inbox) = mpsc::sync_channel::<Order>(1);
     thread::Builder::new().name("tidemark-sealer".to_owned()).spawn(move || {
+        let last_word = LastWord(jobs.clone());
         while let Ok(order) = inbox.recv() {
             let sealed = carry_out(order, &reader).unwrap_or_else(Sealed::Failed);
             if jobs.send(Task::Sealed(sealed)).is_err() {
-                return;
+                break;
             }
         }
+        drop(last_word);
     })?;
     Ok(orders)
 }
 
+/// Says so if the thread panics: nothing would be sealed any more.
+struct LastWord(JobSender);
+
+impl Drop for LastWord {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            // A commit thread that is gone has ended the agent already.
+            let _unheard = self.0.send(Task::Sealed(Sealed::Failed(SealError::Ended)));
+        }
+    }
+}
+
 fn carry_out(order: Order, reader: &JournalReader) -> Result<Sealed, SealError> {
     match order {
-        Order::Encode { group, batch, position } => seal(Some(group), *batch, position, 0),
+        Order::Encode { group, aggregate, position } => {
+            seal(Some(group), aggregate.batch, position, 0)
+        }
         Order::Evidence(position) => seal(None, OpenBatch::new(0), position, 0),
         Order::Replay { group, mut position, rules, unique_key } => {
             let (batch, dropped) = replay(group, &position, reader, &rules, unique_key)?;

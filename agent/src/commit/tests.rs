@@ -39,6 +39,7 @@ struct Life {
     core: Core,
     jobs: JobSender,
     handle: CommitHandle,
+    shared: Arc<Shared>,
     thread: thread::JoinHandle<Result<(), CommitError>>,
 }
 
@@ -99,17 +100,18 @@ impl Life {
                 unique_key: recovered.unique_key,
             },
         );
+        let shared = Arc::new(Shared::default());
         let start = CommitStart {
             journal,
             groups: recovered.groups,
             rules,
             unique_key: recovered.unique_key,
-            shared: Arc::new(Shared::default()),
+            shared: Arc::clone(&shared),
             clock: || NOW,
         };
         let (committer, handle, jobs) = Committer::new(start).unwrap();
         let thread = thread::spawn(move || committer.run());
-        Self { core, jobs, handle, thread }
+        Self { core, jobs, handle, shared, thread }
     }
 
     fn send(&mut self, datagram: &str) {
@@ -129,7 +131,7 @@ impl Life {
         for job in self.core.take_jobs() {
             let task = match job {
                 Job::Commit(commit) => Task::Commit { commit, waiters: vec![] },
-                Job::Close(close) => Task::Close(close),
+                Job::Close(close) => Task::close(close, &self.shared),
             };
             self.jobs.send(task).unwrap();
         }
@@ -169,7 +171,7 @@ impl Life {
 
     /// Ends as by kill -9, as far as the journal can tell: nothing more is written.
     fn die(self) {
-        let Self { core, jobs, handle, thread } = self;
+        let Self { core, jobs, handle, shared: _, thread } = self;
         jobs.send(Task::Stop).unwrap();
         thread.join().unwrap().unwrap();
         drop((core, jobs, handle));
@@ -351,5 +353,36 @@ fn nobody_is_answered_before_the_sync() {
     disk.set_closed(false);
     assert_eq!(answered.blocking_recv(), Ok(Answered::Durable(vec![Answer::Accepted])));
     assert_eq!(duplicate.blocking_recv(), Ok(Answered::Durable(vec![Answer::Duplicate])));
+    life.die();
+}
+
+#[test]
+fn an_end_before_the_first_welcome_is_an_end_in_order() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("journal.redb");
+    let mut first = Life::begin(&path, 1);
+    first.send("calls:1|c|#customer:a");
+    first.core.close_evidence(NOW);
+    assert_eq!(first.seal().sequence, Sequence::ZERO);
+    first.die();
+    let mut second = Life::begin(&path, 2);
+    second.core.close_evidence(NOW);
+    assert_eq!(second.seal(), Barrier { sequence: Sequence::ZERO, accepted: 1 });
+    assert_conserved(&second.state());
+    second.die();
+}
+
+#[test]
+fn more_closed_batches_than_memory_has_room_for_are_made_from_their_chunks() {
+    let folder = tempfile::tempdir().unwrap();
+    let mut life = Life::begin(&folder.path().join("journal.redb"), 1);
+    life.welcome();
+    let places: Vec<_> = (0..AGGREGATES_MAX)
+        .map(|_| Arc::clone(&life.shared.aggregates).try_acquire_owned().unwrap())
+        .collect();
+    life.send(EVENTS);
+    assert_eq!(life.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
+    assert_eq!(life.lines(1).iter().map(|line| line.value.events).sum::<u64>(), 7);
+    drop(places);
     life.die();
 }

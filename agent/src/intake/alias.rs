@@ -12,7 +12,9 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use crate::aggregate::SeriesSlot;
 
-/// The table remembers at most this many bytes of names and tags; beyond it, lines are parsed.
+/// The table remembers at most this many (name, tags), and this many bytes of them; beyond it, lines are
+/// parsed.
+pub(crate) const ALIASES_MAX: usize = 1 << 18;
 pub(crate) const ALIAS_BYTES_MAX: usize = 24 << 20;
 
 /// What a known (name, tags) stands for.
@@ -62,7 +64,7 @@ impl Aliases {
         else {
             return;
         };
-        if name.len().saturating_add(tags.len()) > room {
+        if name.len().saturating_add(tags.len()) > room || self.table.len() >= ALIASES_MAX {
             return;
         }
         self.bytes.extend_from_slice(name);

@@ -8,19 +8,22 @@
 //! - A group's chunks are handed over before it is closed, and groups close in order.
 //! - Nothing is aggregated under one rules version and recorded under another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::mem;
 use std::sync::Arc;
 
 use tidemark_common::batch::{Evidence, parse_series, series_bytes, unique_digest};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{EventNumber, OpeningId, RulesVersion};
+use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
 use crate::chunk::{ChunkWriter, Record, Unique};
-use crate::event::{Door, IdDigest, Message, Parsed, RejectReason, SourceCount, judge_time};
+use crate::event::{
+    Door, IdDigest, Message, Parsed, RejectReason, SourceCount, UsageEvent, judge_time,
+};
 use crate::journal::DeadLetter;
 use crate::parse::dogstatsd::{self, Labels, RawMetric, Read, Value};
 
@@ -73,7 +76,8 @@ pub struct Core {
     chunk_oldest: Timestamp,
     chunk_began: Ticks,
     dead_letters: Vec<DeadLetter>,
-    moved_sources: Vec<SourceCount>,
+    /// Sources whose last number is not written yet.
+    moved_sources: HashSet<String>,
     evidence_uncommitted: Option<Ticks>,
     evidence_unsealed: Option<Ticks>,
     evidence_sealed_at: Ticks,
@@ -113,7 +117,7 @@ impl Core {
             chunk_oldest: Timestamp(0),
             chunk_began: 0,
             dead_letters: Vec::new(),
-            moved_sources: Vec::new(),
+            moved_sources: HashSet::new(),
             evidence_uncommitted: None,
             evidence_unsealed: Some(0),
             evidence_sealed_at: 0,
@@ -150,8 +154,8 @@ impl Core {
             } else {
                 self.line(door, line, arrival);
             }
+            self.hand_over_if_full(arrival);
         }
-        self.hand_over_if_full();
     }
 
     fn line(&mut self, door: Door, line: &[u8], arrival: Timestamp) {
@@ -258,7 +262,7 @@ impl Core {
                 Answer::Rejected(reason)
             }
         };
-        self.hand_over_if_full();
+        self.hand_over_if_full(arrival);
         answer
     }
 
@@ -284,7 +288,7 @@ impl Core {
 
     fn event(
         &mut self,
-        event: &Result<crate::event::UsageEvent, RejectReason>,
+        event: &Result<UsageEvent, RejectReason>,
         arrival: Timestamp,
     ) -> Result<(), RejectReason> {
         let event = event.as_ref().map_err(|reason| *reason)?;
@@ -292,7 +296,7 @@ impl Core {
         let known = self.known(&Labels {
             meter: event.meter.clone(),
             customer: event.customer.clone(),
-            dimensions: event.dimensions.clone(),
+            dimensions: Arc::clone(&event.dimensions),
             id: None,
             source: None,
         });
@@ -331,7 +335,7 @@ impl Core {
         known: Known,
         time: Timestamp,
         arrival: Timestamp,
-        quantity: Option<tidemark_common::quantity::Quantity>,
+        quantity: Option<Quantity>,
         unique: Option<&str>,
     ) {
         if self.chunk.events() == 0 {
@@ -384,7 +388,7 @@ impl Core {
         } else {
             return;
         }
-        self.moved_sources.push(source);
+        self.moved_sources.insert(source.source);
     }
 
     fn reject(&mut self, door: Door, reason: RejectReason, raw: &[u8], arrival: Timestamp) {
@@ -472,7 +476,8 @@ impl Core {
         let interval =
             self.rules.as_ref().map_or(1_000, |rules| u64::from(rules.seal_interval_millis));
         let group_due = self.batch.events() > 0 && now.saturating_sub(self.group_began) >= interval;
-        if may_seal && group_due && self.rules.is_some() {
+        // At the budget, sealing makes room: a batch takes less than its chunks.
+        if (may_seal && group_due || self.full) && self.rules.is_some() {
             self.close(clock);
         }
         let alone_due = self.evidence_unsealed.is_some()
@@ -493,6 +498,12 @@ impl Core {
         if let Some(chunk) = &chunk {
             self.chunk_bytes = self.chunk_bytes.saturating_add(as_count(chunk.bytes.len()));
         }
+        let moved = mem::take(&mut self.moved_sources);
+        let count_of = |source: String| {
+            let count = *self.sources.get(&source)?;
+            Some(SourceCount { source, count })
+        };
+        let sources = moved.into_iter().filter_map(count_of).collect();
         self.jobs.push(Job::Commit(CommitJob {
             group: self.group,
             opening: self.opening,
@@ -503,36 +514,44 @@ impl Core {
             ids,
             evidence: self.evidence(),
             dead_letters: mem::take(&mut self.dead_letters),
-            sources: mem::take(&mut self.moved_sources),
+            sources,
         }));
     }
 
     /// Closes the open batch, if it holds events. What it holds is handed over first.
     pub fn close(&mut self, clock: Timestamp) {
         self.hand_over(clock);
-        if self.batch.events() == 0 {
-            return;
+        if self.batch.events() > 0 {
+            let batch = self.begin_group();
+            self.jobs.push(Job::Close(CloseJob {
+                group: Some(self.group),
+                batch: self.rules.is_some().then_some(batch),
+                position: self.position(self.group_first),
+            }));
+            self.group = self.group.checked_add(1).expect("a journal never has 2^64 groups");
+            self.group_first = self.next_event;
+            self.evidence_is_sealed();
+        } else if self.batch.lines() > 0 {
+            // Series whose every event was rejected must not pile up.
+            self.begin_group();
         }
+    }
+
+    /// An empty table of series, for a group that holds no events yet; returns the one before.
+    fn begin_group(&mut self) -> OpenBatch {
         let key_id = self.unique_key.map_or(0, |key| key.id);
-        let batch = mem::replace(&mut self.batch, OpenBatch::new(key_id));
-        self.jobs.push(Job::Close(CloseJob {
-            group: Some(self.group),
-            batch: self.rules.is_some().then_some(batch),
-            position: self.position(self.group_first),
-        }));
-        self.group = self.group.checked_add(1).expect("a journal never has 2^64 groups");
-        self.group_first = self.next_event;
         self.raw_uniques = 0;
         self.chunk_bytes = 0;
         self.aliases.clear();
         self.chunk = ChunkWriter::new(key_id);
-        self.evidence_is_sealed();
+        mem::replace(&mut self.batch, OpenBatch::new(key_id))
     }
 
     /// Seals changed evidence that no events carry.
     pub fn close_evidence(&mut self, clock: Timestamp) {
         self.hand_over(clock);
-        if self.evidence_unsealed.is_none() {
+        // Before the first Welcome nothing is sealed.
+        if self.evidence_unsealed.is_none() || self.rules.is_none() {
             return;
         }
         self.jobs.push(Job::Close(CloseJob {
@@ -558,16 +577,16 @@ impl Core {
         self.evidence_sealed_at = self.now;
     }
 
-    fn hand_over_if_full(&mut self) {
+    fn hand_over_if_full(&mut self, arrival: Timestamp) {
         if self.chunk.is_full() {
-            self.hand_over(self.settings.time.newest);
+            self.hand_over(arrival);
         }
         let body = self.batch.raw_bytes().saturating_add(self.raw_uniques.saturating_mul(16));
         if self.batch.lines() >= self.settings.open_lines_max
             || body >= OPEN_BODY_BYTES_MAX
             || self.chunk_bytes >= self.settings.open_chunk_bytes_max
         {
-            self.close(self.settings.time.newest);
+            self.close(arrival);
         }
     }
 
@@ -580,10 +599,8 @@ impl Core {
         self.close(clock);
         self.rules = rules.or_else(|| self.rules.take());
         self.unique_key = Some(unique_key);
-        // An empty group has defined nothing yet, but may know series of the former rules.
-        self.batch = OpenBatch::new(unique_key.id);
-        self.chunk = ChunkWriter::new(unique_key.id);
-        self.aliases.clear();
+        // An empty group has written nothing yet, but may know series of the former rules.
+        self.begin_group();
     }
 }
 

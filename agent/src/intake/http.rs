@@ -281,7 +281,7 @@ impl Requests {
             .zip(texts)
             .map(|(parsed, text)| Item { parsed, raw: raw(text) })
             .collect();
-        let submission = Submission { door: Door::Http, rules: rules.version, items };
+        let submission = Submission { door: Door::Http, rules: Some(rules.version), items };
         let stopping = |_| Problem::come_again(RETRY_RULES_SECONDS, "The agent is stopping.");
         let answered = async {
             let answered = self.passage.submit(submission, room).await?;

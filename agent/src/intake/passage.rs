@@ -16,8 +16,8 @@ use super::{Answered, IntakeClosed, IntakeHandle, Submission};
 use crate::event::Door;
 use crate::parse::naming::Naming;
 
-/// The stream doors together hold at most this many bytes of input that is not yet durable, and the
-/// HTTP door as many: its slow bodies keep room, and are not to stop the streams. Parsed events are larger than their text, by about four times at worst.
+/// The stream doors together hold at most this many bytes of input that is not yet durable, parsed events
+/// included, and the HTTP door as many of its bodies: slow ones keep room, and are not to stop the streams.
 pub const PASSAGE_BYTES_MAX: u32 = 8 << 20;
 /// A dead letter keeps at most this many bytes of an input, so no more are carried along.
 pub const RAW_BYTES_MAX: usize = 4_096;
@@ -106,8 +106,6 @@ pub(super) mod fake;
 mod tests {
     use std::task::Poll;
 
-    use tidemark_common::id::RulesVersion;
-
     use super::*;
 
     /// Whether there is room for `bytes` now.
@@ -124,8 +122,7 @@ mod tests {
         assert!(!has_room(&passage, 1).await, "more than all is all");
         assert!(has_room(&passage.beside(), all).await, "the other has its own");
 
-        let submission =
-            Submission { door: Door::Events, rules: RulesVersion(0), items: Vec::new() };
+        let submission = Submission { door: Door::Events, rules: None, items: Vec::new() };
         let answered = passage.submit(submission, room).await.unwrap();
         let submit = fake::next(&mut inbox).await;
         assert!(!has_room(&passage, 1).await, "nothing is durable yet");
@@ -138,8 +135,7 @@ mod tests {
     async fn room_is_given_back_by_whoever_does_not_listen_and_when_intake_stops() {
         let (passage, mut inbox) = fake::passage(None);
         let all = usize::try_from(PASSAGE_BYTES_MAX).unwrap();
-        let submission =
-            || Submission { door: Door::Events, rules: RulesVersion(0), items: Vec::new() };
+        let submission = || Submission { door: Door::Events, rules: None, items: Vec::new() };
         drop(passage.submit(submission(), passage.reserve(all).await).await.unwrap());
         fake::next(&mut inbox).await.reply.send(Answered::RulesChanged).unwrap();
         let room = passage.reserve(all).await;

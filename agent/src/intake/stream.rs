@@ -40,6 +40,8 @@ pub const CONNECTIONS_MAX: usize = 256;
 pub const OUTSTANDING_MAX: usize = 8;
 /// A submission holds at most this many lines.
 pub const SUBMISSION_LINES_MAX: usize = 512;
+/// A submission is cut at this many bytes, its parsed events included.
+const SUBMISSION_BYTES_MAX: usize = 256 << 10;
 /// At shutdown, connections get this long to have their last lines answered.
 pub const DRAIN: Duration = Duration::from_secs(5);
 
@@ -210,12 +212,12 @@ struct Gathered {
 
 impl Gathered {
     fn push(&mut self, item: Item, bytes: usize) {
+        self.bytes = self.bytes.saturating_add(bytes).saturating_add(item.parsed.memory_bytes());
         self.items.push(item);
-        self.bytes = self.bytes.saturating_add(bytes);
     }
 
     fn is_full(&self) -> bool {
-        self.items.len() >= SUBMISSION_LINES_MAX
+        self.items.len() >= SUBMISSION_LINES_MAX || self.bytes >= SUBMISSION_BYTES_MAX
     }
 }
 

@@ -177,9 +177,10 @@ impl<'t, 'o> Transaction<'t, 'o> {
 
     /// Drops what has had its time and writes the figures that changed.
     pub(super) fn finish(mut self) -> Result<(Memory, Vec<(Sequence, Digest)>), JournalError> {
-        self.drop_ids()?;
-        self.drop_letters()?;
+        // At the budget, what is kept for convenience leaves before what guards against duplicates.
         self.drop_retained()?;
+        self.drop_letters()?;
+        self.drop_ids()?;
         self.memory.newest = self.memory.newest.max(self.now);
         self.memory.refresh_oldest();
         let state = &mut self.memory.state;

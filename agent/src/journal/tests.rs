@@ -123,3 +123,27 @@ fn batches(journal: &mut Journal, count: u64) -> Vec<Sequence> {
         })
         .collect()
 }
+
+#[test]
+fn rejected_input_alone_never_fills_a_journal() {
+    use crate::event::Door;
+    let letters = JournalOptions {
+        bytes_max: 64 << 20,
+        dead_letters_max: 10_000,
+        dead_letter_bytes_max: 16 << 20,
+        ..options()
+    };
+    let (mut journal, _) = Journal::open_on(Disk::default(), letters, fresh(1), NOON).unwrap();
+    let letter = || super::DeadLetter {
+        at: NOON,
+        door: Door::Udp,
+        reason: EvidenceCode::RejectedMalformed,
+        bytes: vec![b'x'; 4_096],
+    };
+    for _ in 0..100 {
+        let letters = (0..64).map(|_| letter()).collect();
+        journal.commit(vec![Write::DeadLetters(letters)], NOON).unwrap();
+        assert!(!journal.state().full);
+    }
+    assert!(journal.state().dead_letters > 0);
+}

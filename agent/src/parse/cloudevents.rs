@@ -185,7 +185,7 @@ impl<'a> Event<'a> {
         UsageEvent {
             meter,
             customer: self.customer.clone(),
-            dimensions,
+            dimensions: dimensions.into(),
             time: self.time,
             quantity,
             unique,

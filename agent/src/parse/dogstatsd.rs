@@ -17,6 +17,8 @@
 //! DogStatsD knows no deltas. Container, origin and cardinality fields, and those that are not invented
 //! yet, are ignored; a second `#` or `T` field is refused, since one of the two would be.
 
+use std::sync::Arc;
+
 use tidemark_common::id::{CustomerId, MeterName};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
@@ -75,7 +77,7 @@ pub struct Labels {
     pub meter: MeterName,
     pub customer: CustomerId,
     /// Ascending by name, names unique; all that were sent, the special tags aside.
-    pub dimensions: Vec<(String, String)>,
+    pub dimensions: Arc<[(String, String)]>,
     pub id: Option<IdDigest>,
     pub source: Option<SourceCount>,
 }
@@ -162,7 +164,7 @@ pub fn labels(raw: &RawMetric<'_>, naming: &Naming) -> Result<Read, RejectReason
     Ok(Read::Labels(Labels {
         meter,
         customer,
-        dimensions: dimensions(tags.dimensions)?,
+        dimensions: dimensions(tags.dimensions)?.into(),
         id,
         source,
     }))
@@ -214,7 +216,7 @@ pub fn message(line: &[u8], naming: &Naming) -> Parsed {
         UsageEvent {
             meter: labels.meter.clone(),
             customer: labels.customer.clone(),
-            dimensions: labels.dimensions.clone(),
+            dimensions: Arc::clone(&labels.dimensions),
             time: raw.time(),
             quantity,
             unique,

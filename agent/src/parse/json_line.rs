@@ -57,7 +57,10 @@ fn read(line: &[u8], naming: &Naming) -> Result<Message, RejectReason> {
     let event = UsageEvent {
         meter,
         customer,
-        dimensions: object.get("dimensions").map_or_else(|| Ok(Vec::new()), read_dimensions)?,
+        dimensions: object
+            .get("dimensions")
+            .map_or_else(|| Ok(Vec::new()), read_dimensions)?
+            .into(),
         time: object.get("time").map(read_time).transpose()?,
         quantity,
         unique,

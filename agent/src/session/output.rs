@@ -165,6 +165,7 @@ impl Session {
                 }
                 if self.shutdown
                     && self.closed_written
+                    && self.facts.unsealed_events == 0
                     && joined.acked == self.facts.sealed_sequence
                 {
                     joined.close_sent = true;
@@ -293,6 +294,9 @@ impl Session {
                 self.writing = Some(Writing::Closed);
                 Some(JournalWrite::Closed)
             }
+            // Until this session's Welcome is written, an ack of the session before may say more than a
+            // restored ledger holds.
+            State::Joined(joined) if joined.phase != Phase::Open => None,
             State::Waiting { .. }
             | State::Due
             | State::Connecting

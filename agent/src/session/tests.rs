@@ -700,6 +700,17 @@ fn shutdown_closes_once_all_is_acknowledged() {
     );
 }
 
+#[test]
+fn the_stream_is_not_closed_over_events_that_are_not_sealed() {
+    let mut world = World::new();
+    for step in ["connect", "welcome:0", "seal:1", "ack:1", "hold", "shutdown"] {
+        world.step(step);
+    }
+    world.unsealed_events = 5;
+    let told = world.step("release");
+    assert!(!told.contains("close:"), "{told}");
+}
+
 proptest! {
     /// Whatever happens on the way, the harness's assertions hold, and once the way is free all that
     /// is sealed is posted.

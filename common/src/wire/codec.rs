@@ -85,7 +85,18 @@ impl Frame {
     fn check_extras(&self) -> Result<(), FrameError> {
         let (name, extras): (&'static str, &[Extra]) = match self {
             Self::Hello(frame) => ("Hello", &frame.extras),
-            Self::Welcome(frame) => ("Welcome", &frame.extras),
+            Self::Welcome(frame) => {
+                let problem = match &frame.rules {
+                    Some(rules) => rules.check().err(),
+                    None => None,
+                };
+                let keyless = (frame.unique_key.id == 0).then_some("a unique key without an id");
+                if let Some(problem) = problem.or(keyless) {
+                    let reason = format!("it holds {problem}");
+                    return Err(FrameError::Payload { frame: "Welcome", reason });
+                }
+                ("Welcome", &frame.extras)
+            }
             Self::Batch(_) => return Ok(()),
             Self::Ack(frame) => ("Ack", &frame.extras),
             Self::Refuse(frame) => ("Refuse", &frame.extras),

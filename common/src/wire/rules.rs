@@ -54,7 +54,33 @@ pub struct DimensionPath {
     pub path: String,
 }
 
+/// One CloudEvent is at most this many usage events.
+pub const CLOUD_EVENT_METERS_MAX: usize = 64;
+
 impl Rules {
+    /// What keeps these from being rules that agents can work by; they look names up by their order.
+    ///
+    /// # Errors
+    /// Says what is wrong.
+    pub fn check(&self) -> Result<(), &'static str> {
+        if self.version == RulesVersion(0) {
+            return Err("rules without a version");
+        }
+        if !self.meters.is_sorted_by(|a, b| a.meter < b.meter) {
+            return Err("meters that do not ascend");
+        }
+        if !self.meters.iter().all(|rule| rule.dimensions.is_sorted_by(|a, b| a < b)) {
+            return Err("dimensions that do not ascend");
+        }
+        if !self.cloud_events.is_sorted_by(|a, b| a.event_type < b.event_type) {
+            return Err("types of CloudEvents that do not ascend");
+        }
+        if self.cloud_events.iter().any(|rule| rule.meters.len() > CLOUD_EVENT_METERS_MAX) {
+            return Err("more meters of one CloudEvent than are allowed");
+        }
+        Ok(())
+    }
+
     /// The rule of `meter`; `None` if the catalogue does not know it.
     #[must_use]
     pub fn meter(&self, meter: &str) -> Option<&MeterRule> {

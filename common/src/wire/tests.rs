@@ -248,3 +248,24 @@ proptest! {
         }
     }
 }
+
+#[test]
+fn a_welcome_must_hold_together() {
+    let check = |change: fn(&mut Rules, &mut UniqueKey), expected: &str| {
+        let mut rules = rules();
+        let mut unique_key = UniqueKey { id: 1, key: [0; 32] };
+        change(&mut rules, &mut unique_key);
+        let welcome = Welcome { unique_key, ..welcome(Some(rules)) };
+        let mut buffer = FrameBuffer::default();
+        buffer.push(&Frame::Welcome(welcome).encode().unwrap());
+        let told = buffer.next_frame().unwrap_err().to_string();
+        assert!(told.contains(expected), "{told}");
+    };
+    check(|_, key| key.id = 0, "a unique key without an id");
+    check(|rules, _| rules.version.0 = 0, "rules without a version");
+    check(|rules, _| rules.meters.push(rules.meters[0].clone()), "meters that do not ascend");
+    check(
+        |rules, _| rules.meters[0].dimensions = vec!["b".to_owned(), "a".to_owned()],
+        "dimensions that do not ascend",
+    );
+}

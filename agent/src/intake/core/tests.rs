@@ -297,3 +297,71 @@ fn dead_letters_are_bounded_in_each_job() {
     assert_eq!(commit.dead_letters.len(), DEAD_LETTERS_PER_JOB_MAX);
     assert!(commit.dead_letters.iter().all(|letter| letter.bytes.len() <= DEAD_LETTER_BYTES_MAX));
 }
+
+#[test]
+fn series_whose_events_are_all_rejected_do_not_pile_up() {
+    let mut core = core_with(IntakeSettings { open_lines_max: 50, ..settings() }, Some(rules(1)));
+    for number in 0..5_000 {
+        send(&mut core, &format!("calls:x|c|#customer:c{number}"));
+        assert!(core.batch.lines() <= 50, "{number}");
+    }
+    send(&mut core, "calls:1|c|#customer:c");
+    core.close(NOW);
+    assert_eq!(totals(&core.take_jobs()), (1, 1));
+}
+
+#[test]
+fn an_id_outlives_a_clock_that_was_ahead_and_came_back() {
+    let mut core = core();
+    core.datagram(Door::Udp, b"calls:1|c|#customer:a", true, NOW.plus_millis(2 * 86_400_000));
+    core.hand_over(NOW);
+    send(&mut core, "calls:1|c|#customer:a,id:7");
+    core.hand_over(NOW);
+    // A full chunk is handed over at the time of its arrival.
+    for number in 0..400 {
+        let values = vec!["12345.678901234"; 20].join(":");
+        send(&mut core, &format!("calls:{values}|d|#customer:c{number}"));
+    }
+    send(&mut core, "calls:1|c|#customer:a,id:7");
+    assert_eq!(core.evidence().get(EvidenceCode::Duplicates), 1);
+}
+
+#[test]
+fn one_datagram_makes_chunks_of_the_usual_size() {
+    let options = crate::parse::naming::NamingOptions {
+        customer_default: Some("c".repeat(128)),
+        ..Default::default()
+    };
+    let naming = Naming::new(&options).unwrap();
+    let settings = IntakeSettings { naming, open_lines_max: 100_000, ..settings() };
+    let mut core = core_with(settings, Some(rules(1)));
+    let letter = |number: usize| char::from(b"abcdefghijklmnopqrstuvwxyz"[number % 26]);
+    let line = |number: usize| {
+        format!("{}{}{}:1|c\n", letter(number), letter(number / 26), letter(number / 676))
+    };
+    let datagram: String = (0..8_000).map(line).collect();
+    send(&mut core, &datagram);
+    core.hand_over(NOW);
+    for job in core.take_jobs() {
+        let Job::Commit(commit) = job else { continue };
+        let bytes = commit.chunk.map_or(0, |chunk| chunk.bytes.len());
+        assert!(bytes < crate::chunk::CHUNK_RAW_BYTES_MAX + 1_024, "{bytes}");
+    }
+}
+
+#[test]
+fn nothing_is_sealed_before_the_first_rules() {
+    let mut core = core_with(settings(), None);
+    core.close(NOW);
+    core.close_evidence(NOW);
+    assert!(!core.take_jobs().iter().any(|job| matches!(job, Job::Close(_))));
+}
+
+#[test]
+fn a_full_journal_seals_its_open_batch() {
+    let mut core = core();
+    send(&mut core, "calls:1|c|#customer:a");
+    core.set_full(true);
+    core.turn(10, NOW, false, false);
+    assert_eq!(totals(&core.take_jobs()), (1, 1));
+}

@@ -30,7 +30,7 @@ pub(crate) fn answering_passage(rules: Option<Rules>) -> (Passage, FakeIntake) {
     tokio::spawn(async move {
         while let Some(Submit { submission, reply }) = inbox.submissions.recv().await {
             let known = rules.rules().map_or(RulesVersion(0), |rules| rules.version);
-            let answered = if submission.rules != RulesVersion(0) && submission.rules != known {
+            let answered = if submission.rules.is_some_and(|rules| rules != known) {
                 Answered::RulesChanged
             } else {
                 judge.judge(&submission)

@@ -6,7 +6,6 @@
 
 use std::collections::VecDeque;
 
-use tidemark_common::id::RulesVersion;
 use tokio::net::UnixStream;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{oneshot, watch};
@@ -112,8 +111,7 @@ impl Connection {
             oldest.await.map_err(|_| IntakeClosed)?;
         }
         let reservation = self.passage.reserve(gathered.bytes).await;
-        let submission =
-            Submission { door: Door::DsdStream, rules: RulesVersion(0), items: gathered.items };
+        let submission = Submission { door: Door::DsdStream, rules: None, items: gathered.items };
         self.on_their_way.push_back(self.passage.submit(submission, reservation).await?);
         Ok(())
     }

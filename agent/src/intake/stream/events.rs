@@ -21,7 +21,6 @@ use std::io;
 use std::time::Duration;
 
 use serde::Serialize;
-use tidemark_common::id::RulesVersion;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
 use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
@@ -125,7 +124,7 @@ impl Reader {
             None
         } else {
             let reservation = self.passage.reserve(bytes).await;
-            let submission = Submission { door: Door::Events, rules: RulesVersion(0), items };
+            let submission = Submission { door: Door::Events, rules: None, items };
             Some(self.passage.submit(submission, reservation).await?)
         };
         place.send(Pending { answered, numbers, last: self.line });

@@ -1,6 +1,7 @@
 //! What the journal keeps beside events: ids, dead letters, the numbers of sources.
 //!
-//! **Owns** their bounds: each is kept up to a number and a size or an age, the oldest leave first. **Does
+//! **Owns** their bounds: each is kept up to a number and a size or an age, the oldest leave first; at the
+//! journal's budget they make room for events. **Does
 //! not own** what a duplicate or a gap is: the intake judges.
 
 use redb::{ReadableTable, ReadableTableMetadata};
@@ -16,7 +17,14 @@ use crate::journal::write::DeadLetter;
 /// The last numbers of at most this many sources are kept; a quarter of them, the longest silent, leave at once.
 pub(in crate::journal) const SOURCES_MAX: usize = 4_096;
 
+/// At the budget the oldest ids leave too, down to this many: retries come soon after.
+const IDS_KEPT_WHEN_TIGHT: u64 = 10_000;
+
 impl Transaction<'_, '_> {
+    fn is_tight(&self) -> bool {
+        self.budget.is_tight(self.memory.state.live_bytes, self.memory.largest_batch)
+    }
+
     pub(super) fn remember(&mut self, ids: &[IdDigest]) -> Result<(), JournalError> {
         if ids.is_empty() {
             return Ok(());
@@ -34,7 +42,9 @@ impl Transaction<'_, '_> {
     pub(super) fn drop_ids(&mut self) -> Result<(), JournalError> {
         let horizon = self.now.plus_millis(self.options.ids_window_millis.saturating_neg());
         for _ in 0..ROWS_DROPPED_MAX {
-            let too_many = self.memory.state.ids > to_u64(self.options.ids_max);
+            let ids = self.memory.state.ids;
+            let too_many = ids > to_u64(self.options.ids_max)
+                || (ids > IDS_KEPT_WHEN_TIGHT && self.is_tight());
             if !too_many && self.memory.ids_oldest.is_none_or(|oldest| oldest >= horizon) {
                 break;
             }
@@ -73,9 +83,9 @@ impl Transaction<'_, '_> {
     pub(super) fn drop_letters(&mut self) -> Result<(), JournalError> {
         for _ in 0..ROWS_DROPPED_MAX {
             let state = &self.memory.state;
-            if state.dead_letters <= to_u64(self.options.dead_letters_max)
-                && state.dead_letter_bytes <= to_u64(self.options.dead_letter_bytes_max)
-            {
+            let too_many = state.dead_letters > to_u64(self.options.dead_letters_max)
+                || state.dead_letter_bytes > to_u64(self.options.dead_letter_bytes_max);
+            if !too_many && !self.is_tight() {
                 break;
             }
             let Some(value_bytes) =
