@@ -6,6 +6,7 @@
 
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::ScopedJoinHandle;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -37,6 +38,7 @@ pub enum Route {
 #[derive(Debug, Default)]
 pub struct Shared {
     stop: AtomicBool,
+    abandoned: AtomicBool,
     acknowledged: AtomicU64,
     resent: AtomicU64,
 }
@@ -154,6 +156,9 @@ impl Client {
         let what = format!("the acknowledgement of a batch of {}", self.name);
         let refused = until(&what, ACKNOWLEDGED_WAIT, || match self.send(batch) {
             Ok(refused) => Ok(refused),
+            Err(_) if shared.abandoned.load(Ordering::SeqCst) => {
+                Ok(Some("the test has failed elsewhere".to_owned()))
+            }
             Err(error) => {
                 self.lines = None;
                 shared.resent.fetch_add(1, Ordering::SeqCst);
@@ -241,12 +246,16 @@ pub fn with_clients(
         let threads: Vec<_> =
             clients.into_iter().map(|client| scope.spawn(|| client.run(&shared))).collect();
         let outcome = during(&shared);
+        shared.abandoned.store(outcome.is_err(), Ordering::SeqCst);
         shared.stop();
+        let joined: Vec<_> = threads.into_iter().map(ScopedJoinHandle::join).collect();
+        // What went wrong first is the cause of what the clients say.
+        outcome?;
         let mut expected = Expected::default();
-        for thread in threads {
-            let joined = thread.join().ok().context("a client panicked")?;
-            expected.merge(&joined.context("a client failed")?)?;
+        for client in joined {
+            let sent = client.ok().context("a client panicked")?;
+            expected.merge(&sent.context("a client failed")?)?;
         }
-        outcome.map(|()| expected)
+        Ok(expected)
     })
 }
