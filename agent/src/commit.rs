@@ -378,7 +378,9 @@ impl Committer {
                     after.push(After::Answer(waiters));
                 }
                 Task::Answer { waiters } => after.push(After::Answer(waiters)),
-                Task::Close { close, aggregate } => after.push(After::Close(close, aggregate)),
+                Task::Close { close, aggregate } => {
+                    after.push(After::Close(Box::new(close), aggregate))
+                }
                 Task::Barrier { reply, accepted } => after.push(After::Barrier { reply, accepted }),
                 Task::Write { writes: more, reply } => {
                     after.push(self.push_writes(more, reply, &mut writes));
@@ -476,7 +478,7 @@ impl Committer {
                     tell(waiter.reply, Answered::Durable(waiter.answers));
                 }
             }
-            After::Close(close, aggregate) => self.order_close(close, aggregate),
+            After::Close(close, aggregate) => self.order_close(*close, aggregate),
             After::Barrier { reply, accepted } if self.rules.is_none() => {
                 self.reached(reply, accepted)
             }
@@ -581,7 +583,7 @@ enum Next {
 /// What follows a commit.
 enum After {
     Answer(Vec<Waiter>),
-    Close(CloseJob, Option<Box<Aggregate>>),
+    Close(Box<CloseJob>, Option<Box<Aggregate>>),
     Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
     BarrierReached { reply: oneshot::Sender<Barrier>, accepted: u64 },
     Sealed,
