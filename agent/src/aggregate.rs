@@ -148,12 +148,6 @@ impl OpenBatch {
         bytes_of(&self.arena, &self.series, slot)
     }
 
-    /// How many series the batch holds: the next new slot's number.
-    #[must_use]
-    pub fn series_count(&self) -> u32 {
-        u32::try_from(self.series.len()).expect("open lines are bounded far below 2^32")
-    }
-
     /// Adds one event.
     pub fn add(&mut self, slot: SeriesSlot, time: Timestamp, amount: Amount) {
         self.events = self.events.saturating_add(1);

@@ -16,18 +16,23 @@
 //! further one is dropped and made again from its chunks. A failed commit ends the thread: the
 //! process must exit, reopen and re-verify.
 
+mod fsync;
 mod sealer;
+mod shared;
 
 use std::collections::VecDeque;
-use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::Instant;
 
-use hdrhistogram::Histogram;
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+
+pub use fsync::FsyncFigures;
+use fsync::FsyncRecorder;
+pub use shared::Shared;
 
 use crate::aggregate::OpenBatch;
 use crate::intake::answer::{Answer, Answered, Barrier, IntakeClosed};
@@ -138,63 +143,6 @@ pub enum CommitError {
 #[error("failed to write to the journal: the commit thread has stopped")]
 pub struct CommitStopped;
 
-/// Flags and counters that the threads share.
-#[derive(Debug)]
-pub struct Shared {
-    aggregates: Arc<Semaphore>,
-    full: AtomicBool,
-    uplink_room: AtomicBool,
-    seals_under_way: AtomicUsize,
-    dropped_at_replay: AtomicU64,
-    clock_offset_millis: AtomicI64,
-}
-
-impl Default for Shared {
-    fn default() -> Self {
-        Self {
-            aggregates: Arc::new(Semaphore::new(AGGREGATES_MAX)),
-            full: AtomicBool::new(false),
-            uplink_room: AtomicBool::new(false),
-            seals_under_way: AtomicUsize::new(0),
-            dropped_at_replay: AtomicU64::new(0),
-            clock_offset_millis: AtomicI64::new(0),
-        }
-    }
-}
-
-impl Shared {
-    /// Whether the journal is at its budget.
-    #[must_use]
-    pub fn is_full(&self) -> bool {
-        self.full.load(Ordering::Relaxed)
-    }
-
-    /// Whether sealing now would not pile up: the uplink has room and no seal is under way.
-    #[must_use]
-    pub fn may_seal(&self) -> bool {
-        self.uplink_room.load(Ordering::Relaxed)
-            && self.seals_under_way.load(Ordering::Relaxed) == 0
-    }
-
-    /// Takes over the offset of ledger time from the agent's clock, as last measured.
-    pub fn set_clock_offset(&self, millis: i64) {
-        self.clock_offset_millis.store(millis, Ordering::Relaxed);
-    }
-
-    /// `clock`, corrected by the last measured offset.
-    #[must_use]
-    pub fn corrected(&self, clock: Timestamp) -> Timestamp {
-        let corrected = clock.plus_millis(self.clock_offset_millis.load(Ordering::Relaxed));
-        // Before 1970 there are no buckets.
-        corrected.max(Timestamp(0))
-    }
-
-    /// Dimensions that the rules dropped when early chunks were read back, since the last call.
-    pub fn take_dropped_at_replay(&self) -> u64 {
-        self.dropped_at_replay.swap(0, Ordering::Relaxed)
-    }
-}
-
 /// The sending end for threads.
 #[derive(Debug, Clone)]
 pub struct JobSender(mpsc::Sender<Task>);
@@ -207,16 +155,6 @@ impl JobSender {
     pub fn send(&self, task: Task) -> Result<(), IntakeClosed> {
         self.0.blocking_send(task).map_err(|_| IntakeClosed)
     }
-}
-
-/// How long commits took, fsync included.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct FsyncFigures {
-    pub count: u64,
-    pub p50_micros: u64,
-    pub p99_micros: u64,
-    pub max_micros: u64,
-    pub sum_micros: u64,
 }
 
 /// How the async side reaches the journal.
@@ -594,36 +532,6 @@ enum After {
 fn tell<T>(reply: oneshot::Sender<T>, answer: T) {
     if reply.send(answer).is_err() {
         tracing::trace!("nobody waits for this answer any more");
-    }
-}
-
-#[derive(Debug)]
-struct FsyncRecorder {
-    histogram: Histogram<u64>,
-    sum_micros: u64,
-}
-
-impl FsyncRecorder {
-    fn new() -> Self {
-        // 1 us to 1 h, two significant digits: 15 KiB.
-        let histogram =
-            Histogram::new_with_bounds(1, 3_600_000_000, 2).expect("the bounds are valid");
-        Self { histogram, sum_micros: 0 }
-    }
-
-    fn record(&mut self, micros: u64) {
-        self.histogram.saturating_record(micros);
-        self.sum_micros = self.sum_micros.saturating_add(micros);
-    }
-
-    fn figures(&self) -> FsyncFigures {
-        FsyncFigures {
-            count: self.histogram.len(),
-            p50_micros: self.histogram.value_at_quantile(0.5),
-            p99_micros: self.histogram.value_at_quantile(0.99),
-            max_micros: self.histogram.max(),
-            sum_micros: self.sum_micros,
-        }
     }
 }
 

@@ -1,0 +1,66 @@
+//! Flags and counters that intake, the commit thread and the driver share.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
+
+use tidemark_common::time::Timestamp;
+use tokio::sync::Semaphore;
+
+use super::AGGREGATES_MAX;
+
+/// Flags and counters that the threads share.
+#[derive(Debug)]
+pub struct Shared {
+    pub(super) aggregates: Arc<Semaphore>,
+    pub(super) full: AtomicBool,
+    pub(super) uplink_room: AtomicBool,
+    pub(super) seals_under_way: AtomicUsize,
+    pub(super) dropped_at_replay: AtomicU64,
+    clock_offset_millis: AtomicI64,
+}
+
+impl Default for Shared {
+    fn default() -> Self {
+        Self {
+            aggregates: Arc::new(Semaphore::new(AGGREGATES_MAX)),
+            full: AtomicBool::new(false),
+            uplink_room: AtomicBool::new(false),
+            seals_under_way: AtomicUsize::new(0),
+            dropped_at_replay: AtomicU64::new(0),
+            clock_offset_millis: AtomicI64::new(0),
+        }
+    }
+}
+
+impl Shared {
+    /// Whether the journal is at its budget.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.full.load(Ordering::Relaxed)
+    }
+
+    /// Whether sealing now would not pile up: the uplink has room and no seal is under way.
+    #[must_use]
+    pub fn may_seal(&self) -> bool {
+        self.uplink_room.load(Ordering::Relaxed)
+            && self.seals_under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// Takes over the offset of ledger time from the agent's clock, as last measured.
+    pub fn set_clock_offset(&self, millis: i64) {
+        self.clock_offset_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// `clock`, corrected by the last measured offset.
+    #[must_use]
+    pub fn corrected(&self, clock: Timestamp) -> Timestamp {
+        let corrected = clock.plus_millis(self.clock_offset_millis.load(Ordering::Relaxed));
+        // Before 1970 there are no buckets.
+        corrected.max(Timestamp(0))
+    }
+
+    /// Dimensions that the rules dropped when early chunks were read back, since the last call.
+    pub fn take_dropped_at_replay(&self) -> u64 {
+        self.dropped_at_replay.swap(0, Ordering::Relaxed)
+    }
+}
