@@ -14,13 +14,18 @@ mod serve;
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
-use quinn::{Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{
+    Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
+};
+use quinn_proto::HashedConnectionIdGenerator;
+use ring::{digest, hmac};
 use thiserror::Error;
+use tidemark_common::tls::{self, Pem, TlsError};
 use tidemark_common::wire::Rules;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -107,21 +112,51 @@ struct Shared {
     stopping: watch::Sender<bool>,
 }
 
+/// Who the collector is to its agents.
+#[derive(Debug)]
+pub struct Credentials {
+    tls: rustls::ServerConfig,
+    /// Signs stateless resets. It comes from the certificate's key, so that it is the same after a crash:
+    /// then an agent learns at its first packet that its session is gone, instead of by the idle time.
+    reset_key: hmac::Key,
+    /// By this the next process knows the ids of connections that this one gave out.
+    connection_key: u64,
+}
+
+impl Credentials {
+    /// # Errors
+    /// Certificates that cannot be used.
+    pub fn new(pem: &Pem) -> Result<Self, TlsError> {
+        let key = digest::digest(&digest::SHA256, &[b"tidemark/reset/1", &pem.key[..]].concat());
+        let reset_key = hmac::Key::new(hmac::HMAC_SHA256, key.as_ref());
+        let connection = hmac::sign(&reset_key, b"tidemark/connection/1");
+        let (first, _) = connection.as_ref().split_first_chunk().expect("a digest has 32 bytes");
+        let connection_key = u64::from_be_bytes(*first);
+        Ok(Self { tls: tls::server_config(pem)?, reset_key, connection_key })
+    }
+}
+
 impl Listener {
-    /// Opens the door: `tls` is [`tidemark_common::tls::server_config`]'s.
+    /// Opens the door.
     ///
     /// # Errors
     /// An address in use, or settings that QUIC cannot take.
     pub fn start(
         options: ListenOptions,
-        tls: rustls::ServerConfig,
+        credentials: Credentials,
         ledger: Ledger,
         rules: Arc<Rules>,
     ) -> Result<Self, ListenError> {
-        let mut config = ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
+        let mut config =
+            ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(credentials.tls)?));
         config.transport_config(Arc::new(transport(&options)?));
         let bind = |error| ListenError::Bind { address: options.address, error };
-        let endpoint = Endpoint::server(config, options.address).map_err(bind)?;
+        let socket = UdpSocket::bind(options.address).map_err(bind)?;
+        let mut settings = EndpointConfig::new(Arc::new(credentials.reset_key));
+        let key = credentials.connection_key;
+        settings.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
+        let runtime = Arc::new(quinn::TokioRuntime);
+        let endpoint = Endpoint::new(settings, Some(config), socket, runtime).map_err(bind)?;
         let address = endpoint.local_addr().map_err(bind)?;
         let terms = Terms {
             ledger: ledger.ledger(),

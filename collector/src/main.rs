@@ -102,7 +102,7 @@ fn check_config(path: &Path) -> Result<()> {
     tls::server_config(&config.load_pem()?)?;
     let prices = catalog.plan.as_ref().map_or(0, |plan| plan.prices.len());
     let mut report = format!(
-        "ok: {} meters, {} customers, {prices} prices, {} API tokens\n",
+        "ok: meters: {}, customers: {}, prices: {prices}, API tokens: {}\n",
         catalog.meters.len(),
         catalog.customers.len(),
         config.tokens.len(),

@@ -8,16 +8,17 @@
 
 mod rules;
 
-use std::fs;
+use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
 use thiserror::Error;
-use tidemark_common::tls::{self, TlsError};
+use tidemark_common::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -27,7 +28,7 @@ use crate::catalog::Catalog;
 use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
 use crate::ledger::redb::RedbOptions;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
-use crate::listen::{ListenError, ListenOptions, Listener};
+use crate::listen::{Credentials, ListenError, ListenOptions, Listener};
 
 /// Failed to run the collector.
 #[derive(Debug, Error)]
@@ -109,7 +110,7 @@ pub async fn run(
 impl Collector {
     async fn start(config: Config) -> Result<(Self, Addresses), RunError> {
         let catalog = config.load_catalog()?;
-        let tls = tls::server_config(&config.load_pem()?)?;
+        let credentials = Credentials::new(&config.load_pem()?)?;
         let in_use = |source| RunError::Http { address: config.listen.http, source };
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
@@ -117,7 +118,7 @@ impl Collector {
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
         let listener =
-            Listener::start(listen_options(&config), tls, ledger.clone(), Arc::new(rules))?;
+            Listener::start(listen_options(&config), credentials, ledger.clone(), Arc::new(rules))?;
         let addresses = Addresses { quic: listener.address(), http };
 
         let (catalogs, watched) = watch::channel(Arc::new(catalog));
@@ -179,7 +180,9 @@ impl Collector {
 
 async fn open(config: &Config) -> Result<Ledger, RunError> {
     let path = &config.data_dir;
-    fs::create_dir_all(path).map_err(|source| RunError::DataDir { path: path.clone(), source })?;
+    // Names and usage of customers: for the owner only.
+    let folder = DirBuilder::new().recursive(true).mode(0o700).create(path);
+    folder.map_err(|source| RunError::DataDir { path: path.clone(), source })?;
     let options = ledger_options(&config.ledger);
     let ledger = Ledger::open(path, options)
         .await

@@ -71,8 +71,8 @@ impl Collector {
         };
         change(&mut options);
         let rules = Arc::new(Rules { version: RulesVersion(4), ..Rules::default() });
-        let tls = tls::server_config(&pem).unwrap();
-        let listener = Listener::start(options, tls, ledger.clone(), rules).unwrap();
+        let credentials = Credentials::new(&pem).unwrap();
+        let listener = Listener::start(options, credentials, ledger.clone(), rules).unwrap();
         Self { authority, ledger, listener }
     }
 

@@ -2,9 +2,9 @@
 //!
 //! **Owns** where they are and how they are made: private to the user, the folder synced.
 
-use std::fs::{DirBuilder, File, remove_file};
+use std::fs::{DirBuilder, File, OpenOptions, remove_file};
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 
 use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
@@ -15,6 +15,7 @@ use crate::ledger::store::StoreError;
 pub(super) fn open_ledger(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
     make_folder(folder).map_err(fault("make the folder of", LEDGER_FILE))?;
     let path = folder.join(LEDGER_FILE);
+    make_file(&path).map_err(fault("make", LEDGER_FILE))?;
     let database =
         builder(options.ledger_cache_bytes).create(path).map_err(Fault::open(LEDGER_FILE))?;
     sync_folder(folder).map_err(fault("sync the folder of", LEDGER_FILE))?;
@@ -23,7 +24,9 @@ pub(super) fn open_ledger(folder: &Path, options: &RedbOptions) -> Result<Databa
 
 /// A damaged totals file is made anew: it is derived.
 pub(super) fn open_totals(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
-    match builder(options.totals_cache_bytes).create(folder.join(TOTALS_FILE)) {
+    let path = folder.join(TOTALS_FILE);
+    make_file(&path).map_err(fault("make", TOTALS_FILE))?;
+    match builder(options.totals_cache_bytes).create(path) {
         Ok(database) => {
             sync_folder(folder).map_err(fault("sync the folder of", TOTALS_FILE))?;
             Ok(database)
@@ -52,6 +55,7 @@ fn is_damage(error: &DatabaseError) -> bool {
 pub(super) fn remake_totals(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
     let path = folder.join(TOTALS_FILE);
     remove_file(&path).map_err(fault("remove", TOTALS_FILE))?;
+    make_file(&path).map_err(fault("make", TOTALS_FILE))?;
     let database =
         builder(options.totals_cache_bytes).create(path).map_err(Fault::open(TOTALS_FILE))?;
     sync_folder(folder).map_err(fault("sync the folder of", TOTALS_FILE))?;
@@ -74,6 +78,14 @@ fn builder(cache_bytes: usize) -> Builder {
 
 fn make_folder(folder: &Path) -> io::Result<()> {
     DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+/// An empty file for its owner only, where there is none.
+fn make_file(path: &Path) -> io::Result<()> {
+    match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => Err(error),
+        Ok(_) | Err(_) => Ok(()),
+    }
 }
 
 fn sync_folder(folder: &Path) -> io::Result<()> {
