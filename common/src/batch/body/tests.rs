@@ -11,7 +11,7 @@ use super::super::golden;
 use super::super::{Codec, Header, LineKey, series_bytes};
 use super::*;
 use crate::id::EventNumber;
-use crate::quantity::Quantity;
+use crate::quantity::{Quantity, UNITS_LIMIT};
 use crate::time::Timestamp;
 
 fn zstd(raw: &[u8]) -> Vec<u8> {
@@ -327,15 +327,15 @@ fn any_value() -> impl Strategy<Value = LineValue> {
     (
         0_u64..1_000,
         any::<i64>(),
-        any::<[i128; 3]>(),
+        [1 - UNITS_LIMIT..UNITS_LIMIT, 1 - UNITS_LIMIT..UNITS_LIMIT],
         any::<u16>(),
-        prop::collection::btree_set(any::<[u8; 16]>(), 0..5),
+        prop::collection::btree_set(any::<[u8; 16]>(), 1..5),
     )
-        .prop_map(|(events, time, [sum, one, other], unique_key, uniques)| LineValue {
+        .prop_map(|(events, time, [one, other], unique_key, uniques)| LineValue {
             events: events + 5,
             quantity_events: events + 1,
             unique_events: 5,
-            sum: Quantity(sum),
+            sum: Quantity(one + other * i128::from(events)),
             min: Quantity(one.min(other)),
             max: Quantity(one.max(other)),
             latest_time: Timestamp(time),
