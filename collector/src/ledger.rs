@@ -67,7 +67,7 @@ pub struct LedgerOptions {
     pub redb: RedbOptions,
     /// At most this many requests wait for the writer.
     pub requests_max: usize,
-    /// A group takes no further batch once it holds this many bytes.
+    /// A group takes no further batch once its bodies hold this many bytes, raw.
     pub group_bytes_max: usize,
     /// The tail is folded once it holds this many lines, or its oldest batch is this old.
     pub fold_lines_max: u64,
@@ -83,7 +83,7 @@ impl Default for LedgerOptions {
         Self {
             redb: RedbOptions::default(),
             requests_max: 1_024,
-            group_bytes_max: 4 << 20,
+            group_bytes_max: 16 << 20,
             fold_lines_max: 200_000,
             fold_age_millis: 5_000,
             tail_bytes_max: 256 << 20,
@@ -243,8 +243,9 @@ impl Ledger {
         });
         writer::extend_clock(&shared, &*store).await?;
         let tasks = vec![
-            tokio::spawn(writer::run(Arc::clone(&shared), Arc::clone(&store), waiting)),
-            tokio::spawn(folder::run(Arc::clone(&shared), store)),
+            shared
+                .supervise("writer", writer::run(Arc::clone(&shared), Arc::clone(&store), waiting)),
+            shared.supervise("folder", folder::run(Arc::clone(&shared), store)),
         ];
         *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(Self { shared, requests })
@@ -382,13 +383,31 @@ impl Shared {
         self.clock().now(self.time.read())
     }
 
-    /// Changes what readers see.
-    fn publish(&self, change: impl FnOnce(&mut Published)) {
+    /// Changes what readers see. What `change` returns is dropped by the caller, not under the lock.
+    fn publish<T>(&self, change: impl FnOnce(&mut Published) -> T) -> T {
         let mut published = self.published.write().unwrap_or_else(PoisonError::into_inner);
-        change(&mut published);
+        let replaced = change(&mut published);
         let size = published.tail.size();
         drop(published);
         self.size.send_replace(size);
+        replaced
+    }
+
+    /// Runs one of the ledger's tasks. One that panics fails the ledger: nobody would wait for it in vain.
+    fn supervise(
+        self: &Arc<Self>,
+        name: &'static str,
+        task: impl Future<Output = ()> + Send + 'static,
+    ) -> JoinHandle<()> {
+        let (shared, task) = (Arc::clone(self), tokio::spawn(task));
+        tokio::spawn(async move {
+            if let Err(error) = task.await
+                && error.is_panic()
+            {
+                let reason = format!("its {name} panicked");
+                shared.fail(StoreError::Storage { act: "run", file: "ledger", reason });
+            }
+        })
     }
 
     /// Moves from one stage to the next, unless the ledger failed or moved on meanwhile.

@@ -4,8 +4,9 @@
 //! (`session.rs`) or the ledger.
 //!
 //! Limits, all in [`ListenOptions`]: sessions, time for a handshake, a Hello and a send, bytes of
-//! batches that wait for their commit over all sessions, bodies opened at once. A session buffers at
-//! most one frame and its transport's window. What a slow peer does not read ends its session.
+//! batches that wait for their commit over all sessions, of frames that are not here whole yet, bodies
+//! opened at once. A session buffers at most one frame, for which it has room if it is large, and its
+//! transport's window. What a slow peer does not read, or does not finish, ends its session.
 
 mod figures;
 mod serve;
@@ -45,10 +46,12 @@ pub struct ListenOptions {
     pub confirm_interval: Duration,
     /// At most this many batches of a session may be sent and not yet acknowledged.
     pub batches_in_flight_max: u32,
-    /// Over all sessions, batches of at most this many bytes wait for their commit; further ones wait in
-    /// their transports.
+    /// Over all sessions, batches that take at most this much memory when opened wait for their commit;
+    /// further ones wait in their transports. One that takes more waits until it is alone.
     pub batch_bytes_in_flight_max: u32,
-    /// At most this many bodies are opened at once, each of up to 64 MiB.
+    /// Over all sessions, large frames of at most this many bytes are received at once.
+    pub frame_bytes_in_flight_max: u32,
+    /// At most this many bodies are opened at once, each of up to 32 MiB.
     pub bodies_opened_max: usize,
     /// Time for a handshake, and again for a Hello.
     pub handshake_max: Duration,
@@ -68,7 +71,8 @@ impl Default for ListenOptions {
             sessions_max: 10_000,
             confirm_interval: Duration::from_secs(10),
             batches_in_flight_max: 32,
-            batch_bytes_in_flight_max: 128 << 20,
+            batch_bytes_in_flight_max: 256 << 20,
+            frame_bytes_in_flight_max: 64 << 20,
             bodies_opened_max: 4,
             handshake_max: Duration::from_secs(10),
             send_max: Duration::from_secs(30),
@@ -108,6 +112,7 @@ struct Shared {
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
     batch_bytes: Arc<Semaphore>,
+    frame_bytes: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
 }
@@ -164,14 +169,16 @@ impl Listener {
             rules,
             batches_in_flight_max: options.batches_in_flight_max,
         };
-        let permits =
-            usize::try_from(options.batch_bytes_in_flight_max).unwrap_or(Semaphore::MAX_PERMITS);
+        let room = |bytes| {
+            Arc::new(Semaphore::new(usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS)))
+        };
         let shared = Arc::new(Shared {
             ledger,
             terms: RwLock::new(terms),
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
-            batch_bytes: Arc::new(Semaphore::new(permits)),
+            batch_bytes: room(options.batch_bytes_in_flight_max),
+            frame_bytes: room(options.frame_bytes_in_flight_max),
             bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
             stopping: watch::Sender::new(false),
             options,

@@ -233,6 +233,7 @@ fn listen_options(config: &Config) -> ListenOptions {
         keep_alive: Duration::from_millis(keep_alive_millis),
         idle_max: Duration::from_millis(idle_max_millis),
         receive_window_bytes,
+        ..ListenOptions::default()
     }
 }
 

@@ -122,9 +122,10 @@ impl Accumulator {
         Ok(())
     }
 
-    /// Adds `self` to the first of `parts` that can hold it, or as one more part.
+    /// Adds `self` to the last of `parts`, or as one more part. Those before are not tried: many parts
+    /// must not cost many tries each time.
     pub fn merge_into_parts(self, parts: &mut Vec<Self>) {
-        if !parts.iter_mut().any(|part| part.merge(&self).is_ok()) {
+        if parts.last_mut().is_none_or(|part| part.merge(&self).is_err()) {
             parts.push(self);
         }
     }
@@ -200,7 +201,7 @@ mod tests {
         let mut parts = vec![full];
         quantity(2, 1).merge_into_parts(&mut parts);
         quantity(3, -1).merge_into_parts(&mut parts);
-        assert_eq!(parts.iter().map(|part| part.events).collect::<Vec<_>>(), [2, 1]);
+        assert_eq!(parts.iter().map(|part| part.events).collect::<Vec<_>>(), [1, 2]);
     }
 
     proptest! {

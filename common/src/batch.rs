@@ -43,7 +43,9 @@ pub const HEADER_VERSION: u16 = 1;
 /// The body version that this code writes, and the only one that it reads.
 pub const BODY_VERSION: u16 = 1;
 /// A body's raw form is at most this many bytes.
-pub const BODY_RAW_BYTES_MAX: usize = 64 << 20;
+pub const BODY_RAW_BYTES_MAX: usize = 32 << 20;
+/// A body has at most this many lines.
+pub const BODY_LINES_MAX: u32 = 262_144;
 /// A body as stored is at most this many bytes: with its header it fills one frame.
 pub const BODY_STORED_BYTES_MAX: usize = wire::BATCH_FRAME_BYTES_MAX - HEADER_BYTES;
 

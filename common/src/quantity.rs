@@ -14,7 +14,8 @@ pub const INTEGER_DIGITS_MAX: usize = 15;
 /// A quantity has at most this many fraction digits.
 pub const FRACTION_DIGITS_MAX: usize = 9;
 
-const UNITS_LIMIT: i128 = 1_000_000_000_000_000 * UNITS_PER_ONE;
+/// A quantity lies strictly between this many units and as many below zero.
+pub const UNITS_LIMIT: i128 = 1_000_000_000_000_000 * UNITS_PER_ONE;
 
 /// An exact amount of usage in units of 10^-9.
 ///

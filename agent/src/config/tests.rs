@@ -183,6 +183,7 @@ fn rules_between_keys() {
     );
     check("[journal]\nlinger_max = \"2s\"", "agent.toml:7 | too long | 1s");
     check("[journal]\nbytes_max = 1000", "agent.toml:7 | too small | 16MiB");
+    check("[journal]\nopen_lines_max = 262145", "agent.toml:7 | too large | at most 262144");
     check("[journal]\nopen_lines_max = 0", "agent.toml:7 | no room | 1 or more");
     check(
         "[doors]\nudp = [\"127.0.0.1:1\", \"127.0.0.1:1\"]",

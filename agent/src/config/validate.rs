@@ -5,6 +5,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::time::Duration;
 
+use tidemark_common::batch::BODY_LINES_MAX;
 use tidemark_common::id::{self, DIMENSIONS_MAX, MeterName};
 
 use crate::intake::datagram::SOCKETS_MAX;
@@ -26,6 +27,9 @@ const RECEIVE_BUFFER_BYTES_MAX: u64 = 1 << 30;
 const COLLECTORS_MAX: usize = 16;
 /// A seed names at most this many meters.
 const SEED_METERS_MAX: usize = 10_000;
+
+/// A body takes at most this many lines.
+const OPEN_LINES_MAX: u64 = BODY_LINES_MAX as u64;
 
 pub(super) fn config(reader: &mut Reader<'_>) -> Config {
     Config {
@@ -179,7 +183,7 @@ fn journal(reader: &mut Reader<'_>) -> Journal {
             Reader::bytes,
             1 << 30,
         ),
-        open_lines_max: fitting(reader, "journal.open_lines_max", Reader::count, 1_000_000),
+        open_lines_max: fitting(reader, "journal.open_lines_max", Reader::count, OPEN_LINES_MAX),
         open_chunk_bytes_max: reader.bytes("journal.open_chunk_bytes_max"),
     };
     if journal.bytes_max < JOURNAL_BYTES_MIN {

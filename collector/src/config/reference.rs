@@ -114,14 +114,14 @@ pub const SETTINGS: [Setting; 29] = [
     setting(
         "session.batch_bytes_in_flight_max",
         Kind::Size,
-        "128 MiB",
-        "Over all sessions, batches of at most this size wait for their commit; further ones wait in their transports.",
+        "256 MiB",
+        "Over all sessions, batches that take at most this much memory wait for their commit; further ones wait in their transports.",
     ),
     setting(
         "session.bodies_opened_max",
         Kind::Count,
         "4",
-        "At most this many batch bodies are opened at once, each of up to 64 MiB.",
+        "At most this many batch bodies are opened at once, each of up to 32 MiB.",
     ),
     setting(
         "session.handshake_max",
@@ -162,8 +162,8 @@ pub const SETTINGS: [Setting; 29] = [
     setting(
         "ledger.group_bytes_max",
         Kind::Size,
-        "4 MiB",
-        "A commit takes no further batch once it holds this much.",
+        "16 MiB",
+        "A commit takes no further batch once it holds this much, uncompressed.",
     ),
     setting(
         "ledger.fold_age",

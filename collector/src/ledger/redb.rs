@@ -65,6 +65,8 @@ pub struct RedbOptions {
     pub streams_max: usize,
     /// While the totals are rebuilt, this many lines are summed before they are written.
     pub rebuild_lines_max: u64,
+    /// Or bodies of this many bytes, if that is reached before.
+    pub rebuild_bytes_max: u64,
 }
 
 impl Default for RedbOptions {
@@ -74,6 +76,7 @@ impl Default for RedbOptions {
             totals_cache_bytes: 128 << 20,
             streams_max: 1_000_000,
             rebuild_lines_max: 200_000,
+            rebuild_bytes_max: 64 << 20,
         }
     }
 }
@@ -185,7 +188,7 @@ impl LedgerStore for RedbStore {
         self.blocking(move |inner| {
             let unfolded = inner.memory()?.unfolded.get(&(stream, sequence)).copied();
             match inner.position(unfolded, stream, sequence)? {
-                Some(position) => inner.batch_at(position),
+                Some(position) => inner.batch_at(position, <[u8]>::to_vec),
                 None => Ok(None),
             }
         })
@@ -218,11 +221,16 @@ impl Inner {
         }
     }
 
-    fn batch_at(&self, position: u64) -> Result<Option<Vec<u8>>, StoreError> {
-        let read = self.ledger.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-        let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
+    /// What `read` makes of a stored batch's bytes, where they stand; `None` if there is none.
+    fn batch_at<T>(
+        &self,
+        position: u64,
+        read: impl FnOnce(&[u8]) -> T,
+    ) -> Result<Option<T>, StoreError> {
+        let transaction = self.ledger.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+        let batches = transaction.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
         let bytes = batches.get(position).map_err(Fault::read(LEDGER_FILE))?;
-        Ok(bytes.map(|bytes| bytes.value().to_vec()))
+        Ok(bytes.map(|bytes| read(bytes.value())))
     }
 
     /// The digest of a posted batch; `None` if it has left the ledger.
@@ -236,10 +244,8 @@ impl Inner {
         let Some(position) = self.position(unfolded, stream, sequence)? else {
             return Ok(None);
         };
-        let Some(bytes) = self.batch_at(position)? else {
-            return Ok(None);
-        };
-        Ok(Some(read_header(&bytes)?.digest()))
+        let header = self.batch_at(position, read_header)?.transpose()?;
+        Ok(header.map(|header| header.digest()))
     }
 }
 

@@ -3,7 +3,7 @@
 //! **Owns** nothing but these shapes. Requests of many sessions share one transaction; each is judged
 //! inside it, in the order of arrival.
 
-use tidemark_common::batch::{Body, Evidence, HEADER_BYTES, Header};
+use tidemark_common::batch::{BODY_RAW_BYTES_MAX, Body, Evidence, HEADER_BYTES, Header};
 use tidemark_common::id::{Digest, Fence, Sequence, StreamId};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{Close, Confirm, Hello, PostedOpening};
@@ -20,6 +20,25 @@ pub enum Request {
     Admit(Box<Admission>),
     Confirm { stream: StreamId, confirm: Confirm },
     Close { stream: StreamId, close: Close },
+}
+
+impl Request {
+    /// How much it is to write and to keep, against the writer's limit: a batch's body raw or as stored,
+    /// whichever is more.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        match self {
+            Self::Admit(admission) => body_bytes(&admission.header),
+            Self::Hello(_) | Self::Confirm { .. } | Self::Close { .. } => 0,
+        }
+    }
+}
+
+/// The greater of a body's two lengths; a raw length is believed only up to what is ever opened.
+#[must_use]
+pub fn body_bytes(header: &Header) -> usize {
+    let length = |bytes| usize::try_from(bytes).unwrap_or(usize::MAX);
+    length(header.stored_length).max(length(header.raw_length).min(BODY_RAW_BYTES_MAX))
 }
 
 /// A hello and who says it.
@@ -65,6 +84,15 @@ impl Opened {
             Err(error) => Self::Quarantined(error.to_string()),
         }
     }
+
+    /// The lines; `None` of a body that cannot be read.
+    #[must_use]
+    pub fn lines(self) -> Option<CustomerLines> {
+        match self {
+            Self::Readable { lines, .. } => Some(lines),
+            Self::Quarantined(_) => None,
+        }
+    }
 }
 
 impl Admission {
@@ -101,4 +129,26 @@ pub struct Welcomed {
     pub fence: Fence,
     pub posted_sequence: Sequence,
     pub posted_digest: Digest,
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_common::id::LedgerId;
+
+    use super::*;
+    use crate::ledger::conformance::Journal;
+
+    #[test]
+    fn a_batch_counts_by_the_greater_of_its_lengths() {
+        let header = Journal::new(1, LedgerId([0; 16])).seal(&[("c", "m", 1, 5)]).header;
+        let check = |stored_length, raw_length, expected| {
+            assert_eq!(body_bytes(&Header { stored_length, raw_length, ..header }), expected);
+        };
+        check(10, 100, 100);
+        check(10, 5, 10);
+        check(10, u32::MAX, BODY_RAW_BYTES_MAX);
+        let admission = Admission::open(header, Vec::new(), Fence(0));
+        let raw = usize::try_from(header.raw_length).unwrap();
+        assert_eq!(Request::Admit(Box::new(admission)).bytes(), raw);
+    }
 }

@@ -46,7 +46,8 @@ pub struct TailBatch {
     /// Where the store keeps it.
     pub position: u64,
     pub admitted: Timestamp,
-    pub raw_bytes: u64,
+    /// Of its body's raw form.
+    pub bytes: u64,
     /// Empty for a quarantined batch.
     pub lines: CustomerLines,
 }
@@ -94,15 +95,23 @@ impl CustomerLines {
 }
 
 impl TailBatch {
+    /// `lines` are `None` for a quarantined batch: then its header's raw length is a mere claim, and what
+    /// is stored counts instead.
     #[must_use]
-    pub fn new(header: &Header, position: u64, admitted: Timestamp, lines: CustomerLines) -> Self {
+    pub fn new(
+        header: &Header,
+        position: u64,
+        admitted: Timestamp,
+        lines: Option<CustomerLines>,
+    ) -> Self {
+        let length = if lines.is_some() { header.raw_length } else { header.stored_length };
         Self {
             stream: header.stream,
             sequence: header.sequence,
             position,
             admitted,
-            raw_bytes: u64::from(header.raw_length),
-            lines,
+            bytes: u64::from(length),
+            lines: lines.unwrap_or_default(),
         }
     }
 }
@@ -151,7 +160,7 @@ impl TailSize {
     fn add(&mut self, batch: &TailBatch) {
         self.batches = self.batches.saturating_add(1);
         self.lines = self.lines.saturating_add(batch.lines.lines);
-        self.bytes = self.bytes.saturating_add(batch.raw_bytes);
+        self.bytes = self.bytes.saturating_add(batch.bytes);
         self.events = self.events.saturating_add(batch.lines.events);
     }
 }
@@ -159,10 +168,11 @@ impl TailSize {
 #[cfg(test)]
 mod tests {
     use tidemark_common::batch::{Dimensions, LineKey, LineValue};
-    use tidemark_common::id::MeterName;
+    use tidemark_common::id::{LedgerId, MeterName};
     use tidemark_common::time::Bucket;
 
     use super::*;
+    use crate::ledger::conformance::Journal;
 
     fn batch(sequence: u64) -> Arc<TailBatch> {
         let key = LineKey {
@@ -178,9 +188,18 @@ mod tests {
             sequence: Sequence(sequence),
             position: sequence,
             admitted: Timestamp(0),
-            raw_bytes: 10,
+            bytes: 10,
             lines: CustomerLines::new(vec![Line { key, value }]),
         })
+    }
+
+    #[test]
+    fn a_quarantined_batch_counts_as_stored_whatever_it_claims() {
+        let header = Journal::new(1, LedgerId([0; 16])).seal(&[("c", "m", 1, 5)]).header;
+        let header = Header { raw_length: u32::MAX, stored_length: 7, ..header };
+        let bytes = |lines| TailBatch::new(&header, 0, Timestamp(0), lines).bytes;
+        assert_eq!(bytes(None), 7);
+        assert_eq!(bytes(Some(CustomerLines::default())), u64::from(u32::MAX));
     }
 
     fn sequences(tail: &Tail) -> Vec<u64> {

@@ -232,9 +232,13 @@ async fn a_shutdown_takes_what_waits_and_a_start_goes_on() {
     ledger.shutdown().await.unwrap();
 }
 
-/// A store whose disk is broken.
+/// A store that fails where it is told to.
 #[derive(Debug)]
-struct Broken(RedbStore);
+struct Broken {
+    store: RedbStore,
+    commit: fn() -> Result<(), StoreError>,
+    fold: fn() -> Result<(), StoreError>,
+}
 
 impl Broken {
     fn error() -> StoreError {
@@ -253,15 +257,19 @@ impl LedgerStore for Broken {
         at: Timestamp,
         limit: Option<Timestamp>,
     ) -> Result<Committed, StoreError> {
-        if group.is_empty() { self.0.commit(group, at, limit).await } else { Err(Self::error()) }
+        if !group.is_empty() {
+            (self.commit)()?;
+        }
+        self.store.commit(group, at, limit).await
     }
 
-    async fn fold(&self, _slice: Arc<FoldSlice>) -> Result<(), StoreError> {
-        Err(Self::error())
+    async fn fold(&self, slice: Arc<FoldSlice>) -> Result<(), StoreError> {
+        (self.fold)()?;
+        self.store.fold(slice).await
     }
 
     fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {
-        self.0.totals()
+        self.store.totals()
     }
 
     async fn batch(
@@ -269,11 +277,11 @@ impl LedgerStore for Broken {
         stream: StreamId,
         sequence: Sequence,
     ) -> Result<Option<Vec<u8>>, StoreError> {
-        self.0.batch(stream, sequence).await
+        self.store.batch(stream, sequence).await
     }
 
     async fn checkpoint(&self) -> Result<(), StoreError> {
-        self.0.checkpoint().await
+        self.store.checkpoint().await
     }
 }
 
@@ -281,12 +289,38 @@ impl LedgerStore for Broken {
 async fn a_failed_commit_ends_the_ledger_and_is_not_acknowledged() {
     let (store, recovered) = memory();
     let journal = Journal::new(1, recovered.ledger);
-    let ledger = Ledger::start(Broken(store), recovered, options(), still()).await.unwrap();
+    let broken = Broken { store, commit: || Err(Broken::error()), fold: || Ok(()) };
+    let ledger = Ledger::start(broken, recovered, options(), still()).await.unwrap();
     let reply = ledger.submit(journal.hello_request(0, "agent")).await.unwrap();
     assert!(reply.await.is_err());
     let failure = LedgerError::Store(Broken::error());
     assert_eq!(ledger.failed().await, failure);
     assert_eq!(ledger.shutdown().await, Err(failure));
+}
+
+#[tokio::test]
+async fn a_panic_in_either_task_ends_the_ledger() {
+    type Act = fn() -> Result<(), StoreError>;
+    let cases: [(&str, Act, Act); 2] = [
+        ("writer", || panic!("a test's panic in the writer"), || Ok(())),
+        ("folder", || Ok(()), || panic!("a test's panic in the folder")),
+    ];
+    for (task, commit, fold) in cases {
+        let (store, recovered) = memory();
+        let mut journal = Journal::new(1, recovered.ledger);
+        journal.seal(&[("c", "m", 1, 5)]);
+        let options = LedgerOptions { fold_lines_max: 1, ..options() };
+        let broken = Broken { store, commit, fold };
+        let ledger = Ledger::start(broken, recovered, options, still()).await.unwrap();
+        let reply = ledger.submit(journal.hello_request(0, "agent")).await.unwrap().await;
+        if let Ok(Reply::Welcomed(welcomed)) = reply {
+            journal.fence = welcomed.fence;
+            ask(&ledger, journal.admit(1)).await;
+        }
+        let failure = ledger.failed().await;
+        assert!(failure.to_string().contains(&format!("its {task} panicked")), "{failure}");
+        assert_eq!(ledger.shutdown().await, Err(failure));
+    }
 }
 
 #[tokio::test]

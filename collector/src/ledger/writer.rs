@@ -3,6 +3,7 @@
 //! **Owns** the group commit. While one group commits, the next one gathers: the busier the ledger,
 //! the larger its groups, and a lone batch waits for nobody.
 
+use std::mem;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -87,7 +88,7 @@ async fn write_group<S: LedgerStore>(
     let mut bytes = 0_usize;
     let mut next = Some(first);
     while let Some(Waiting { request, reply, room }) = next {
-        bytes = bytes.saturating_add(batch_bytes(&request));
+        bytes = bytes.saturating_add(request.bytes());
         group.push(request);
         replies.push(reply);
         rooms.extend(room);
@@ -131,19 +132,15 @@ async fn commit<S: LedgerStore>(
         }
     }
     if !admitted.is_empty() || !streams.is_empty() {
-        shared.publish(|published| {
-            published.tail = Arc::new(published.tail.appended(admitted));
+        let replaced = shared.publish(|published| {
             published
                 .streams
                 .extend(streams.into_iter().map(|record| (record.stream, Arc::new(record))));
+            let tail = Arc::new(published.tail.appended(admitted));
+            mem::replace(&mut published.tail, tail)
         });
+        // Its batches are in the new one.
+        drop(replaced);
     }
     Ok(replies)
-}
-
-fn batch_bytes(request: &Request) -> usize {
-    match request {
-        Request::Admit(admission) => admission.bytes.len(),
-        Request::Hello(_) | Request::Confirm { .. } | Request::Close { .. } => 0,
-    }
 }

@@ -12,16 +12,23 @@ use rustls::pki_types::CertificateDer;
 use tidemark_common::id::RulesVersion;
 use tidemark_common::tls::{self, AgentName};
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::Shared;
 use crate::ledger::LedgerError;
-use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
+use crate::ledger::request::{Admission, HelloRequest, Reply, Request, body_bytes};
 use crate::session::{Action, Incoming, Session};
 
 /// Bytes asked for in one read.
 const READ_BYTES: usize = 64 << 10;
+/// A frame up to this length needs no room before it is received.
+const FREE_FRAME_BYTES: usize = 64 << 10;
+/// A frame that has room must be received in this time: 16 MiB at a megabit a second.
+const FRAME_MAX: Duration = Duration::from_secs(128);
+/// An opened body takes at most about this many times its raw bytes: short dimensions are the worst, each
+/// name and value an allocation of its own, and lines stand in two lists while customers are told apart.
+const OPENED_FACTOR: usize = 9;
 /// After its last frame a connection is kept this long for the peer to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
@@ -67,6 +74,13 @@ struct Link<'a> {
     buffer: FrameBuffer,
     chunk: Vec<u8>,
     due: VecDeque<oneshot::Receiver<Reply>>,
+    /// Held from when a large frame is announced until its batch has room, or it turns out to be none.
+    frame_room: Option<FrameRoom>,
+}
+
+struct FrameRoom {
+    _permit: OwnedSemaphorePermit,
+    due: Instant,
 }
 
 /// What a turn of the loop woke up to.
@@ -75,6 +89,7 @@ enum Woken {
     Reply(Result<Reply, oneshot::error::RecvError>),
     ConfirmDue,
     HelloOverdue,
+    FrameOverdue,
     Stopping,
     Closed,
     Lost(String),
@@ -99,6 +114,7 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
                 buffer: FrameBuffer::default(),
                 chunk: vec![0; READ_BYTES],
                 due: VecDeque::new(),
+                frame_room: None,
             })
         }
         Err(message) => {
@@ -147,7 +163,11 @@ impl Link<'_> {
                         self.session.handle_frame(frame);
                         continue;
                     }
-                    Ok(None) => {}
+                    Ok(None) => {
+                        if let Err(ended) = self.await_frame_room().await {
+                            return ended;
+                        }
+                    }
                     Err(error) => {
                         self.session.handle_unreadable(error.to_string());
                         continue;
@@ -155,6 +175,7 @@ impl Link<'_> {
                 }
             }
             let welcome = self.session.is_welcome();
+            let frame_due = self.frame_room.as_ref().map(|room| room.due);
             let woken = tokio::select! {
                 reply = next_reply(&mut self.due) => Woken::Reply(reply),
                 read = self.receive.read(&mut self.chunk), if self.session.wants_frames() => match read {
@@ -164,6 +185,7 @@ impl Link<'_> {
                 },
                 _ = confirm.tick(), if welcome => Woken::ConfirmDue,
                 () = &mut hello_due, if !welcome => Woken::HelloOverdue,
+                () = until(frame_due), if self.session.wants_frames() => Woken::FrameOverdue,
                 _ = stopping.wait_for(|stopping| *stopping), if !told => Woken::Stopping,
             };
             told |= matches!(woken, Woken::Stopping);
@@ -189,7 +211,11 @@ impl Link<'_> {
             Woken::HelloOverdue => {
                 self.session.handle_unreadable("no Hello came in time".to_owned())
             }
-            Woken::Stopping => self.session.handle_unavailable("the collector is stopping"),
+            Woken::FrameOverdue => {
+                self.shared.counters.slow.add();
+                return Some(Ended::Lost("it did not finish a frame in time".to_owned()));
+            }
+            Woken::Stopping => self.session.handle_unavailable(STOPPING),
             Woken::Closed => return Some(Ended::Said),
             Woken::Lost(reason) => return Some(Ended::Lost(reason)),
         }
@@ -232,13 +258,32 @@ impl Link<'_> {
         }
     }
 
+    /// Has room for the frame that is being received, if that is a large one, before more of it is read.
+    /// Whoever holds such room waits for its peer, but not for ever, or for the writer: never for another
+    /// session's frame.
+    async fn await_frame_room(&mut self) -> Result<(), Ended> {
+        let unfinished = self.buffer.unfinished().filter(|bytes| *bytes > FREE_FRAME_BYTES);
+        let Some(bytes) = unfinished else {
+            self.frame_room = None;
+            return Ok(());
+        };
+        if self.frame_room.is_none() {
+            let most = self.shared.options.frame_bytes_in_flight_max;
+            let permit = room(&self.shared.frame_bytes, bytes, most).await?;
+            let now = Instant::now();
+            let due = now.checked_add(FRAME_MAX).unwrap_or(now);
+            self.frame_room = Some(FrameRoom { _permit: permit, due });
+        }
+        Ok(())
+    }
+
     /// Opens a batch's body on the blocking pool and hands it to the writer.
     async fn admit(&mut self, incoming: Incoming) -> Result<(), Ended> {
-        let closed = |_| Ended::Lost("the collector is stopping".to_owned());
-        let bytes = u32::try_from(incoming.bytes.len()).unwrap_or(u32::MAX);
-        let bytes = bytes.min(self.shared.options.batch_bytes_in_flight_max);
-        let room =
-            Arc::clone(&self.shared.batch_bytes).acquire_many_owned(bytes).await.map_err(closed)?;
+        let closed = |_| Ended::Lost(STOPPING.to_owned());
+        let bytes = body_bytes(&incoming.header).saturating_mul(OPENED_FACTOR);
+        let most = self.shared.options.batch_bytes_in_flight_max;
+        let room = room(&self.shared.batch_bytes, bytes, most).await?;
+        self.frame_room = None;
         let turn = Arc::clone(&self.shared.bodies).acquire_owned().await.map_err(closed)?;
         let Incoming { header, bytes, fence } = incoming;
         let open = move || {
@@ -268,6 +313,23 @@ impl Link<'_> {
 
     async fn say_farewell(&mut self) {
         farewell(&mut self.send).await;
+    }
+}
+
+const STOPPING: &str = "the collector is stopping";
+
+/// Room for `bytes`; all of it for more than there is.
+async fn room(of: &Arc<Semaphore>, bytes: usize, most: u32) -> Result<OwnedSemaphorePermit, Ended> {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(most);
+    let permit = Arc::clone(of).acquire_many_owned(bytes).await;
+    permit.map_err(|_| Ended::Lost(STOPPING.to_owned()))
+}
+
+/// Until then; for ever if nothing is due.
+async fn until(due: Option<Instant>) {
+    match due {
+        Some(due) => tokio::time::sleep_until(due).await,
+        None => pending().await,
     }
 }
 

@@ -277,6 +277,39 @@ async fn a_session_may_hold_more_than_the_room_for_batches_and_still_moves() {
     agent.posted(20).await;
 }
 
+/// Frames of this many bytes take their room before they are received.
+const LARGE: usize = 150_000;
+
+/// A batch that no session takes, whole.
+fn large_frame() -> Vec<u8> {
+    Frame::Batch(vec![0; LARGE - 6]).encode().unwrap()
+}
+
+#[tokio::test]
+async fn large_frames_wait_for_room() {
+    let collector = Collector::start(|options| options.frame_bytes_in_flight_max = 200_000).await;
+    let frames = Arc::clone(&collector.listener.shared.frame_bytes);
+    let free = async |permits| {
+        while frames.available_permits() != permits {
+            tokio::task::yield_now().await;
+        }
+    };
+    let mut first = collector.greet(&mut Journal::new(1, collector.ledger.ledger())).await;
+    let mut second = collector.greet(&mut Journal::new(2, collector.ledger.ledger())).await;
+    let frame = large_frame();
+    let (head, rest) = frame.split_at(10);
+    first.send_bytes(head).await;
+    free(200_000 - LARGE).await;
+    second.send_bytes(&frame).await;
+    first.send_bytes(rest).await;
+    // Neither is a batch; the second is heard once the first has made room.
+    assert_eq!(first.refusal().await, RefuseReason::Invalid);
+    drop(first);
+    assert_eq!(second.refusal().await, RefuseReason::Invalid);
+    drop(second);
+    free(200_000).await;
+}
+
 #[tokio::test]
 async fn further_rules_reach_the_sessions_that_begin_after_them() {
     let collector = Collector::start(|_| {}).await;

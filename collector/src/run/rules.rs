@@ -21,7 +21,13 @@ const DRAFT: &str = "rules.new";
 /// # Errors
 /// The file cannot be written. One that cannot be read counts as absent.
 pub(super) fn adopt(folder: &Path, content: Rules, now: Timestamp) -> io::Result<Rules> {
-    let before = fs::read(folder.join(FILE)).ok().and_then(|bytes| decode_rules(&bytes).ok());
+    let before = match read(folder) {
+        Ok(before) => before,
+        Err(error) => {
+            tracing::warn!(%error, "the rules' last version cannot be read; they get a new one");
+            None
+        }
+    };
     if let Some(before) = &before
         && content == (Rules { version: RulesVersion(0), ..before.clone() })
     {
@@ -32,6 +38,15 @@ pub(super) fn adopt(folder: &Path, content: Rules, now: Timestamp) -> io::Result
     let rules = Rules { version, ..content };
     write(folder, &encode_rules(&rules).map_err(io::Error::other)?)?;
     Ok(rules)
+}
+
+/// The rules as they were last given; `None` if they never were.
+fn read(folder: &Path) -> io::Result<Option<Rules>> {
+    match fs::read(folder.join(FILE)) {
+        Ok(bytes) => decode_rules(&bytes).map(Some).map_err(io::Error::other),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(error),
+    }
 }
 
 /// Before this returns, a crash leaves the old file or the new one.
@@ -69,9 +84,12 @@ mod tests {
             &[(1, 100), (1, 200), (2, 300), (1, 300), (1, 400)],
             &[100, 100, 300, 301, 301],
         );
+        assert_eq!(read(folder.path()).unwrap().unwrap().version, RulesVersion(301));
         fs::write(folder.path().join(FILE), b"damaged").unwrap();
+        assert!(read(folder.path()).is_err(), "which is told");
         check(folder.path(), &[(1, 500)], &[500]);
         fs::remove_file(folder.path().join(FILE)).unwrap();
+        assert_eq!(read(folder.path()).unwrap(), None);
         check(folder.path(), &[(1, 0)], &[1]);
     }
 }

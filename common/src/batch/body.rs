@@ -12,8 +12,9 @@
 //! Invariants: lines stand strictly ascending by the bytes of their key. Neither side ever holds a raw
 //! body: written bytes go straight into zstd and into the Merkle tree, and are read a line at a time.
 //!
-//! Limits: [`BODY_RAW_BYTES_MAX`](super::BODY_RAW_BYTES_MAX) and
-//! [`BODY_STORED_BYTES_MAX`](super::BODY_STORED_BYTES_MAX); a zstd window of at most 8 MiB.
+//! Limits: [`BODY_RAW_BYTES_MAX`](super::BODY_RAW_BYTES_MAX),
+//! [`BODY_STORED_BYTES_MAX`](super::BODY_STORED_BYTES_MAX), [`BODY_LINES_MAX`](super::BODY_LINES_MAX);
+//! a zstd window of at most 8 MiB.
 
 mod open;
 
@@ -29,7 +30,7 @@ use super::evidence::Evidence;
 use super::header::Codec;
 use super::line::{Line, LineError, LineValue, parse_series, put_key_end};
 use super::merkle::{Salts, Tree, leaf};
-use super::{BODY_RAW_BYTES_MAX, BODY_STORED_BYTES_MAX};
+use super::{BODY_LINES_MAX, BODY_RAW_BYTES_MAX, BODY_STORED_BYTES_MAX};
 
 const ZSTD_LEVEL: i32 = 1;
 
@@ -73,6 +74,10 @@ pub enum BodyError {
         "failed to make or read a batch body: raw it has {bytes} bytes; at most {bytes_max} are allowed"
     )]
     RawTooLarge { bytes: usize, bytes_max: usize },
+    #[error(
+        "failed to make or read a batch body: it has {lines} lines; at most {lines_max} are allowed"
+    )]
+    TooManyLines { lines: u32, lines_max: u32 },
     #[error("failed to read a batch body: its digest is {found} instead of {said}")]
     Digest { said: Digest, found: Digest },
     #[error("failed to read a batch body: zstd says {reason}")]
@@ -148,7 +153,7 @@ impl BodyWriter {
     /// Appends a line. `series` is what [`series_bytes`](super::series_bytes) makes.
     ///
     /// # Errors
-    /// A line that no reader would take, or one more than the raw limit holds. Nothing of it is written:
+    /// A line that no reader would take, or one more than the limits allow. Nothing of it is written:
     /// the lines before it can still be finished.
     ///
     /// # Panics
@@ -161,6 +166,10 @@ impl BodyWriter {
         value: &LineValue,
     ) -> Result<(), BodyError> {
         let index = self.tree.leaves();
+        if index >= BODY_LINES_MAX {
+            let lines = index.saturating_add(1);
+            return Err(BodyError::TooManyLines { lines, lines_max: BODY_LINES_MAX });
+        }
         let line_error = |error| BodyError::Line { index, error };
         if self.key.is_empty() || series != self.series {
             parse_series(series).map_err(line_error)?;

@@ -19,7 +19,7 @@ use std::sync::Arc;
 use thiserror::Error;
 
 use crate::id::{self, CustomerId, DIMENSIONS_MAX, MeterName, NameError};
-use crate::quantity::Quantity;
+use crate::quantity::{Quantity, UNITS_LIMIT};
 use crate::time::{Bucket, Timestamp};
 
 use super::bytes::{Fields, put_str};
@@ -85,6 +85,12 @@ pub enum LineError {
         "of {events} events, {quantity_events} carry a quantity and {unique_events} a unique value"
     )]
     Events { events: u64, quantity_events: u64, unique_events: u64 },
+    #[error("its events hold {quantity}, which is more than a quantity can be")]
+    Quantity { quantity: Quantity },
+    #[error("{quantity_events} quantities of {min} to {max} do not add up to {sum}")]
+    Sum { quantity_events: u64, sum: Quantity, min: Quantity, max: Quantity },
+    #[error("its latest quantity {latest} is not between {min} and {max}")]
+    Latest { latest: Quantity, min: Quantity, max: Quantity },
     #[error("{unique_events} events with a unique value have {uniques} different ones")]
     Uniques { unique_events: u64, uniques: usize },
     #[error("its least quantity {min} is above its greatest {max}")]
@@ -206,24 +212,48 @@ impl LineValue {
     /// # Errors
     /// Names what does not.
     pub fn check(&self) -> Result<(), LineError> {
-        let Self { events, quantity_events, unique_events, sum, min, max, .. } = *self;
+        let Self { events, quantity_events, unique_events, .. } = *self;
         if quantity_events > events || unique_events > events {
             return Err(LineError::Events { events, quantity_events, unique_events });
         }
-        if min > max {
-            return Err(LineError::MinMax { min, max });
-        }
-        if quantity_events == 0 && [sum, min, max] != [Quantity::ZERO; 3] {
-            return Err(LineError::NoQuantity { sum, min, max });
-        }
+        self.check_quantities()?;
         let uniques = self.uniques.len();
-        if u64::try_from(uniques).map_or(true, |uniques| uniques > unique_events) {
+        let some = u64::from(unique_events > 0);
+        if !u64::try_from(uniques).is_ok_and(|uniques| (some..=unique_events).contains(&uniques)) {
             return Err(LineError::Uniques { unique_events, uniques });
         }
         match self.uniques.windows(2).position(|pair| pair[0] >= pair[1]) {
             Some(index) => Err(LineError::UniqueOrder { index: index.saturating_add(1) }),
             None => Ok(()),
         }
+    }
+
+    /// A sum that its events cannot have would make sums overflow that no use does.
+    fn check_quantities(&self) -> Result<(), LineError> {
+        let Self { quantity_events, sum, min, max, latest, .. } = *self;
+        if min > max {
+            return Err(LineError::MinMax { min, max });
+        }
+        if quantity_events == 0 {
+            return match [sum, min, max] == [Quantity::ZERO; 3] {
+                true => Ok(()),
+                false => Err(LineError::NoQuantity { sum, min, max }),
+            };
+        }
+        let beyond = |quantity: &Quantity| quantity.0.unsigned_abs() >= UNITS_LIMIT.unsigned_abs();
+        if let Some(quantity) = [min, max].into_iter().find(beyond) {
+            return Err(LineError::Quantity { quantity });
+        }
+        // n * min <= sum <= n * max, divided by n, since the products may not fit into 128 bits.
+        let count = i128::from(quantity_events);
+        let (mean, rest) = (sum.0.div_euclid(count), sum.0.rem_euclid(count));
+        if mean < min.0 || (mean, rest) > (max.0, 0) {
+            return Err(LineError::Sum { quantity_events, sum, min, max });
+        }
+        if latest < min || latest > max {
+            return Err(LineError::Latest { latest, min, max });
+        }
+        Ok(())
     }
 
     pub(super) fn put(&self, bytes: &mut Vec<u8>) {

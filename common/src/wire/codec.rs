@@ -9,6 +9,8 @@ use super::{BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Extra, Frame, OPENINGS_MAX
 
 const LENGTH_BYTES: usize = 4;
 const TYPE_BYTES: usize = 2;
+/// The type of a batch, the one frame that is not a control frame.
+const BATCH: u16 = 3;
 /// An empty buffer keeps at most this much memory.
 const IDLE_BYTES_MAX: usize = 64 << 10;
 
@@ -37,7 +39,7 @@ impl Frame {
         match self {
             Self::Hello(frame) => control(1, frame),
             Self::Welcome(frame) => control(2, frame),
-            Self::Batch(bytes) => envelope(3, bytes, BATCH_FRAME_BYTES_MAX),
+            Self::Batch(bytes) => envelope(BATCH, bytes, BATCH_FRAME_BYTES_MAX),
             Self::Ack(frame) => control(4, frame),
             Self::Refuse(frame) => control(5, frame),
             Self::Confirm(frame) => control(6, frame),
@@ -46,11 +48,11 @@ impl Frame {
         }
     }
 
-    fn decode(number: u16, payload: &[u8]) -> Result<Self, FrameError> {
+    /// Reads a control frame. A batch is not read: its payload is the frame.
+    fn decode_control(number: u16, payload: &[u8]) -> Result<Self, FrameError> {
         let frame = match number {
             1 => Self::Hello(read("Hello", payload)?),
             2 => Self::Welcome(read("Welcome", payload)?),
-            3 => Self::Batch(payload.to_vec()),
             4 => Self::Ack(read("Ack", payload)?),
             5 => Self::Refuse(read("Refuse", payload)?),
             6 => Self::Confirm(read("Confirm", payload)?),
@@ -113,7 +115,8 @@ impl Frame {
 
 /// Collects the bytes of a stream and yields its frames.
 ///
-/// Holds at most one incomplete frame beyond what was pushed last.
+/// Holds at most one incomplete frame beyond what was pushed last: [`Self::unfinished`] tells how long
+/// that one will be, so that room for it can be had before its bytes are read.
 #[derive(Debug, Default)]
 pub struct FrameBuffer {
     bytes: Vec<u8>,
@@ -130,7 +133,29 @@ impl FrameBuffer {
                 self.bytes.shrink_to(IDLE_BYTES_MAX);
             }
         }
+        self.make_room(bytes.len());
         self.bytes.extend_from_slice(bytes);
+    }
+
+    /// The length with its prefix of the frame that is not here whole yet, as far as that is known.
+    #[must_use]
+    pub fn unfinished(&self) -> Option<usize> {
+        let rest = &self.bytes[self.read..];
+        let head = rest.first_chunk::<LENGTH_BYTES>()?;
+        let length = usize::try_from(u32::from_be_bytes(*head)).unwrap_or(usize::MAX);
+        let whole = length.saturating_add(LENGTH_BYTES);
+        (whole > rest.len()).then_some(whole)
+    }
+
+    /// Grows by doubling, but not beyond the frame that is awaited: its batch takes this memory over.
+    fn make_room(&mut self, more: usize) {
+        let wanted = self.bytes.len().saturating_add(more);
+        if wanted <= self.bytes.capacity() {
+            return;
+        }
+        let doubled = self.bytes.capacity().saturating_mul(2);
+        let target = self.unfinished().map_or(doubled, |whole| doubled.min(whole)).max(wanted);
+        self.bytes.reserve_exact(target.saturating_sub(self.bytes.len()));
     }
 
     /// The next whole frame; `None` until more bytes come.
@@ -154,15 +179,34 @@ impl FrameBuffer {
         let number = u16::from_be_bytes(*number);
         // A control frame is refused by its length before its bytes are waited for.
         let control_max = CONTROL_BYTES_MAX.saturating_add(TYPE_BYTES);
-        if number != 3 && length > control_max {
+        if number != BATCH && length > control_max {
             return Err(FrameError::Length { bytes: length, bytes_max: control_max });
         }
         let Some(payload) = rest.get(TYPE_BYTES..length) else {
             return Ok(None);
         };
-        let frame = Frame::decode(number, payload)?;
-        self.read = self.read.saturating_add(LENGTH_BYTES).saturating_add(length);
+        let end = self.read.saturating_add(LENGTH_BYTES).saturating_add(length);
+        if number == BATCH {
+            return Ok(Some(Frame::Batch(self.take(end, payload.len()))));
+        }
+        let frame = Frame::decode_control(number, payload)?;
+        self.read = end;
         Ok(Some(frame))
+    }
+
+    /// Takes the `length` bytes before `end`. Where less follows than that, their memory goes with them
+    /// and what follows is copied: so a batch of many megabytes is never in memory twice.
+    fn take(&mut self, end: usize, length: usize) -> Vec<u8> {
+        let start = end.saturating_sub(length);
+        if self.bytes.len().saturating_sub(end) >= length {
+            self.read = end;
+            return self.bytes[start..end].to_vec();
+        }
+        let rest = self.bytes.split_off(end);
+        let mut taken = std::mem::replace(&mut self.bytes, rest);
+        self.read = 0;
+        taken.drain(..start);
+        taken
     }
 }
 

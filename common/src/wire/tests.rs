@@ -193,6 +193,32 @@ fn rules_are_cached_as_they_are_sent() {
 }
 
 #[test]
+fn an_unfinished_frame_tells_its_length_and_a_large_batch_keeps_its_memory() {
+    let ack = Frame::Ack(ack()).encode().unwrap();
+    let batch = Frame::Batch(vec![7; 1_000_000]);
+    let bytes = [ack.clone(), batch.encode().unwrap(), ack.clone()].concat();
+    let whole = bytes.len() - 2 * ack.len();
+    let mut buffer = FrameBuffer::default();
+    assert_eq!(buffer.unfinished(), None);
+    buffer.push(&bytes[..ack.len() + 3]);
+    assert!(matches!(buffer.next_frame(), Ok(Some(Frame::Ack(_)))));
+    assert_eq!((buffer.next_frame(), buffer.unfinished()), (Ok(None), None), "3 of 4 bytes");
+    let mut received = Vec::new();
+    for piece in bytes[ack.len() + 3..].chunks(30_000) {
+        buffer.push(piece);
+        while let Some(frame) = buffer.next_frame().unwrap() {
+            received.push(frame);
+        }
+        let due = received.is_empty().then_some(whole);
+        assert_eq!(buffer.unfinished(), due);
+    }
+    let [Frame::Batch(taken), Frame::Ack(_)] = &received[..] else { panic!("{received:?}") };
+    assert_eq!(taken[..], [7; 1_000_000]);
+    let moved = whole..=whole + 2 * 30_000;
+    assert!(moved.contains(&taken.capacity()), "moved, and not grown beyond: {}", taken.capacity());
+}
+
+#[test]
 fn a_broken_frame_stays_broken() {
     let mut buffer = FrameBuffer::default();
     buffer.push(&[Frame::Ack(ack()).encode().unwrap(), whole(9, b"")].concat());

@@ -20,7 +20,7 @@ use crate::ledger::codec;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
 use crate::ledger::stream::{StreamRecord, StreamState};
-use crate::ledger::tail::{CustomerLines, TailBatch};
+use crate::ledger::tail::TailBatch;
 use crate::session::claim::{self, ClaimVerdict};
 use crate::session::hello::{self, HelloVerdict};
 
@@ -340,17 +340,13 @@ impl<'a> Group<'a> {
             batches
                 .insert(position, admission.bytes.as_slice())
                 .map_err(Fault::write(LEDGER_FILE))?;
-            let lines = match admission.content {
-                Opened::Readable { lines, .. } => lines,
-                Opened::Quarantined(reason) => {
-                    let mut table =
-                        write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
-                    table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
-                    self.committed.quarantined = self.committed.quarantined.saturating_add(1);
-                    CustomerLines::default()
-                }
-            };
-            let batch = TailBatch::new(&admission.header, position, self.at, lines);
+            if let Opened::Quarantined(reason) = &admission.content {
+                let mut table = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+                table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
+                self.committed.quarantined = self.committed.quarantined.saturating_add(1);
+            }
+            let batch =
+                TailBatch::new(&admission.header, position, self.at, admission.content.lines());
             positions.push((batch.stream, batch.sequence, position));
             self.committed.admitted.push(Arc::new(batch));
         }

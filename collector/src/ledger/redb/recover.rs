@@ -3,7 +3,8 @@
 //! **Owns** the order: stream rows, then the headers behind the checkpoint, then the batches that are
 //! not folded. **Does not own** how files are made (`files.rs`).
 //!
-//! Memory is bounded: what is not folded is folded in pieces once it passes `rebuild_lines_max`.
+//! Memory is bounded: what is not folded is folded in pieces once it passes `rebuild_lines_max`
+//! or `rebuild_bytes_max`.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
@@ -24,7 +25,7 @@ use crate::ledger::fold::FoldSlice;
 use crate::ledger::request::Opened;
 use crate::ledger::store::{Recovered, StoreError};
 use crate::ledger::stream::StreamRecord;
-use crate::ledger::tail::{CustomerLines, Tail, TailBatch};
+use crate::ledger::tail::{Tail, TailBatch, TailSize};
 
 /// The first key for unique values.
 const UNIQUE_KEY_ID: u16 = 1;
@@ -241,14 +242,12 @@ fn read_tail(
         let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
         let (position, bytes) = (position.value(), bytes.value());
         let header = read_header(bytes)?;
-        let lines = match open(position, bytes, &quarantine)? {
-            Opened::Readable { lines, .. } => lines,
-            Opened::Quarantined(_) => CustomerLines::default(),
-        };
+        let opened = open(position, bytes, &quarantine)?;
         memory.unfolded.insert((header.stream, header.sequence), position);
-        tail =
-            tail.appended(vec![Arc::new(TailBatch::new(&header, position, Timestamp(0), lines))]);
-        if tail.size().lines >= options.rebuild_lines_max {
+        let batch = TailBatch::new(&header, position, Timestamp(0), opened.lines());
+        tail = tail.appended(vec![Arc::new(batch)]);
+        let TailSize { lines, bytes, .. } = tail.size();
+        if lines >= options.rebuild_lines_max || bytes >= options.rebuild_bytes_max {
             let slice = FoldSlice::of(tail.iter().map(Arc::as_ref));
             totals.fold(&slice)?;
             memory.forget_folded(&slice);

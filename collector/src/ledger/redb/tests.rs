@@ -7,6 +7,7 @@ use std::sync::{Arc, Mutex};
 use proptest::prelude::*;
 use redb::StorageBackend;
 use redb::backends::InMemoryBackend;
+use tidemark_common::batch::{Line, LineKey};
 use tidemark_common::id::{CustomerId, LedgerId};
 use tidemark_common::time::{Bucket, Timestamp};
 
@@ -298,8 +299,11 @@ fn totals_are_rebuilt_when_deleted_damaged_or_of_another_ledger() {
                 "other" => drop(std::fs::copy(other.path().join(TOTALS_FILE), &totals).unwrap()),
                 case => panic!("{case}"),
             }
-            // A small limit: the rebuild folds on the way.
-            let options = RedbOptions { rebuild_lines_max: 7, ..options() };
+            // A small limit of either kind: the rebuild folds on the way.
+            let options = match case {
+                "deleted" => RedbOptions { rebuild_bytes_max: 1_000, ..options() },
+                _ => RedbOptions { rebuild_lines_max: 7, ..options() },
+            };
             let (store, recovered) = RedbStore::open(folder.path(), &options, NOW).unwrap();
             assert_eq!(events(&store, &recovered.tail, "c"), 40, "{case}");
             assert!(recovered.tail.len() < 7, "{case}: {}", recovered.tail.len());
@@ -310,6 +314,31 @@ fn totals_are_rebuilt_when_deleted_damaged_or_of_another_ledger() {
                 Some(journal.sealed[2].bytes.clone())
             );
         }
+    });
+}
+
+#[test]
+fn a_row_that_is_full_is_left_out_and_the_ledger_goes_on() {
+    runtime().block_on(async {
+        let (store, recovered) = open(&Disk::default(), &Disk::default());
+        let mut journal = Journal::new(1, recovered.ledger);
+        journal.seal(&[("c", "m", 1, 5)]);
+        journal.seal(&[("c", "m", 1, 5), ("c", "n", 1, 5)]);
+        greet(&store, &mut journal, 0).await;
+        let admitted = commit(&store, vec![journal.admit(1), journal.admit(2)]).await.admitted;
+        let key = admitted[0].lines.iter().next().unwrap().key.clone();
+        let parts = u16::MAX;
+        let lines = (0..parts)
+            .map(|part| LineKey { part, ..key.clone() })
+            .map(|key| Line { key, value: conformance::huge() });
+        let full = conformance::with_lines(&admitted[0], lines.collect());
+        for batch in [&full, &admitted[1]] {
+            store.fold(Arc::new(FoldSlice::of([&**batch]))).await.unwrap();
+        }
+        // Of the first batch there are as many as there are parts, of the second what has other rows.
+        let expected = u64::from(totals::PARTS_MAX) + 1;
+        assert_eq!(events(&store, &[], "c"), expected);
+        assert_eq!(store.totals().unwrap().events().unwrap(), expected, "the rest is missing");
     });
 }
 

@@ -7,7 +7,10 @@
 //! ```
 //! The rows' bytes are drawn in `ledger/codec.rs`.
 //!
-//! **Owns** the file. Invariant: a fold's rows, folded sequences, index and position change in one
+//! **Owns** the file. Limit: a key has at most [`PARTS_MAX`] parts. Usage beyond stays in its batches, out
+//! of the totals, and is missing from their count of events.
+//!
+//! Invariant: a fold's rows, folded sequences, index and position change in one
 //! transaction.
 
 use std::collections::BTreeMap;
@@ -33,6 +36,10 @@ const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
 /// Raised when the file's layout changes: older files are rebuilt.
 const FORMAT: u16 = 1;
+
+/// A key has at most this many parts: each after the first stands for a sum beyond 128 bits, which
+/// takes 10^14 of the largest quantities.
+pub(super) const PARTS_MAX: u16 = 16;
 
 /// The totals' file.
 #[derive(Debug, Clone)]
@@ -137,9 +144,13 @@ impl TotalsFile {
             }
             let mut totals = write.open_table(TOTALS).map_err(Fault::write(TOTALS_FILE))?;
             let mut uniques = write.open_table(UNIQUES).map_err(Fault::write(TOTALS_FILE))?;
+            let mut left_out = 0_u64;
             for (key, parts) in &slice.totals {
                 for usage in parts {
-                    add_total(&mut totals, key, usage)?;
+                    if let Added::Full = add_total(&mut totals, key, usage)? {
+                        left_out = left_out.saturating_add(usage.events);
+                        continue;
+                    }
                     for unique in &usage.uniques {
                         let key = codec::unique_key(key, unique);
                         uniques.insert(key.as_slice(), ()).map_err(Fault::write(TOTALS_FILE))?;
@@ -149,7 +160,16 @@ impl TotalsFile {
             let mut seen = write.open_table(SEEN).map_err(Fault::write(TOTALS_FILE))?;
             add_seen(&mut seen, slice)?;
             let mut meta = write.open_table(META).map_err(Fault::write(TOTALS_FILE))?;
-            let events = read_number(&meta, b"events")?.saturating_add(slice.events);
+            if left_out > 0 {
+                tracing::error!(
+                    events = left_out,
+                    parts_max = PARTS_MAX,
+                    "usage does not fit into its rows and is left out of the totals; its batches are kept"
+                );
+            }
+            // What is left out is missing here too, so that conservation shows it.
+            let taken = slice.events.saturating_sub(left_out);
+            let events = read_number(&meta, b"events")?.saturating_add(taken);
             let end = read_number(&meta, b"end_position")?.max(slice.end_position);
             for (name, number) in [(&b"events"[..], events), (b"end_position", end)] {
                 meta.insert(name, &number.to_be_bytes()[..]).map_err(Fault::write(TOTALS_FILE))?;
@@ -182,31 +202,48 @@ impl TotalsFile {
 
 type Bytes = &'static [u8];
 
-/// Adds usage to the first part that can hold it, or as one more part.
+/// What became of usage that was to be added.
+enum Added {
+    Whole,
+    /// All of its key's parts are full.
+    Full,
+}
+
+/// Adds usage to its key's last part, or as one more part.
 fn add_total(
     totals: &mut Table<'_, Bytes, Bytes>,
     key: &[u8],
     usage: &Accumulator,
-) -> Result<(), StoreError> {
-    let mut part: u16 = 0;
-    loop {
-        let key = codec::with_part(key, part);
-        let held = totals.get(key.as_slice()).map_err(Fault::read(TOTALS_FILE))?;
-        let held = held
-            .map(|value| codec::read_total(value.value()))
-            .transpose()
-            .map_err(Fault::row(TOTALS_FILE))?;
-        let mut sum = held.unwrap_or_default();
-        if sum.merge(usage).is_ok() {
-            let value = codec::write_total(&sum);
-            totals.insert(key.as_slice(), &value[..]).map_err(Fault::write(TOTALS_FILE))?;
-            return Ok(());
-        }
-        part = part.checked_add(1).ok_or_else(|| StoreError::Corrupt {
-            file: TOTALS_FILE,
-            reason: "one row's sum overflows 128 bits more than 65,535 times".to_owned(),
-        })?;
+) -> Result<Added, StoreError> {
+    let (mut part, mut sum) = last_part(totals, key)?;
+    if sum.merge(usage).is_err() {
+        part = part.saturating_add(1);
+        sum = usage.clone();
     }
+    if part >= PARTS_MAX {
+        return Ok(Added::Full);
+    }
+    let value = codec::write_total(&sum);
+    let key = codec::with_part(key, part);
+    totals.insert(key.as_slice(), &value[..]).map_err(Fault::write(TOTALS_FILE))?;
+    Ok(Added::Whole)
+}
+
+/// The number and content of a key's last part; part 0 and nothing if it has none.
+fn last_part(
+    totals: &Table<'_, Bytes, Bytes>,
+    key: &[u8],
+) -> Result<(u16, Accumulator), StoreError> {
+    let (first, last) = (codec::with_part(key, 0), codec::with_part(key, u16::MAX));
+    let mut parts =
+        totals.range(first.as_slice()..=last.as_slice()).map_err(Fault::read(TOTALS_FILE))?;
+    let Some(row) = parts.next_back() else {
+        return Ok((0, Accumulator::default()));
+    };
+    let (held, value) = row.map_err(Fault::read(TOTALS_FILE))?;
+    let part = held.value().last_chunk().map_or(0, |part| u16::from_be_bytes(*part));
+    let sum = codec::read_total(value.value()).map_err(Fault::row(TOTALS_FILE))?;
+    Ok((part, sum))
 }
 
 fn add_seen(table: &mut Table<'_, Bytes, Bytes>, slice: &FoldSlice) -> Result<(), StoreError> {

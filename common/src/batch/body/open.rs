@@ -10,7 +10,7 @@ use super::super::evidence::Evidence;
 use super::super::header::{Codec, Header};
 use super::super::line::Line;
 use super::super::merkle::{Salts, Tree, leaf};
-use super::super::{BODY_RAW_BYTES_MAX, BODY_STORED_BYTES_MAX, BODY_VERSION};
+use super::super::{BODY_LINES_MAX, BODY_RAW_BYTES_MAX, BODY_STORED_BYTES_MAX, BODY_VERSION};
 use super::{Body, BodyError, digest, zstd_error};
 
 /// No frame may ask its reader for a larger window: 2^23 bytes, which RFC 8878 asks of every decoder.
@@ -130,6 +130,9 @@ impl<'a> RawForm<'a> {
         let remaining = usize::try_from(header.raw_length).unwrap_or(usize::MAX);
         if remaining > BODY_RAW_BYTES_MAX {
             return Err(BodyError::RawTooLarge { bytes: remaining, bytes_max: BODY_RAW_BYTES_MAX });
+        }
+        if header.lines > BODY_LINES_MAX {
+            return Err(BodyError::TooManyLines { lines: header.lines, lines_max: BODY_LINES_MAX });
         }
         let source = match header.codec {
             Codec::Raw => Source::Raw(stored),

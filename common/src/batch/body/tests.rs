@@ -11,7 +11,7 @@ use super::super::golden;
 use super::super::{Codec, Header, LineKey, series_bytes};
 use super::*;
 use crate::id::EventNumber;
-use crate::quantity::Quantity;
+use crate::quantity::{Quantity, UNITS_LIMIT};
 use crate::time::Timestamp;
 
 fn zstd(raw: &[u8]) -> Vec<u8> {
@@ -153,8 +153,12 @@ fn refused_headers() {
     );
     check(&|header| header.lines = 3, BodyError::Truncated { field: "the length of a line" });
     check(
-        &|header| header.lines = u32::MAX,
+        &|header| header.lines = BODY_LINES_MAX,
         BodyError::Truncated { field: "the length of a line" },
+    );
+    check(
+        &|header| header.lines = BODY_LINES_MAX + 1,
+        BodyError::TooManyLines { lines: BODY_LINES_MAX + 1, lines_max: BODY_LINES_MAX },
     );
     check(
         &|header| header.body_digest = Digest([0; 32]),
@@ -269,18 +273,29 @@ fn unique_value(count: u64) -> LineValue {
 
 #[test]
 fn a_line_beyond_the_raw_limit_is_refused_and_the_body_still_finishes() {
-    let (value, value_bytes) = (unique_value(1 << 20), 102);
+    let (value, value_bytes) = (unique_value((2 << 20) - 64), 102);
     let mut writer = BodyWriter::new(golden::SALT, &Evidence::default());
-    for part in 0..3 {
-        writer.line(&series_bytes("m", "c", &[]), Bucket(1), part, &value).unwrap();
-    }
-    let refused = writer.line(&series_bytes("m", "c", &[]), Bucket(1), 3, &value);
+    writer.line(&series_bytes("m", "c", &[]), Bucket(1), 0, &value).unwrap();
+    let refused = writer.line(&series_bytes("m", "c", &[]), Bucket(1), 1, &value);
     let line = series_bytes("m", "c", &[]).len() + 6 + value_bytes + 16 * value.uniques.len();
     let bytes = writer.raw_length() + 4 + line;
     assert_eq!(refused, Err(BodyError::RawTooLarge { bytes, bytes_max: BODY_RAW_BYTES_MAX }));
-    assert_eq!(writer.lines(), 3);
+    assert_eq!(writer.lines(), 1);
     let stored = writer.finish().map(|body| body.stored.len());
     assert!(matches!(stored, Err(BodyError::StoredTooLarge { .. })), "{stored:?}");
+}
+
+#[test]
+fn a_line_beyond_the_limit_of_lines_is_refused() {
+    let (series, value) = (series_bytes("m", "c", &[]), LineValue::default());
+    let mut writer = BodyWriter::new(golden::SALT, &Evidence::default());
+    for bucket in 0..BODY_LINES_MAX {
+        writer.line(&series, Bucket(bucket), 0, &value).unwrap();
+    }
+    let refused = writer.line(&series, Bucket(BODY_LINES_MAX), 0, &value);
+    let (lines, lines_max) = (BODY_LINES_MAX + 1, BODY_LINES_MAX);
+    assert_eq!(refused, Err(BodyError::TooManyLines { lines, lines_max }));
+    assert_eq!(writer.lines(), BODY_LINES_MAX);
 }
 
 #[test]
@@ -327,15 +342,15 @@ fn any_value() -> impl Strategy<Value = LineValue> {
     (
         0_u64..1_000,
         any::<i64>(),
-        any::<[i128; 3]>(),
+        [1 - UNITS_LIMIT..UNITS_LIMIT, 1 - UNITS_LIMIT..UNITS_LIMIT],
         any::<u16>(),
-        prop::collection::btree_set(any::<[u8; 16]>(), 0..5),
+        prop::collection::btree_set(any::<[u8; 16]>(), 1..5),
     )
-        .prop_map(|(events, time, [sum, one, other], unique_key, uniques)| LineValue {
+        .prop_map(|(events, time, [one, other], unique_key, uniques)| LineValue {
             events: events + 5,
             quantity_events: events + 1,
             unique_events: 5,
-            sum: Quantity(sum),
+            sum: Quantity(one + other * i128::from(events)),
             min: Quantity(one.min(other)),
             max: Quantity(one.max(other)),
             latest_time: Timestamp(time),

@@ -31,7 +31,7 @@ fn value() -> LineValue {
         min: Quantity(-6),
         max: Quantity(1),
         latest_time: Timestamp(-1),
-        latest: Quantity(i128::MIN),
+        latest: Quantity(-6),
         unique_key: 9,
         uniques: vec![[1; 16], [2; 16]],
     }
@@ -98,6 +98,39 @@ fn refused_values() {
     );
     let (sum, min, max) = (Quantity(-5), Quantity(-6), Quantity(1));
     check(|value| value.quantity_events = 0, Err(LineError::NoQuantity { sum, min, max }));
+    let (least, most) = (1 - UNITS_LIMIT, UNITS_LIMIT - 1);
+    fn quantities(value: &mut LineValue, count: u64, sum: i128, [min, max]: [i128; 2]) {
+        (value.events, value.quantity_events) = (count.max(3), count);
+        (value.sum, value.min, value.max) = (Quantity(sum), Quantity(min), Quantity(max));
+        value.latest = Quantity(min);
+    }
+    check(|value| quantities(value, 2, -2, [-1, -1]), Ok(()));
+    check(|value| quantities(value, u64::MAX, i128::MAX, [0, UNITS_LIMIT - 1]), Ok(()));
+    check(|value| quantities(value, u64::MAX, i128::MIN, [1 - UNITS_LIMIT, 0]), Ok(()));
+    for (count, sum, [min, max]) in [
+        (1, i128::MAX, [1, 1]),
+        (1, i128::MIN, [1, 1]),
+        (2, 3, [1, 1]),
+        (2, 1, [1, 1]),
+        (2, -3, [-1, -1]),
+        (2, -1, [-1, -1]),
+        (u64::MAX, i128::MAX, [most, most]),
+        (u64::MAX, i128::MIN, [least, least]),
+    ] {
+        let mut changed = value();
+        quantities(&mut changed, count, sum, [min, max]);
+        let (sum, min, max) = (Quantity(sum), Quantity(min), Quantity(max));
+        let expected = Err(LineError::Sum { quantity_events: count, sum, min, max });
+        assert_eq!(changed.check(), expected);
+    }
+    let beyond = |units| Err(LineError::Quantity { quantity: Quantity(units) });
+    check(|value| quantities(value, 2, 0, [0, UNITS_LIMIT]), beyond(UNITS_LIMIT));
+    check(|value| quantities(value, 2, 0, [-UNITS_LIMIT, 0]), beyond(-UNITS_LIMIT));
+    check(|value| quantities(value, 2, 0, [i128::MIN, 0]), beyond(i128::MIN));
+    let latest = |units| Err(LineError::Latest { latest: Quantity(units), min, max });
+    check(|value| value.latest = Quantity(-7), latest(-7));
+    check(|value| value.latest = Quantity(2), latest(2));
+    check(|value| value.uniques.clear(), Err(LineError::Uniques { unique_events: 2, uniques: 0 }));
     check(|value| value.uniques = vec![[2; 16], [1; 16]], Err(LineError::UniqueOrder { index: 1 }));
     check(|value| value.uniques = vec![[2; 16], [2; 16]], Err(LineError::UniqueOrder { index: 1 }));
     check(
