@@ -3,7 +3,10 @@
 //! **Owns** sockets, timers and what one session may hold. **Does not own** what frames mean
 //! (`session.rs`) or the ledger.
 //!
-//! Limits, all in [`ListenOptions`]: sessions, time for a handshake, a Hello and a send, bytes of
+//! A connection becomes a session once its certificate is verified; until then it takes none of their
+//! room, and nothing is kept for an address that has not shown to be the peer's own.
+//!
+//! Limits, all in [`ListenOptions`]: sessions, handshakes, time for a handshake, a Hello and a send, bytes of
 //! batches that wait for their commit over all sessions, bodies opened at once. A session buffers at
 //! most one frame and its transport's window. What a slow peer does not read ends its session.
 
@@ -19,10 +22,10 @@ use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
-use quinn::{Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
+use quinn::{Connection, Endpoint, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt};
 use thiserror::Error;
 use tidemark_common::wire::Rules;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::ledger::Ledger;
@@ -36,6 +39,8 @@ pub use self::figures::ListenFigures;
 pub struct ListenOptions {
     pub address: SocketAddr,
     pub sessions_max: usize,
+    /// At most this many handshakes are under way.
+    pub handshakes_max: usize,
     /// A session is asked to confirm this often.
     pub confirm_interval: Duration,
     /// At most this many batches of a session may be sent and not yet acknowledged.
@@ -61,6 +66,7 @@ impl Default for ListenOptions {
         Self {
             address: SocketAddr::from(([0, 0, 0, 0], 8129)),
             sessions_max: 10_000,
+            handshakes_max: 1_000,
             confirm_interval: Duration::from_secs(10),
             batches_in_flight_max: 32,
             batch_bytes_in_flight_max: 128 << 20,
@@ -102,6 +108,7 @@ struct Shared {
     options: ListenOptions,
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
     batch_bytes: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
@@ -136,6 +143,7 @@ impl Listener {
             terms: RwLock::new(terms),
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
+            handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
             batch_bytes: Arc::new(Semaphore::new(permits)),
             bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
             stopping: watch::Sender::new(false),
@@ -198,15 +206,17 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
         let Some(incoming) = incoming else {
             return;
         };
-        match Arc::clone(&shared.sessions).try_acquire_owned() {
-            Ok(permit) => {
+        if incoming.may_retry() && !incoming.remote_address_validated() {
+            // The peer comes again with a token that only its address gets to see.
+            incoming.retry().expect("it may be told to retry");
+            continue;
+        }
+        match Arc::clone(&shared.handshakes).try_acquire_owned() {
+            Ok(permit) if shared.sessions.available_permits() > 0 => {
                 let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    welcome(incoming, &shared).await;
-                    drop(permit);
-                });
+                tokio::spawn(async move { welcome(incoming, permit, &shared).await });
             }
-            Err(_) => {
+            Ok(_) | Err(_) => {
                 shared.counters.full.add();
                 incoming.refuse();
             }
@@ -215,18 +225,33 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 }
 
 /// One connection, from its first packet to its last.
-async fn welcome(incoming: Incoming, shared: &Shared) {
+async fn welcome(incoming: Incoming, handshake: OwnedSemaphorePermit, shared: &Shared) {
+    let Some(connection) = shake_hands(incoming, shared).await else {
+        return;
+    };
+    drop(handshake);
+    match shared.sessions.try_acquire() {
+        Ok(_session) => serve::serve(&connection, shared).await,
+        Err(_) => {
+            shared.counters.full.add();
+            connection.close(VarInt::from_u32(0), b"as many agents are connected as may be");
+        }
+    }
+}
+
+/// A connection whose certificate is verified; `None` if there is none in time.
+async fn shake_hands(incoming: Incoming, shared: &Shared) -> Option<Connection> {
     let peer = incoming.remote_address();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => {
             shared.counters.handshakes_failed.add();
             tracing::warn!(%peer, %error, "a handshake could not begin");
-            return;
+            return None;
         }
     };
     match tokio::time::timeout(shared.options.handshake_max, connecting).await {
-        Ok(Ok(connection)) => serve::serve(&connection, shared).await,
+        Ok(Ok(connection)) => return Some(connection),
         Ok(Err(error)) => {
             shared.counters.handshakes_failed.add();
             tracing::warn!(%peer, %error, "a handshake failed");
@@ -236,6 +261,7 @@ async fn welcome(incoming: Incoming, shared: &Shared) {
             tracing::warn!(%peer, "a handshake took too long");
         }
     }
+    None
 }
 
 fn transport(options: &ListenOptions) -> Result<TransportConfig, ListenError> {

@@ -208,6 +208,7 @@ fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
 fn listen_options(config: &Config) -> ListenOptions {
     let SessionLimits {
         sessions_max,
+        handshakes_max,
         confirm_interval_millis,
         batches_in_flight_max,
         batch_bytes_in_flight_max,
@@ -221,6 +222,7 @@ fn listen_options(config: &Config) -> ListenOptions {
     ListenOptions {
         address: config.listen.quic,
         sessions_max: size(sessions_max.into()),
+        handshakes_max: size(handshakes_max.into()),
         confirm_interval: Duration::from_millis(confirm_interval_millis),
         batches_in_flight_max,
         batch_bytes_in_flight_max,
