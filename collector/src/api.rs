@@ -17,6 +17,7 @@
 mod auth;
 mod bill;
 mod cut;
+mod door;
 mod metrics;
 mod problem;
 mod query;
@@ -46,9 +47,12 @@ use auth::Tokens;
 use problem::Problem;
 
 pub use auth::Token;
+pub use door::{DoorLimits, serve};
 
 /// At most this many reads run at once.
 pub const READS_MAX: usize = 8;
+/// An answer is made of at most this many rows of usage, each distinct value counted as one.
+const ROWS_MAX: u64 = 4_000_000;
 /// At most this many reads run or wait.
 pub const READS_WAITING_MAX: usize = 512;
 
@@ -59,6 +63,7 @@ struct Api {
     catalog: watch::Receiver<Arc<Catalog>>,
     sessions: Sessions,
     tokens: Arc<Tokens>,
+    suspense: Arc<suspense::Counts>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
 }
@@ -85,6 +90,7 @@ pub fn router(
         catalog,
         sessions: Sessions(sessions),
         tokens: Arc::new(Tokens::new(tokens)),
+        suspense: Arc::default(),
         running: Arc::new(Semaphore::new(READS_MAX)),
         waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),
     };
@@ -101,6 +107,7 @@ pub fn router(
         .route("/metrics", get(metrics::handle))
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
+        .layer(middleware::map_response(problem::of_refusal))
         .with_state(api)
 }
 

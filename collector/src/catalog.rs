@@ -20,6 +20,7 @@ mod read;
 
 use std::collections::BTreeMap;
 
+use thiserror::Error;
 use tidemark_common::id::{CustomerId, MeterName, RulesVersion};
 use tidemark_common::wire::{CloudEventMeter, CloudEventRule, MeterRule, Rules};
 
@@ -120,6 +121,23 @@ impl Catalog {
         }
     }
 
+    /// Whether `next` can take this catalogue's place while periods run. A meter's aggregation decides
+    /// how all its usage of a period is read, so that a change would price anew what was used before.
+    ///
+    /// A catalogue without the meter can follow, and any can follow that one.
+    ///
+    /// # Errors
+    /// The first meter that is aggregated otherwise.
+    pub fn check_successor(&self, next: &Self) -> Result<(), AggregationChanged> {
+        let changed = self.meters.iter().find_map(|(name, before)| {
+            let after =
+                next.meters.get(name).filter(|after| after.aggregation != before.aggregation)?;
+            let (before, after) = (before.aggregation, after.aggregation);
+            Some(AggregationChanged { meter: name.clone(), before, after })
+        });
+        changed.map_or(Ok(()), Err)
+    }
+
     /// Where a customer's days and months begin: UTC for one that the catalogue does not know.
     #[must_use]
     pub fn zone_of(&self, customer: &CustomerId) -> Zone {
@@ -135,6 +153,18 @@ impl Catalog {
         let priced = self.plan.as_ref().is_some_and(|plan| plan.prices.contains_key(meter));
         (!priced).then_some(Unbilled::Unpriced)
     }
+}
+
+/// A catalogue that would price anew what was used before.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error(
+    "failed to change the aggregation of {meter} from {before} to {after}: that would price the running \
+     period's usage anew; keep it, and give {after} to a meter of another name"
+)]
+pub struct AggregationChanged {
+    pub meter: MeterName,
+    pub before: Aggregation,
+    pub after: Aggregation,
 }
 
 /// Why posted usage is in suspense.

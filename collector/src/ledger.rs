@@ -50,7 +50,7 @@ use tokio::task::JoinHandle;
 pub use crate::ledger::completeness::Completeness;
 pub use crate::ledger::figures::{Durations, LedgerFigures};
 pub use crate::ledger::stream::{StreamState, StreamStatus};
-pub use crate::live::Snapshot;
+pub use crate::live::{ReadError, Snapshot};
 pub use crate::usage::{Seen, UsageRow};
 
 use self::clock::{LedgerClock, Reading};

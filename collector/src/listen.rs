@@ -3,8 +3,11 @@
 //! **Owns** sockets, timers and what one session may hold. **Does not own** what frames mean
 //! (`session.rs`) or the ledger.
 //!
-//! Limits, all in [`ListenOptions`]: sessions, time for a handshake, a Hello and a send, bytes of
-//! batches that wait for their commit over all sessions, of frames that are not here whole yet, bodies
+//! A connection becomes a session once its certificate is verified; until then it takes none of their
+//! room, and nothing is kept for an address that has not shown to be the peer's own.
+//!
+//! Limits, all in [`ListenOptions`]: sessions, handshakes, time for a handshake, a Hello and a send, bytes
+//! of batches that wait for their commit over all sessions, of frames that are not here whole yet, bodies
 //! opened at once. A session buffers at most one frame, for which it has room if it is large, and its
 //! transport's window. What a slow peer does not read, or does not finish, ends its session.
 
@@ -21,14 +24,15 @@ use std::time::Duration;
 
 use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
 use quinn::{
-    Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig, VarInt,
+    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig,
+    VarInt,
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::{digest, hmac};
 use thiserror::Error;
 use tidemark_common::tls::{self, Pem, TlsError};
 use tidemark_common::wire::Rules;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
 use crate::ledger::Ledger;
@@ -42,6 +46,8 @@ pub use self::figures::ListenFigures;
 pub struct ListenOptions {
     pub address: SocketAddr,
     pub sessions_max: usize,
+    /// At most this many handshakes are under way.
+    pub handshakes_max: usize,
     /// A session is asked to confirm this often.
     pub confirm_interval: Duration,
     /// At most this many batches of a session may be sent and not yet acknowledged.
@@ -69,6 +75,7 @@ impl Default for ListenOptions {
         Self {
             address: SocketAddr::from(([0, 0, 0, 0], 8129)),
             sessions_max: 10_000,
+            handshakes_max: 1_000,
             confirm_interval: Duration::from_secs(10),
             batches_in_flight_max: 32,
             batch_bytes_in_flight_max: 256 << 20,
@@ -111,6 +118,7 @@ struct Shared {
     options: ListenOptions,
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
     batch_bytes: Arc<Semaphore>,
     frame_bytes: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
@@ -177,6 +185,7 @@ impl Listener {
             terms: RwLock::new(terms),
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
+            handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
             batch_bytes: room(options.batch_bytes_in_flight_max),
             frame_bytes: room(options.frame_bytes_in_flight_max),
             bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
@@ -240,15 +249,17 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
         let Some(incoming) = incoming else {
             return;
         };
-        match Arc::clone(&shared.sessions).try_acquire_owned() {
-            Ok(permit) => {
+        if incoming.may_retry() && !incoming.remote_address_validated() {
+            // The peer comes again with a token that only its address gets to see.
+            incoming.retry().expect("it may be told to retry");
+            continue;
+        }
+        match Arc::clone(&shared.handshakes).try_acquire_owned() {
+            Ok(permit) if shared.sessions.available_permits() > 0 => {
                 let shared = Arc::clone(&shared);
-                tokio::spawn(async move {
-                    welcome(incoming, &shared).await;
-                    drop(permit);
-                });
+                tokio::spawn(async move { welcome(incoming, permit, &shared).await });
             }
-            Err(_) => {
+            Ok(_) | Err(_) => {
                 shared.counters.full.add();
                 incoming.refuse();
             }
@@ -257,18 +268,33 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 }
 
 /// One connection, from its first packet to its last.
-async fn welcome(incoming: Incoming, shared: &Shared) {
+async fn welcome(incoming: Incoming, handshake: OwnedSemaphorePermit, shared: &Shared) {
+    let Some(connection) = shake_hands(incoming, shared).await else {
+        return;
+    };
+    drop(handshake);
+    match shared.sessions.try_acquire() {
+        Ok(_session) => serve::serve(&connection, shared).await,
+        Err(_) => {
+            shared.counters.full.add();
+            connection.close(VarInt::from_u32(0), b"as many agents are connected as may be");
+        }
+    }
+}
+
+/// A connection whose certificate is verified; `None` if there is none in time.
+async fn shake_hands(incoming: Incoming, shared: &Shared) -> Option<Connection> {
     let peer = incoming.remote_address();
     let connecting = match incoming.accept() {
         Ok(connecting) => connecting,
         Err(error) => {
             shared.counters.handshakes_failed.add();
             tracing::warn!(%peer, %error, "a handshake could not begin");
-            return;
+            return None;
         }
     };
     match tokio::time::timeout(shared.options.handshake_max, connecting).await {
-        Ok(Ok(connection)) => serve::serve(&connection, shared).await,
+        Ok(Ok(connection)) => return Some(connection),
         Ok(Err(error)) => {
             shared.counters.handshakes_failed.add();
             tracing::warn!(%peer, %error, "a handshake failed");
@@ -278,6 +304,7 @@ async fn welcome(incoming: Incoming, shared: &Shared) {
             tracing::warn!(%peer, "a handshake took too long");
         }
     }
+    None
 }
 
 fn transport(options: &ListenOptions) -> Result<TransportConfig, ListenError> {

@@ -3,17 +3,20 @@
 //! **Owns** how the two are added. **Does not own** prices or the catalogue, or the order in which a
 //! snapshot is taken: the tail first, then the totals, so that nothing is missing or counted twice.
 //!
+//! A read shows rows one by one and gathers none: its memory is what the reader makes of them.
+//!
 //! Reads block (they read a file): call them off the async tasks. They never block the writer.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::ops::ControlFlow;
+use std::sync::{Arc, OnceLock};
 
-use hashbrown::HashMap;
-use tidemark_common::batch::{Dimensions, Line};
-use tidemark_common::id::{CustomerId, LedgerId, MeterName, Sequence, StreamId};
-use tidemark_common::time::{Bucket, Timestamp};
+use thiserror::Error;
+use tidemark_common::batch::Line;
+use tidemark_common::id::{LedgerId, Sequence, StreamId};
+use tidemark_common::time::Timestamp;
 
+use crate::ledger::codec;
 use crate::ledger::completeness::{self, Completeness};
 use crate::ledger::store::{StoreError, Totals, UsageQuestion};
 use crate::ledger::stream::{StreamRecord, StreamStatus};
@@ -31,7 +34,14 @@ pub struct Snapshot {
     pub(crate) statuses: OnceLock<Vec<StreamStatus>>,
 }
 
-type RowKey = (MeterName, Dimensions, Bucket, Class);
+/// Usage that cannot be read.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum ReadError {
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("failed to read usage: the range holds more than {rows_max} rows")]
+    TooManyRows { rows_max: u64 },
+}
 
 impl Snapshot {
     #[must_use]
@@ -45,77 +55,101 @@ impl Snapshot {
         self.as_of
     }
 
-    /// A customer's usage in the buckets `from..to`, of one meter or all, by meter, dimensions, bucket.
+    /// Shows a customer's usage, row by row: rows of one key come several times, in no order, and a
+    /// distinct value counts as a row. What `visit` makes of them is all that a read holds.
     ///
     /// # Errors
-    /// If the totals cannot be read.
-    pub fn usage(
+    /// If the totals cannot be read, there are more rows than `rows_max`, or `visit` failed.
+    pub fn visit_usage<E: From<ReadError>>(
         &self,
-        customer: &CustomerId,
-        meter: Option<&MeterName>,
-        from: Bucket,
-        to: Bucket,
-    ) -> Result<Vec<UsageRow>, StoreError> {
-        let question = UsageQuestion { customer, meter, from, to };
-        let mut rows: BTreeMap<RowKey, Vec<Accumulator>> = BTreeMap::new();
-        for row in self.totals.usage(&question)? {
-            let key = (row.meter, row.dimensions, row.bucket, row.class);
-            row.usage.merge_into_parts(rows.entry(key).or_default());
-        }
-        for batch in self.unfolded()? {
-            for line in batch.lines.of(customer).iter().filter(|line| asked(&question, line)) {
-                let key = (
-                    line.key.meter.clone(),
-                    line.key.dimensions.clone(),
-                    line.key.bucket,
-                    Class::Normal,
-                );
-                Accumulator::from(&line.value).merge_into_parts(rows.entry(key).or_default());
-            }
-        }
-        let row = |((meter, dimensions, bucket, class), parts): (RowKey, Vec<Accumulator>)| {
-            let row = move |usage| UsageRow {
-                class,
-                meter: meter.clone(),
-                dimensions: dimensions.clone(),
-                bucket,
-                usage,
+        question: &UsageQuestion<'_>,
+        rows_max: u64,
+        mut visit: impl FnMut(UsageRow) -> Result<(), E>,
+    ) -> Result<(), E> {
+        let (mut rows, mut failed) = (0_u64, None);
+        let mut show = |row: UsageRow| {
+            let uniques = u64::try_from(row.usage.uniques.len()).unwrap_or(u64::MAX);
+            rows = rows.saturating_add(uniques.max(1));
+            let shown = if rows > rows_max {
+                Err(ReadError::TooManyRows { rows_max }.into())
+            } else {
+                visit(row)
             };
-            parts.into_iter().map(row)
+            failed = shown.err();
+            if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        Ok(rows.into_iter().flat_map(row).collect())
+        if self.totals.visit_usage(question, &mut show).map_err(ReadError::from)?.is_continue() {
+            let unfolded = self.unfolded().map_err(ReadError::from)?;
+            let mut lines = unfolded
+                .flat_map(|batch| batch.lines.of(question.customer))
+                .filter(|line| asked(question, line));
+            let _shown = lines.try_for_each(|line| {
+                show(UsageRow {
+                    class: Class::Normal,
+                    meter: line.key.meter.clone(),
+                    dimensions: line.key.dimensions.clone(),
+                    bucket: line.key.bucket,
+                    usage: Accumulator::from(&line.value),
+                })
+            });
+        }
+        failed.map_or(Ok(()), Err)
     }
 
-    /// Every (customer, meter, class) that usage was ever posted of.
+    /// Shows every (customer, meter, class) that usage was ever posted of and whose
+    /// [`codec::seen_key`] is greater than `after`, ascending, until `visit` breaks.
     ///
     /// # Errors
     /// If the totals cannot be read.
-    pub fn seen(&self) -> Result<Vec<Seen>, StoreError> {
-        let mut all: BTreeMap<(CustomerId, MeterName, Class), Seen> = BTreeMap::new();
-        let mut add = |seen: Seen| {
-            let key = (seen.customer.clone(), seen.meter.clone(), seen.class);
-            all.entry(key)
-                .and_modify(|held| {
-                    held.events = held.events.saturating_add(seen.events);
-                    held.first = held.first.min(seen.first);
-                    held.last = held.last.max(seen.last);
-                })
-                .or_insert(seen);
+    pub fn visit_seen(
+        &self,
+        after: &[u8],
+        mut visit: impl FnMut(Seen) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut recent = self.recently_seen(after)?;
+        let mut show = |seen: Seen| {
+            let key = codec::seen_key(&seen.customer, &seen.meter, seen.class);
+            while let Some(first) = recent.first_entry().filter(|first| *first.key() < key) {
+                visit(first.remove())?;
+            }
+            visit(match recent.remove(&key) {
+                Some(recent) => both(seen, &recent),
+                None => seen,
+            })
         };
-        self.totals.seen()?.into_iter().for_each(&mut add);
-        for batch in self.unfolded()? {
-            for Line { key, value } in batch.lines.iter() {
-                add(Seen {
-                    customer: key.customer.clone(),
-                    meter: key.meter.clone(),
-                    class: Class::Normal,
-                    events: value.events,
-                    first: key.bucket,
-                    last: key.bucket,
-                });
+        if self.totals.visit_seen(after, &mut show)?.is_continue() {
+            let _shown = recent.into_values().try_for_each(visit);
+        }
+        Ok(())
+    }
+
+    /// What the tail holds beyond the totals, by [`codec::seen_key`].
+    fn recently_seen(&self, after: &[u8]) -> Result<BTreeMap<Vec<u8>, Seen>, StoreError> {
+        let mut recent: BTreeMap<Vec<u8>, Seen> = BTreeMap::new();
+        for Line { key, value } in self.unfolded()?.flat_map(|batch| batch.lines.iter()) {
+            let seen = Seen {
+                customer: key.customer.clone(),
+                meter: key.meter.clone(),
+                class: Class::Normal,
+                events: value.events,
+                first: key.bucket,
+                last: key.bucket,
+            };
+            let key = codec::seen_key(&seen.customer, &seen.meter, seen.class);
+            if key.as_slice() > after {
+                let seen = match recent.get(&key) {
+                    Some(held) => both(seen, held),
+                    None => seen,
+                };
+                recent.insert(key, seen);
             }
         }
-        Ok(all.into_values().collect())
+        Ok(recent)
+    }
+
+    /// Every stream's posted sequence, ascending by id.
+    pub fn posted(&self) -> impl ExactSizeIterator<Item = (StreamId, Sequence)> {
+        self.records.iter().map(|record| (record.stream, record.posted_sequence))
     }
 
     /// Every stream, ascending by id.
@@ -146,12 +180,8 @@ impl Snapshot {
 
     /// The tail's batches that these totals do not hold.
     fn unfolded(&self) -> Result<impl Iterator<Item = &Arc<TailBatch>>, StoreError> {
-        let mut folded: HashMap<StreamId, Sequence> = HashMap::new();
-        for batch in self.tail.iter() {
-            if !folded.contains_key(&batch.stream) {
-                folded.insert(batch.stream, self.totals.folded_sequence(batch.stream)?);
-            }
-        }
+        let streams = self.tail.iter().map(|batch| batch.stream).collect();
+        let folded = self.totals.folded_sequences(streams)?;
         let beyond = move |batch: &&Arc<TailBatch>| {
             folded.get(&batch.stream).is_none_or(|last| batch.sequence > *last)
         };
@@ -165,6 +195,16 @@ impl std::fmt::Debug for Snapshot {
             .field("ledger", &self.ledger)
             .field("as_of", &self.as_of)
             .finish_non_exhaustive()
+    }
+}
+
+/// What two figures of one key say together.
+fn both(seen: Seen, other: &Seen) -> Seen {
+    Seen {
+        events: seen.events.saturating_add(other.events),
+        first: seen.first.min(other.first),
+        last: seen.last.max(other.last),
+        ..seen
     }
 }
 

@@ -16,14 +16,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use axum::Router;
 use thiserror::Error;
 use tidemark_common::tls::TlsError;
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::api;
+use crate::api::{self, DoorLimits};
 use crate::catalog::Catalog;
 use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
 use crate::ledger::redb::RedbOptions;
@@ -130,11 +129,12 @@ impl Collector {
         let sessions = Arc::new(listener.figures_reader());
         let router = api::router(ledger.clone(), watched, sessions, config.tokens.clone());
         let (stop, stopping) = watch::channel(false);
-        let serving = tokio::spawn(serve(door, router, stopping));
+        let serving = tokio::spawn(api::serve(door, router, DoorLimits::default(), stopping));
         Ok((Self { config, ledger, listener, catalogs, serving, stop }, addresses))
     }
 
-    /// Takes the catalogue file as it is now. One that cannot be used leaves the one before in place.
+    /// Takes the catalogue file as it is now. One that cannot be used, or cannot follow the one before,
+    /// leaves that in place.
     fn reload(&self) {
         let catalog = match self.config.load_catalog() {
             Ok(catalog) => catalog,
@@ -142,6 +142,9 @@ impl Collector {
                 return tracing::warn!(%error, "the catalogue cannot be used; the one before stays");
             }
         };
+        if let Err(error) = self.catalogs.borrow().check_successor(&catalog) {
+            return tracing::warn!(%error, "the catalogue is not taken; the one before stays");
+        }
         match rules::adopt(&self.config.data_dir, catalog.rules_content(), self.ledger.now()) {
             Ok(rules) => self.listener.set_rules(Arc::new(rules)),
             Err(error) => {
@@ -211,6 +214,7 @@ fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
 fn listen_options(config: &Config) -> ListenOptions {
     let SessionLimits {
         sessions_max,
+        handshakes_max,
         confirm_interval_millis,
         batches_in_flight_max,
         batch_bytes_in_flight_max,
@@ -224,6 +228,7 @@ fn listen_options(config: &Config) -> ListenOptions {
     ListenOptions {
         address: config.listen.quic,
         sessions_max: size(sessions_max.into()),
+        handshakes_max: size(handshakes_max.into()),
         confirm_interval: Duration::from_millis(confirm_interval_millis),
         batches_in_flight_max,
         batch_bytes_in_flight_max,
@@ -239,18 +244,6 @@ fn listen_options(config: &Config) -> ListenOptions {
 
 fn size(bytes: u64) -> usize {
     usize::try_from(bytes).unwrap_or(usize::MAX)
-}
-
-async fn serve(
-    door: TcpListener,
-    router: Router,
-    mut stopping: watch::Receiver<bool>,
-) -> io::Result<()> {
-    let stopped = async move {
-        // A closed channel stops too.
-        let _told = stopping.wait_for(|stop| *stop).await.is_ok();
-    };
-    axum::serve(door, router).with_graceful_shutdown(stopped).await
 }
 
 fn flatten(served: Result<io::Result<()>, JoinError>) -> io::Error {

@@ -31,6 +31,9 @@ use crate::ledger::request::{Reply, Welcomed};
 use crate::session::claim::ClaimVerdict;
 use crate::session::hello::HelloVerdict;
 
+/// At most this many Confirms of a session wait for their replies; further frames wait in the transport.
+const CONFIRMS_IN_FLIGHT_MAX: u32 = 4;
+
 /// What every session of a collector tells its agent.
 #[derive(Debug, Clone)]
 pub struct Terms {
@@ -83,6 +86,9 @@ pub struct Session {
     hello: Option<HelloFacts>,
     posted: Sequence,
     in_flight: u32,
+    /// How often a Confirm was asked for without one having come.
+    confirms_owed: u32,
+    confirms_in_flight: u32,
     actions: VecDeque<Action>,
     ack: AckDue,
 }
@@ -111,6 +117,8 @@ impl Session {
             hello: None,
             posted: Sequence::ZERO,
             in_flight: 0,
+            confirms_owed: 0,
+            confirms_in_flight: 0,
             actions: VecDeque::new(),
             ack: AckDue::No,
         }
@@ -125,6 +133,12 @@ impl Session {
     #[must_use]
     pub fn stream(&self) -> Option<StreamId> {
         self.hello.map(|hello| hello.stream)
+    }
+
+    /// True until a Hello came.
+    #[must_use]
+    pub fn awaits_hello(&self) -> bool {
+        self.phase == Phase::New
     }
 
     /// True from Welcome on.
@@ -144,10 +158,7 @@ impl Session {
             (Phase::Ended, _) => {}
             (Phase::New, Frame::Hello(hello)) => self.greet(hello),
             (Phase::Open { fence }, Frame::Batch(bytes)) => self.take_batch(bytes, fence),
-            (Phase::Open { .. }, Frame::Confirm(confirm)) => {
-                let action = |stream| Action::Confirm(stream, confirm);
-                self.actions.extend(self.stream().map(action));
-            }
+            (Phase::Open { .. }, Frame::Confirm(confirm)) => self.take_confirm(confirm),
             (Phase::Open { .. }, Frame::Close(close)) => {
                 self.phase = Phase::Closing;
                 self.actions.extend(self.stream().map(|stream| Action::Close(stream, close)));
@@ -195,6 +206,18 @@ impl Session {
         }
         self.in_flight = self.in_flight.saturating_add(1);
         self.actions.push_back(Action::Admit(Box::new(Incoming { header, bytes, fence })));
+    }
+
+    /// A Confirm costs a transaction's row: an agent that sends more of them than it was asked for ends
+    /// its session. It may answer several asks at once.
+    fn take_confirm(&mut self, confirm: Confirm) {
+        let Some(owed) = self.confirms_owed.checked_sub(1) else {
+            self.refuse(RefuseReason::Invalid, "a Confirm came unasked".to_owned());
+            return;
+        };
+        self.confirms_owed = owed;
+        self.confirms_in_flight = self.confirms_in_flight.saturating_add(1);
+        self.actions.extend(self.stream().map(|stream| Action::Confirm(stream, confirm)));
     }
 
     /// Takes the ledger's answer to the oldest request that is not answered yet.
@@ -251,13 +274,16 @@ impl Session {
     }
 
     fn take_claim(&mut self, verdict: &ClaimVerdict) {
+        // Replies come in the order of their requests, and nothing comes after a Close.
+        let of_confirm = self.confirms_in_flight > 0;
+        self.confirms_in_flight = self.confirms_in_flight.saturating_sub(1);
         let (reason, message) = match verdict {
-            ClaimVerdict::Take if self.phase == Phase::Closing => {
+            ClaimVerdict::Take if of_confirm => return,
+            ClaimVerdict::Take => {
                 self.phase = Phase::Ended;
                 self.actions.push_back(Action::End);
                 return;
             }
-            ClaimVerdict::Take => return,
             ClaimVerdict::Fenced { current } => fenced(*current),
             ClaimVerdict::NotOpen => not_open(),
             ClaimVerdict::Gap { expected } => gap(*expected),
@@ -285,11 +311,12 @@ impl Session {
         self.refuse(RefuseReason::Invalid, message);
     }
 
-    /// Whether a frame may be read: batches beyond the window wait in the transport.
+    /// Whether a frame may be read: while many replies are due, frames wait in the transport.
     #[must_use]
     pub fn wants_frames(&self) -> bool {
         match self.phase {
-            Phase::New | Phase::Open { .. } => true,
+            Phase::New => true,
+            Phase::Open { .. } => self.confirms_in_flight < CONFIRMS_IN_FLIGHT_MAX,
             Phase::Greeting | Phase::Closing | Phase::Ended => false,
         }
     }
@@ -304,6 +331,7 @@ impl Session {
             AckDue::Posted => false,
             AckDue::Confirm => true,
         };
+        self.confirms_owed = self.confirms_owed.saturating_add(u32::from(confirm));
         self.ack = AckDue::No;
         let (posted_sequence, extras) = (self.posted, Vec::new());
         Some(Action::Send(Frame::Ack(Ack { posted_sequence, ledger_time: now, confirm, extras })))

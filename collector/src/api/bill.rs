@@ -11,14 +11,15 @@ use tidemark_common::id::{CustomerId, MeterName};
 
 use crate::catalog::{Catalog, Unbilled};
 use crate::ledger::Snapshot;
+use crate::ledger::store::UsageQuestion;
 use crate::rating::{Line, rate};
 use crate::usage::{Accumulator, Class};
 
-use super::Api;
 use super::cut::Cut;
 use super::problem::Problem;
 use super::query::{Pairs, Parameters};
 use super::usage::customer_id;
+use super::{Api, ROWS_MAX};
 
 /// The answer.
 #[derive(Debug, Serialize)]
@@ -83,7 +84,8 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, id: &CustomerId) -> Result<Ans
 
     let mut usage: BTreeMap<MeterName, Accumulator> = BTreeMap::new();
     let mut suspense: BTreeMap<(MeterName, Unbilled), u64> = BTreeMap::new();
-    for row in snapshot.usage(id, None, period.start, period.end)? {
+    let asked = UsageQuestion { customer: id, meter: None, from: period.start, to: period.end };
+    snapshot.visit_usage(&asked, ROWS_MAX, |row| {
         let unbilled = match row.class {
             Class::Unauthorised => Some(Unbilled::Unauthorised),
             Class::Normal => catalog.unbilled(&row.meter),
@@ -95,7 +97,8 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, id: &CustomerId) -> Result<Ans
                 *events = events.saturating_add(row.usage.events);
             }
         }
-    }
+        Ok::<_, Problem>(())
+    })?;
     let bill = rate(catalog, plan, &usage)?;
     Ok(Answer {
         customer: id.as_str().to_owned(),

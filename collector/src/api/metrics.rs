@@ -3,7 +3,12 @@
 //! The conservation pair: `tidemark_collector_conservation_posted_events` comes from the headers of
 //! the admitted batches, `tidemark_collector_conservation_usage_events` from the usage totals and the
 //! tail. They are equal at any moment.
+//!
+//! Series are bounded: `streams_*` are over all streams, and at most [`STREAMS_SHOWN_MAX`] streams, those
+//! heard of last, have series of their own. A reason is a known code's name, or `unknown`.
 
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
 use std::sync::atomic::AtomicU64;
 
 use axum::extract::State;
@@ -16,18 +21,20 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::registry::Registry;
 
+use tidemark_common::code::EvidenceCode;
 use tidemark_common::time::Timestamp;
 
-use crate::catalog::Catalog;
+use crate::catalog::Unbilled;
 use crate::ledger::{LedgerFigures, Snapshot, StreamStatus};
 use crate::listen::ListenFigures;
 
 use super::Api;
 use super::problem::Problem;
-use super::streams::split;
-use super::suspense::reason;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+/// At most this many streams have series of their own; all are in `/v1/streams`.
+const STREAMS_SHOWN_MAX: usize = 200;
 
 type Count = Gauge<u64, AtomicU64>;
 
@@ -41,7 +48,7 @@ struct StreamLabels {
 struct ReasonLabels {
     stream: String,
     agent: String,
-    reason: String,
+    reason: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -57,26 +64,35 @@ struct VerdictLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct SuspenseLabels {
+struct AnyReasonLabels {
     reason: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct AnyStateLabels {
+    state: &'static str,
 }
 
 pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
     let (ledger, sessions) = (api.ledger.clone(), (api.sessions.0)());
+    let counts = api.suspense.clone();
     let text = api
-        .read(move |catalog, snapshot| text(catalog, snapshot, &ledger.figures()?, &sessions))
+        .read(move |catalog, snapshot| {
+            let suspense = counts.read(catalog, snapshot)?;
+            text(&suspense, snapshot, &ledger.figures()?, &sessions)
+        })
         .await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
 fn text(
-    catalog: &Catalog,
+    suspense: &BTreeMap<Unbilled, u64>,
     snapshot: &Snapshot,
     figures: &LedgerFigures,
     sessions: &ListenFigures,
 ) -> Result<String, Problem> {
     let mut registry = Registry::with_prefix("tidemark_collector");
-    totals(&mut registry, catalog, snapshot)?;
+    totals(&mut registry, suspense, snapshot)?;
     process(&mut registry, figures);
     door(&mut registry, sessions);
     streams(&mut registry, snapshot.streams());
@@ -85,12 +101,14 @@ fn text(
     Ok(text)
 }
 
-fn totals(registry: &mut Registry, catalog: &Catalog, snapshot: &Snapshot) -> Result<(), Problem> {
-    let suspense = Family::<SuspenseLabels, Count>::default();
-    for seen in snapshot.seen()? {
-        if let Some(reason) = reason(catalog, &seen) {
-            suspense.get_or_create(&SuspenseLabels { reason: reason.name() }).inc_by(seen.events);
-        }
+fn totals(
+    registry: &mut Registry,
+    counts: &BTreeMap<Unbilled, u64>,
+    snapshot: &Snapshot,
+) -> Result<(), Problem> {
+    let suspense = Family::<AnyReasonLabels, Count>::default();
+    for (reason, events) in counts {
+        suspense.get_or_create(&AnyReasonLabels { reason: reason.name() }).set(*events);
     }
     let posted = snapshot
         .streams()
@@ -120,7 +138,7 @@ fn totals(registry: &mut Registry, catalog: &Catalog, snapshot: &Snapshot) -> Re
     }
     registry.register(
         "suspense_events",
-        "Posted events that the catalogue does not explain",
+        "Posted events that the catalogue does not explain, counted once a minute",
         suspense,
     );
     Ok(())
@@ -175,114 +193,111 @@ fn door(registry: &mut Registry, figures: &ListenFigures) {
     }
 }
 
-fn streams(registry: &mut Registry, streams: &[StreamStatus]) {
-    counters(registry, streams, "accepted_events", "Durable events of the stream", |status| {
-        status.accepted
-    });
-    counters(registry, streams, "posted_events", "Events in the ledger", |status| {
-        status.posted_events
-    });
-    counters(registry, streams, "quarantined_events", "Events of unreadable batches", |status| {
-        status.quarantined_events
-    });
-    counters(registry, streams, "quarantined_batches", "Unreadable batches", |status| {
-        status.quarantined_batches
-    });
-    counters(registry, streams, "duplicate_batches", "Batches that came again", |status| {
-        status.duplicates
-    });
-    counters(
-        registry,
-        streams,
-        "conflicts",
-        "Signs of a cloned or rolled-back journal",
-        |status| status.conflicts,
-    );
-    gauges(
-        registry,
-        streams,
-        "stream_in_transit_events",
-        "Accepted events on their way",
-        |status| status.in_transit,
-    );
-    gauges(registry, streams, "posted_sequence", "Highest posted sequence", |status| {
-        status.posted_sequence.0
-    });
-    gauges(registry, streams, "sealed_sequence", "Highest sealed sequence", |status| {
-        status.sealed_sequence.0
-    });
-    gauges(
-        registry,
-        streams,
-        "last_heard_seconds",
-        "When the agent was last heard, unix seconds",
-        |status| seconds(status.last_heard),
-    );
-    gauges(
-        registry,
-        streams,
-        "confirmed_through_seconds",
-        "Confirmed complete, unix seconds; 0 never",
-        |status| status.confirmed.map_or(0, |confirmed| seconds(confirmed.ledger_time)),
-    );
-    evidence(registry, streams);
+/// What is known of the streams: summed over all, and of those heard of last each on its own.
+fn streams(registry: &mut Registry, all: &[StreamStatus]) {
+    let shown = last_heard(all);
+    for (name, help, figure) in COUNTED {
+        let sum = all.iter().fold(0_u64, |sum, status| sum.saturating_add(figure(status)));
+        counter(registry, &format!("streams_{name}"), &format!("{help}, all streams"), sum);
+        let family = Family::<StreamLabels, Counter>::default();
+        for status in &shown {
+            family.get_or_create(&labels(status)).inc_by(figure(status));
+        }
+        registry.register(name, help, family);
+    }
+    for (name, help, figure) in GAUGED {
+        let family = Family::<StreamLabels, Count>::default();
+        for status in &shown {
+            family.get_or_create(&labels(status)).set(figure(status));
+        }
+        registry.register(name, help, family);
+    }
+    evidence(registry, all, &shown);
+    states(registry, all, &shown);
 }
 
-fn evidence(registry: &mut Registry, streams: &[StreamStatus]) {
-    let rejected = Family::<ReasonLabels, Counter>::default();
-    let others = Family::<ReasonLabels, Counter>::default();
-    let states = Family::<StateLabels, Count>::default();
-    for status in streams {
-        let StreamLabels { stream, agent } = labels(status);
-        let by_reason = |reason: &str| ReasonLabels {
-            stream: stream.clone(),
-            agent: agent.clone(),
-            reason: reason.to_owned(),
+type Figure = (&'static str, &'static str, fn(&StreamStatus) -> u64);
+
+const COUNTED: [Figure; 6] = [
+    ("accepted_events", "Durable events", |status| status.accepted),
+    ("posted_events", "Events in the ledger", |status| status.posted_events),
+    ("quarantined_events", "Events of unreadable batches", |status| status.quarantined_events),
+    ("quarantined_batches", "Unreadable batches", |status| status.quarantined_batches),
+    ("duplicate_batches", "Batches that came again", |status| status.duplicates),
+    ("conflicts", "Signs of a cloned or rolled-back journal", |status| status.conflicts),
+];
+
+const GAUGED: [Figure; 5] = [
+    ("stream_in_transit_events", "Accepted events on their way", |status| status.in_transit),
+    ("posted_sequence", "Highest posted sequence", |status| status.posted_sequence.0),
+    ("sealed_sequence", "Highest sealed sequence", |status| status.sealed_sequence.0),
+    ("last_heard_seconds", "When the agent was last heard, unix seconds", |status| {
+        seconds(status.last_heard)
+    }),
+    ("confirmed_through_seconds", "Confirmed complete, unix seconds; 0 never", |status| {
+        status.confirmed.map_or(0, |confirmed| seconds(confirmed.ledger_time))
+    }),
+];
+
+/// The streams that have series of their own.
+fn last_heard(all: &[StreamStatus]) -> Vec<&StreamStatus> {
+    let mut shown: Vec<_> = all.iter().collect();
+    shown.sort_by_key(|status| (Reverse(status.last_heard), status.stream));
+    shown.truncate(STREAMS_SHOWN_MAX);
+    shown
+}
+
+fn evidence(registry: &mut Registry, all: &[StreamStatus], shown: &[&StreamStatus]) {
+    let rejections = ("rejected_events", "Events that the agent refused, by reason");
+    let others = ("evidence", "What else the agent counted: kernel drops, source gaps, ...");
+    for ((name, help), kind) in [(rejections, Kind::Rejection), (others, Kind::Other)] {
+        let sums = Family::<AnyReasonLabels, Counter>::default();
+        for (reason, count) in all.iter().flat_map(|status| reasons(status, kind)) {
+            sums.get_or_create(&AnyReasonLabels { reason }).inc_by(count);
+        }
+        registry.register(format!("streams_{name}"), format!("{help}, all streams"), sums);
+        let family = Family::<ReasonLabels, Counter>::default();
+        for status in shown {
+            for (reason, count) in reasons(status, kind) {
+                let StreamLabels { stream, agent } = labels(status);
+                family.get_or_create(&ReasonLabels { stream, agent, reason }).inc_by(count);
+            }
+        }
+        registry.register(name, help, family);
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Kind {
+    Rejection,
+    Other,
+}
+
+/// A stream's evidence of one kind by name; `accepted` stands on its own.
+fn reasons(status: &StreamStatus, kind: Kind) -> impl Iterator<Item = (&'static str, u64)> {
+    status.evidence.iter().filter_map(move |(number, count)| {
+        let (of, reason) = match EvidenceCode::from_number(number) {
+            Some(EvidenceCode::Accepted) => return None,
+            Some(code) if code.is_rejection() => (Kind::Rejection, code.name()),
+            Some(code) => (Kind::Other, code.name()),
+            None => (Kind::Other, "unknown"),
         };
-        let (by_rejection, by_kind) = split(&status.evidence);
-        for (reason, count) in &by_rejection {
-            rejected.get_or_create(&by_reason(reason)).inc_by(*count);
-        }
-        for (reason, count) in &by_kind {
-            others.get_or_create(&by_reason(reason)).inc_by(*count);
-        }
-        states.get_or_create(&StateLabels { stream, agent, state: status.state.name() }).set(1);
-    }
-    registry.register("rejected_events", "Events that the agent refused, by reason", rejected);
-    registry.register(
-        "evidence",
-        "What else the agent counted: kernel drops, source gaps, ...",
-        others,
-    );
-    registry.register("stream_state", "1 for the state that a stream is in", states);
+        (of == kind).then_some((reason, count))
+    })
 }
 
-fn counters(
-    registry: &mut Registry,
-    streams: &[StreamStatus],
-    name: &str,
-    help: &str,
-    figure: fn(&StreamStatus) -> u64,
-) {
-    let family = Family::<StreamLabels, Counter>::default();
-    for status in streams {
-        family.get_or_create(&labels(status)).inc_by(figure(status));
+fn states(registry: &mut Registry, all: &[StreamStatus], shown: &[&StreamStatus]) {
+    let sums = Family::<AnyStateLabels, Count>::default();
+    for status in all {
+        sums.get_or_create(&AnyStateLabels { state: status.state.name() }).inc();
     }
-    registry.register(name, help, family);
-}
-
-fn gauges(
-    registry: &mut Registry,
-    streams: &[StreamStatus],
-    name: &str,
-    help: &str,
-    figure: fn(&StreamStatus) -> u64,
-) {
-    let family = Family::<StreamLabels, Count>::default();
-    for status in streams {
-        family.get_or_create(&labels(status)).set(figure(status));
+    registry.register("streams_by_state", "Streams in each state", sums);
+    let family = Family::<StateLabels, Count>::default();
+    for status in shown {
+        let StreamLabels { stream, agent } = labels(status);
+        family.get_or_create(&StateLabels { stream, agent, state: status.state.name() }).set(1);
     }
-    registry.register(name, help, family);
+    registry.register("stream_state", "1 for the state that a stream is in", family);
 }
 
 fn counter(registry: &mut Registry, name: &str, help: &str, value: u64) {
@@ -304,4 +319,46 @@ fn labels(status: &StreamStatus) -> StreamLabels {
 /// Whole unix seconds; 0 before 1970.
 fn seconds(at: Timestamp) -> u64 {
     u64::try_from(at.0.div_euclid(1_000)).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_common::id::{LedgerId, StreamId};
+    use tidemark_common::tls::AgentName;
+
+    use super::*;
+    use crate::ledger::stream::StreamRecord;
+
+    /// A stream that was heard of at `number`, with one event and as many codes that nobody knows.
+    fn status(number: u16) -> StreamStatus {
+        let mut id = [0; 16];
+        id[..2].copy_from_slice(&number.to_be_bytes());
+        let agent = AgentName::parse("a").unwrap();
+        let at = Timestamp(i64::from(number));
+        let mut record = StreamRecord::new(StreamId(id), agent, LedgerId([1; 16]), at);
+        record.accepted = 1;
+        record.evidence = [(60_000, 1), (60_001_u16.wrapping_add(number), 1)].into_iter().collect();
+        record.status()
+    }
+
+    #[test]
+    fn series_are_bounded_and_sums_are_over_all_streams() {
+        let all: Vec<_> = (0..300).map(status).collect();
+        let mut registry = Registry::with_prefix("t");
+        streams(&mut registry, &all);
+        let mut text = String::new();
+        encode(&mut text, &registry).unwrap();
+        let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
+        assert_eq!(count("t_accepted_events_total{"), STREAMS_SHOWN_MAX);
+        assert_eq!(count("t_stream_state{"), STREAMS_SHOWN_MAX);
+        for sum in [
+            "t_streams_accepted_events_total 300",
+            "t_streams_evidence_total{reason=\"unknown\"} 600",
+            "t_streams_by_state{state=\"open\"} 300",
+        ] {
+            assert!(text.lines().any(|line| line == sum), "{sum} in {text}");
+        }
+        let newest = format!("t_last_heard_seconds{{stream=\"{}\"", all[299].stream);
+        assert_eq!((count(&newest), count(&newest.replace("012b", "0000"))), (1, 0));
+    }
 }

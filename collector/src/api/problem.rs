@@ -2,16 +2,21 @@
 
 use std::fmt::Display;
 
+use axum::body::to_bytes;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
 
 use crate::catalog::QuantityOverflow;
-use crate::ledger::LedgerError;
 use crate::ledger::store::StoreError;
+use crate::ledger::{LedgerError, ReadError};
 use crate::period::PeriodError;
 use crate::rating::RatingError;
 use crate::usage;
+
+const PROBLEM_JSON: &str = "application/problem+json";
+/// axum's own refusals are a line of text.
+const REFUSAL_BYTES_MAX: usize = 4 << 10;
 
 /// Why a request has no answer.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -62,13 +67,35 @@ impl Problem {
     }
 }
 
+/// Makes a problem of what axum refused by itself: a path or a query that cannot be read.
+pub(super) async fn of_refusal(response: Response) -> Response {
+    let status = response.status();
+    let is_problem = response
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .is_some_and(|value| value.as_bytes() == PROBLEM_JSON.as_bytes());
+    if is_problem || !(status.is_client_error() || status.is_server_error()) {
+        return response;
+    }
+    let (head, body) = response.into_parts();
+    let detail = to_bytes(body, REFUSAL_BYTES_MAX).await.unwrap_or_default();
+    let problem = Problem::new(status, "refused", "The request cannot be answered")
+        .detail(String::from_utf8_lossy(&detail))
+        .remedy("write paths and queries as UTF-8, percent-encoded");
+    let mut response = problem.into_response();
+    if let Some(methods) = head.headers.get(header::ALLOW) {
+        response.headers_mut().insert(header::ALLOW, methods.clone());
+    }
+    response
+}
+
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let status = StatusCode::from_u16(self.status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let body = serde_json::to_string(&self).unwrap_or_default();
         let mut response = (status, body).into_response();
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
+        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM_JSON));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(
                 header::WWW_AUTHENTICATE,
@@ -98,6 +125,21 @@ impl From<LedgerError> for Problem {
 impl From<StoreError> for Problem {
     fn from(error: StoreError) -> Self {
         LedgerError::from(error).into()
+    }
+}
+
+impl From<ReadError> for Problem {
+    fn from(error: ReadError) -> Self {
+        match error {
+            ReadError::Store(error) => error.into(),
+            ReadError::TooManyRows { .. } => Self::new(
+                StatusCode::BAD_REQUEST,
+                "too-many-rows",
+                "The range holds too much usage",
+            )
+            .detail(error.to_string())
+            .remedy("ask for a shorter range, or for one meter"),
+        }
     }
 }
 

@@ -100,7 +100,7 @@ fn shown(status: &StreamStatus, zone: &Zone) -> StreamShown {
 
 /// Evidence by name: rejected events, and everything else but `accepted`, which stands on its own. A
 /// code that this version does not know is shown by its number.
-pub(super) fn split(evidence: &Evidence) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
+fn split(evidence: &Evidence) -> (BTreeMap<String, u64>, BTreeMap<String, u64>) {
     let mut rejected = BTreeMap::new();
     let mut others = BTreeMap::new();
     for (number, count) in evidence.iter() {

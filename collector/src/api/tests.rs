@@ -2,7 +2,13 @@
 
 mod world;
 
+use std::time::Duration;
+
 use serde_json::{Value, json};
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use crate::api::DoorLimits;
 
 use world::{TOKEN, World, line, unique};
 
@@ -212,13 +218,28 @@ async fn suspense_is_what_the_catalogue_does_not_explain() {
     };
     assert_eq!(
         suspense().await,
-        ["acme mystery unknown_meter", "acme peak unpriced", "stranger tokens unknown_customer"]
+        ["acme peak unpriced", "acme mystery unknown_meter", "stranger tokens unknown_customer"]
     );
     // The catalogue learns, and the usage is explained without being posted again.
     world.adopt(&format!("{CATALOG}\n[[customer]]\nid = \"stranger\"\n"));
-    assert_eq!(suspense().await, ["acme mystery unknown_meter", "acme peak unpriced"]);
+    assert_eq!(suspense().await, ["acme peak unpriced", "acme mystery unknown_meter"]);
     let bill = world.get("/v1/customers/stranger/bill").await.ok();
     assert_eq!(bill["total"], "0.01");
+}
+
+#[tokio::test]
+async fn suspense_comes_in_pages() {
+    let world = world().await;
+    let (mut found, mut target) = (Vec::new(), "/v1/suspense?limit=1".to_owned());
+    loop {
+        let answer = world.get(&target).await.ok();
+        for entry in answer["suspense"].as_array().unwrap() {
+            found.push(format!("{} {}", entry["customer"], entry["meter"]).replace('"', ""));
+        }
+        let Some(next) = answer["next"].as_str() else { break };
+        target = format!("/v1/suspense?limit=1&after={next}");
+    }
+    assert_eq!(found, ["acme peak", "acme mystery", "stranger tokens"]);
 }
 
 #[tokio::test]
@@ -282,7 +303,7 @@ async fn check_refused(
 }
 
 /// Path and query, status, kind, detail, remedy.
-const REFUSED: [(&str, u16, &str, &str, &str); 14] = [
+const REFUSED: [(&str, u16, &str, &str, &str); 17] = [
     (
         "/v1/customers/acme/usage?metre=a",
         400,
@@ -374,6 +395,21 @@ const REFUSED: [(&str, u16, &str, &str, &str); 14] = [
         "there is no query parameter `x`",
         "remove it: this resource takes none",
     ),
+    ("/v1/suspense?limit=0", 400, "bad-parameter", "`limit` is \"0\"", "use 1 to 10000"),
+    (
+        "/v1/suspense?after=00+1",
+        400,
+        "bad-parameter",
+        "`after` is no answer's `next`",
+        "copy `next` of the answer before, or leave it out",
+    ),
+    (
+        "/v1/customers/a%FFb/usage",
+        400,
+        "refused",
+        "Invalid URL: Invalid UTF-8 in `customer`",
+        "write paths and queries as UTF-8, percent-encoded",
+    ),
     (
         "/v2",
         404,
@@ -400,6 +436,26 @@ async fn what_cannot_be_answered_says_why_and_what_to_do() {
         "add [plan] with a currency and [[plan.price]] to the catalogue",
     )
     .await;
+}
+
+#[tokio::test]
+async fn methods_that_change_something_are_refused_as_problems() {
+    let world = world().await;
+    let token = format!("Bearer {TOKEN}");
+    for target in ["/v1/streams", "/healthz"] {
+        let response = world.request("POST", target, Some(&token)).await;
+        assert_eq!(response.status, 405, "{target}");
+        assert!(response.head.contains("application/problem+json"), "{target} {}", response.head);
+    }
+}
+
+#[tokio::test]
+async fn connections_that_do_not_ask_make_room_for_others() {
+    let limits = DoorLimits { connections_max: 1, head_read_max: Duration::from_millis(50) };
+    let world = World::start_behind(CATALOG, NOW, limits).await;
+    let mut slow = TcpStream::connect(world.address).await.unwrap();
+    slow.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();
+    assert_eq!(world.get("/healthz").await.status, 200);
 }
 
 #[tokio::test]

@@ -16,13 +16,14 @@ use tidemark_common::time::Bucket;
 use crate::catalog::{Catalog, Meter};
 use crate::document::closest;
 use crate::ledger::Snapshot;
+use crate::ledger::store::UsageQuestion;
 use crate::period::{Period, Window, Zone, parse_edge};
 use crate::usage::{Accumulator, Class, UsageRow};
 
-use super::Api;
 use super::cut::Cut;
 use super::problem::Problem;
 use super::query::{Pairs, Parameters, bad};
+use super::{Api, ROWS_MAX};
 
 /// A range spans at most this many days.
 const RANGE_DAYS_MAX: u32 = 400;
@@ -142,9 +143,6 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, question: Question) -> Result<
     let meters = meters(catalog, &question)?;
     let range = range(&zone, snapshot, &question)?;
     let windows = zone.windows(range, question.window)?;
-    let rows =
-        snapshot.usage(&question.customer, question.meter.as_ref(), range.start, range.end)?;
-
     let mut groups: BTreeMap<Key, Accumulator> = BTreeMap::new();
     if question.window == Window::Total && question.group_by.is_empty() {
         groups.extend(
@@ -153,21 +151,19 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, question: Question) -> Result<
                 .map(|name| ((name.clone().clone(), 0, Vec::new()), Accumulator::default())),
         );
     }
-    for row in
-        rows.iter().filter(|row| row.class == Class::Normal && meters.contains_key(&row.meter))
-    {
-        let key = place(row, &windows, &question.group_by);
-        groups.entry(key).or_default().merge(&row.usage)?;
-        if groups.len() > ENTRIES_MAX {
-            return Err(Problem::new(
-                StatusCode::BAD_REQUEST,
-                "too-many-entries",
-                "The answer is too long",
-            )
-            .detail(format!("it would have more than {ENTRIES_MAX} entries"))
-            .remedy("ask for one meter, a shorter range, a larger window or fewer dimensions"));
+    let asked = UsageQuestion {
+        customer: &question.customer,
+        meter: question.meter.as_ref(),
+        from: range.start,
+        to: range.end,
+    };
+    snapshot.visit_usage(&asked, ROWS_MAX, |row| {
+        if row.class == Class::Normal && meters.contains_key(&row.meter) {
+            let key = place(&row, &windows, &question.group_by);
+            groups.entry(key).or_default().merge(&row.usage)?;
         }
-    }
+        if groups.len() > ENTRIES_MAX { Err(too_many_entries()) } else { Ok(()) }
+    })?;
     let usage = groups
         .into_iter()
         .map(|((name, window, values), usage)| {
@@ -190,6 +186,12 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, question: Question) -> Result<
         usage,
         cut: Cut::of(snapshot, &zone),
     })
+}
+
+fn too_many_entries() -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "too-many-entries", "The answer is too long")
+        .detail(format!("it would have more than {ENTRIES_MAX} entries"))
+        .remedy("ask for one meter, a shorter range, a larger window or fewer dimensions")
 }
 
 /// The meters that are asked for, each of which must exist and at least one keep each dimension.

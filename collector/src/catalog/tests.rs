@@ -289,3 +289,29 @@ proptest! {
         }
     }
 }
+
+/// Meters as `name:aggregation` before and after -> the meter that keeps the second from following.
+fn check_successor(before: &str, after: &str, expected: Option<&str>) {
+    let catalog = |meters: &str| {
+        let meter = |meter: &str| {
+            let (name, aggregation) = meter.split_once(':').unwrap();
+            format!("[[meter]]\nname = \"{name}\"\naggregation = \"{aggregation}\"\n")
+        };
+        let text: String = meters.split_whitespace().map(meter).collect();
+        Catalog::parse(&text, "c").unwrap()
+    };
+    let refused = catalog(before).check_successor(&catalog(after)).err();
+    assert_eq!(
+        refused.map(|refused| refused.meter.to_string()).as_deref(),
+        expected,
+        "{before} -> {after}"
+    );
+}
+
+#[test]
+fn a_running_periods_usage_is_not_priced_anew() {
+    check_successor("a:sum b:max", "a:sum b:max c:min", None);
+    check_successor("a:sum b:max", "a:sum", None);
+    check_successor("a:sum b:max", "a:sum b:sum", Some("b"));
+    check_successor("a:sum b:max", "a:count b:sum", Some("a"));
+}

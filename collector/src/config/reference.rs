@@ -42,7 +42,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 29] = [
+pub const SETTINGS: [Setting; 30] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -98,6 +98,12 @@ pub const SETTINGS: [Setting; 29] = [
         Kind::Count,
         "10000",
         "At most this many agents are connected at once.",
+    ),
+    setting(
+        "session.handshakes_max",
+        Kind::Count,
+        "1000",
+        "At most this many connections are being made at once; they count as agents once their certificate is verified.",
     ),
     setting(
         "session.confirm_interval",

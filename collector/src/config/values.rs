@@ -153,6 +153,7 @@ impl Values {
 
     fn session(&mut self) -> Option<SessionLimits> {
         let sessions_max = self.count("session.sessions_max", 1);
+        let handshakes_max = self.count("session.handshakes_max", 1);
         let confirm_interval_millis = self.millis("session.confirm_interval", 10);
         let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
         let batch_bytes_in_flight_max =
@@ -165,6 +166,7 @@ impl Values {
         let receive_window_bytes = self.bytes_u32("session.receive_window", 16 << 10);
         Some(SessionLimits {
             sessions_max: sessions_max?,
+            handshakes_max: handshakes_max?,
             confirm_interval_millis: confirm_interval_millis?,
             batches_in_flight_max: batches_in_flight_max?,
             batch_bytes_in_flight_max: batch_bytes_in_flight_max?,

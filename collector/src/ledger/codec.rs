@@ -9,12 +9,15 @@
 //! SEEN KEY     customer str, meter str, class u8
 //! SEEN         events u64, first bucket u32, last bucket u32
 //! INDEX KEY    stream [16], sequence u64                 INDEX      position u64
-//! STREAM ROW   version u8 = 1, bincode 2 (standard configuration) of `StreamRow`
+//! STREAM ROW   version u8 = 2, bincode 2 (standard configuration) of `StreamRow`; version 1 lacks its
+//!              last field
 //! ```
 //! Numbers are big-endian, so that rows sort by them.
 //!
 //! **Owns** these bytes. The day comes first, so that folds write to few pages, however many rows there
 //! are; a day's rows of one customer stand together, so that a month is read in 31 seeks.
+
+use std::borrow::Cow;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -32,7 +35,7 @@ use crate::usage::{Accumulator, Class, Seen, UniqueValue, UsageRow};
 
 /// Buckets in a slot: a day.
 pub const SLOT_BUCKETS: u32 = 96;
-const STREAM_ROW_VERSION: u8 = 1;
+const STREAM_ROW_VERSION: u8 = 2;
 const STREAM_ROW_BYTES_MAX: usize = 1 << 20;
 /// Class, bucket and part.
 const TOTAL_KEY_END: usize = 7;
@@ -260,6 +263,7 @@ struct StreamRow {
     confirmed: Option<(Timestamp, Sequence, u64)>,
     pending: Vec<(Timestamp, Sequence, u64)>,
     opening: Option<PostedOpening>,
+    conflict_cap: Option<Option<Timestamp>>,
 }
 
 fn config() -> impl bincode::config::Config {
@@ -297,6 +301,7 @@ pub fn write_stream(record: &StreamRecord) -> Result<Vec<u8>, RowError> {
         confirmed: record.confirmed.as_ref().map(flat),
         pending: record.pending.iter().map(flat).collect(),
         opening: record.openings.last().copied(),
+        conflict_cap: record.conflict_cap,
     };
     let mut bytes = vec![STREAM_ROW_VERSION];
     let row = bincode::serde::encode_to_vec(&row, config())
@@ -311,10 +316,13 @@ pub fn write_stream(record: &StreamRecord) -> Result<Vec<u8>, RowError> {
 /// A newer version, or bytes that do not hold together.
 pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
     let (version, bytes) = bytes.split_first().ok_or_else(|| broken("stream", "it is empty"))?;
-    if *version != STREAM_ROW_VERSION {
-        return Err(broken("stream", format!("its version {version} is unknown")));
-    }
-    let (row, read): (StreamRow, usize) = bincode::serde::decode_from_slice(bytes, config())
+    let bytes = match *version {
+        STREAM_ROW_VERSION => Cow::Borrowed(bytes),
+        // What version 2 appends, as `None`.
+        1 => Cow::Owned([bytes, &[0]].concat()),
+        version => return Err(broken("stream", format!("its version {version} is unknown"))),
+    };
+    let (row, read): (StreamRow, usize) = bincode::serde::decode_from_slice(&bytes, config())
         .map_err(|error| broken("stream", error.to_string()))?;
     if read != bytes.len() {
         return Err(broken("stream", format!("{read} of its {} bytes are read", bytes.len())));
@@ -339,6 +347,7 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
         quarantined_batches: row.quarantined_batches,
         quarantined_events: row.quarantined_events,
         quarantine_cap: row.quarantine_cap,
+        conflict_cap: row.conflict_cap,
         evidence: row.evidence.into_iter().collect::<Evidence>(),
         duplicates: row.duplicates,
         conflicts: row.conflicts,

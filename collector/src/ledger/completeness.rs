@@ -3,8 +3,8 @@
 //! **Owns** the rule over all streams. **Does not own** when one stream's confirmation counts
 //! (`ledger/stream.rs`).
 //!
-//! Every stream that is open, contradicted or has quarantined batches bounds completeness; a closed
-//! one without quarantine does not.
+//! Every stream bounds completeness, but a closed one of which nothing is missing: no events on their
+//! way, no quarantined batches, never another journal under its id.
 
 use std::sync::Arc;
 
@@ -41,16 +41,27 @@ pub fn complete_through(
 }
 
 fn bounds(record: &StreamRecord) -> bool {
-    record.quarantine_cap.is_some() || record.state != StreamState::Closed
+    let closed = match record.state {
+        StreamState::Closed => true,
+        StreamState::Open | StreamState::Conflict => false,
+    };
+    !closed
+        || record.in_transit() > 0
+        || record.quarantine_cap.is_some()
+        || record.conflict_cap.is_some()
 }
 
 fn why(record: &StreamRecord, now: Timestamp, silent_after_millis: i64) -> Option<String> {
-    if record.state == StreamState::Conflict {
+    if record.state == StreamState::Conflict || record.conflict_cap.is_some() {
         return Some("conflict: its journal was cloned or rolled back".to_owned());
     }
     if record.quarantined_batches > 0 {
         let (batches, events) = (record.quarantined_batches, record.quarantined_events);
         return Some(format!("quarantine: {batches} batches with {events} events cannot be read"));
+    }
+    if record.state == StreamState::Closed {
+        let events = record.in_transit();
+        return Some(format!("closed: {events} events that it accepted never came"));
     }
     let Some(through) = record.complete_through() else {
         return Some("it never confirmed that all it accepted is posted".to_owned());
@@ -114,7 +125,18 @@ mod tests {
         match state {
             "o" => {}
             "c" => record.state = StreamState::Closed,
-            "x" => record.state = StreamState::Conflict,
+            "m" => (record.state, record.accepted) = (StreamState::Closed, 1),
+            "x" => record.mark_conflict(),
+            // After a conflict, its agent went on and confirmed: reopened, and closed.
+            "r" | "R" => {
+                record.mark_conflict();
+                record.confirm(Confirmed {
+                    ledger_time: Timestamp(99_000),
+                    sequence: Sequence(0),
+                    accepted: 0,
+                });
+                record.state = if state == "R" { StreamState::Closed } else { StreamState::Open };
+            }
             "b" => record.confirm(Confirmed {
                 ledger_time: Timestamp(99_000),
                 sequence: Sequence(1),
@@ -139,6 +161,9 @@ mod tests {
         check("o95000 o10000", "10000; silent");
         check("o95000 b10000", "10000; backlog");
         check("x95000", "95000; conflict");
+        check("r95000", "95000; conflict");
+        check("R95000", "95000; conflict");
+        check("m95000", "95000; closed");
         check("q95000", "50000; quarantine");
         check("Q95000", "50000; quarantine");
     }

@@ -5,8 +5,10 @@
 
 use std::fmt::Debug;
 use std::future::Future;
+use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
 use tidemark_common::id::{CustomerId, LedgerId, MeterName, Sequence, StreamId};
 use tidemark_common::time::{Bucket, Timestamp};
@@ -88,30 +90,81 @@ pub struct Recovered {
 
 /// The totals at one moment. Reads block: not for an async task.
 pub trait Totals: Send + Sync {
-    /// A customer's rows in the buckets `from..to`, of one meter or all.
+    /// Shows a customer's rows in the buckets `from..to`, of one meter or all, until `visit` breaks. A
+    /// key's distinct values come in rows of their own, which count no events.
     ///
     /// # Errors
     /// If the totals cannot be read.
-    fn usage(&self, question: &UsageQuestion<'_>) -> Result<Vec<UsageRow>, StoreError>;
+    fn visit_usage(
+        &self,
+        question: &UsageQuestion<'_>,
+        visit: Visit<'_, UsageRow>,
+    ) -> Result<ControlFlow<()>, StoreError>;
 
-    /// Every (customer, meter, class) in the totals.
+    /// Shows every (customer, meter, class) in the totals whose [`codec::seen_key`](crate::ledger::codec::seen_key) is greater than `after`,
+    /// ascending, until `visit` breaks.
     ///
     /// # Errors
     /// If the totals cannot be read.
-    fn seen(&self) -> Result<Vec<Seen>, StoreError>;
+    fn visit_seen(
+        &self,
+        after: &[u8],
+        visit: Visit<'_, Seen>,
+    ) -> Result<ControlFlow<()>, StoreError>;
 
-    /// Up to where the stream is in these totals.
+    /// Up to where each of these streams is in these totals.
     ///
     /// # Errors
     /// If the totals cannot be read.
-    fn folded_sequence(&self, stream: StreamId) -> Result<Sequence, StoreError>;
+    fn folded_sequences(
+        &self,
+        streams: HashSet<StreamId>,
+    ) -> Result<HashMap<StreamId, Sequence>, StoreError>;
 
     /// Events in all of the totals' rows.
     ///
     /// # Errors
     /// If the totals cannot be read.
     fn events(&self) -> Result<u64, StoreError>;
+
+    /// All rows of [`Self::visit_usage`], distinct values put to the first row of their key.
+    #[cfg(test)]
+    fn usage(&self, question: &UsageQuestion<'_>) -> Result<Vec<UsageRow>, StoreError> {
+        let key =
+            |row: &UsageRow| (row.class, row.meter.clone(), row.dimensions.clone(), row.bucket);
+        let mut rows: Vec<UsageRow> = Vec::new();
+        let mut add = |row: UsageRow| {
+            match rows.iter_mut().find(|held| row.usage.events == 0 && key(held) == key(&row)) {
+                Some(held) => held.usage.merge(&row.usage).expect("distinct values have no sum"),
+                None => rows.push(row),
+            }
+            ControlFlow::Continue(())
+        };
+        let _all = self.visit_usage(question, &mut add)?;
+        Ok(rows)
+    }
+
+    /// All of [`Self::visit_seen`].
+    #[cfg(test)]
+    fn seen(&self) -> Result<Vec<Seen>, StoreError> {
+        let mut all = Vec::new();
+        let mut add = |seen| {
+            all.push(seen);
+            ControlFlow::Continue(())
+        };
+        let _all = self.visit_seen(&[], &mut add)?;
+        Ok(all)
+    }
+
+    /// [`Self::folded_sequences`] of one stream.
+    #[cfg(test)]
+    fn folded_sequence(&self, stream: StreamId) -> Result<Sequence, StoreError> {
+        Ok(self.folded_sequences(HashSet::from([stream]))?[&stream])
+    }
 }
+
+/// What is shown rows one by one, and says when it has seen enough.
+pub type Visit<'v, T> = &'v mut dyn FnMut(T) -> ControlFlow<()>;
 
 /// Whose usage, of what, when.
 #[derive(Debug, Clone, Copy)]

@@ -40,6 +40,10 @@ pub struct StreamRecord {
     pub quarantined_events: u64,
     /// The confirmation that held when the first batch was quarantined: none later can count.
     pub quarantine_cap: Option<Option<Timestamp>>,
+    /// The confirmation that held when another journal first showed up under this stream's id: none
+    /// later can count, since that journal may hold events which nobody ships. Whatever the stream does
+    /// after, only a person may lift it, once it is known what became of them; no command does so yet.
+    pub conflict_cap: Option<Option<Timestamp>>,
     pub evidence: Evidence,
     pub duplicates: u64,
     /// Hellos and batches that showed another journal under this stream's id.
@@ -125,6 +129,7 @@ impl StreamRecord {
             quarantined_batches: 0,
             quarantined_events: 0,
             quarantine_cap: None,
+            conflict_cap: None,
             evidence: Evidence::default(),
             duplicates: 0,
             conflicts: 0,
@@ -146,13 +151,16 @@ impl StreamRecord {
         self.count_confirms();
     }
 
-    /// Lets the confirmations count whose batches are posted by now.
+    /// Lets the newest confirmation count whose batches are posted by now.
     ///
-    /// One that claims more events than its batches hold never counts: it is replaced by the next.
+    /// One that claims more events than its batches hold never counts: it is replaced by the next. One
+    /// whose batches are missing keeps no other from counting.
     pub fn count_confirms(&mut self) {
         let (posted, end) = (self.posted_sequence, self.posted_end);
-        let due = self.pending.iter().take_while(|confirmed| confirmed.sequence <= posted).count();
-        let counted = self.pending.drain(..due).rfind(|confirmed| confirmed.accepted <= end.0);
+        let (due, waiting): (Vec<_>, Vec<_>) =
+            self.pending.iter().partition(|confirmed| confirmed.sequence <= posted);
+        self.pending = waiting;
+        let counted = due.into_iter().rfind(|confirmed| confirmed.accepted <= end.0);
         self.confirmed = counted.or(self.confirmed);
     }
 
@@ -166,10 +174,15 @@ impl StreamRecord {
     #[must_use]
     pub fn complete_through(&self) -> Option<Timestamp> {
         let confirmed = self.confirmed.map(|confirmed| confirmed.ledger_time);
-        match self.quarantine_cap {
-            Some(cap) => confirmed.min(cap),
-            None => confirmed,
-        }
+        let caps = [self.quarantine_cap, self.conflict_cap];
+        caps.into_iter().flatten().fold(confirmed, Ord::min)
+    }
+
+    /// Another journal showed up under this stream's id.
+    pub fn mark_conflict(&mut self) {
+        self.conflict_cap.get_or_insert(self.complete_through());
+        self.state = StreamState::Conflict;
+        self.conflicts = self.conflicts.saturating_add(1);
     }
 
     /// Events that are known to be accepted and that no admitted batch holds.
@@ -258,6 +271,29 @@ mod tests {
         record.confirm(confirmed(10, 1, 5));
         post(&mut record, 1, 4);
         assert_eq!((record.complete_through(), record.in_transit()), (None, 1));
+    }
+
+    #[test]
+    fn a_confirmation_of_what_is_never_sealed_holds_up_no_other() {
+        let mut record = record();
+        record.confirm(confirmed(10, 99, 0));
+        record.confirm(confirmed(20, 1, 3));
+        post(&mut record, 1, 3);
+        assert_eq!(record.complete_through(), Some(Timestamp(20)));
+        record.confirm(confirmed(30, 1, 3));
+        assert_eq!(record.complete_through(), Some(Timestamp(30)));
+        assert_eq!(record.pending, [confirmed(10, 99, 0)]);
+    }
+
+    #[test]
+    fn a_conflict_holds_completeness_where_it_was() {
+        let mut record = record();
+        record.confirm(confirmed(10, 0, 0));
+        record.mark_conflict();
+        assert_eq!((record.state, record.conflicts), (StreamState::Conflict, 1));
+        record.confirm(confirmed(20, 0, 0));
+        record.mark_conflict();
+        assert_eq!((record.complete_through(), record.conflicts), (Some(Timestamp(10)), 2));
     }
 
     #[test]

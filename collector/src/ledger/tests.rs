@@ -1,5 +1,6 @@
 //! The running ledger: cuts, limits, ends.
 
+use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 
 use ::redb::backends::InMemoryBackend;
@@ -10,7 +11,7 @@ use tidemark_common::time::Bucket;
 use super::conformance::{Journal, NOW, commit, greet};
 use super::fold::FoldSlice;
 use super::request::Welcomed;
-use super::store::Committed;
+use super::store::{Committed, UsageQuestion};
 use super::*;
 use crate::dedupe::Verdict;
 
@@ -41,8 +42,15 @@ async fn open_stream(ledger: &Ledger, journal: &mut Journal) -> Welcomed {
 
 fn usage(snapshot: &Snapshot, customer: &str) -> u64 {
     let customer = CustomerId::parse(customer).unwrap();
-    let rows = snapshot.usage(&customer, None, Bucket(0), Bucket(u32::MAX)).unwrap();
-    rows.iter().map(|row| row.usage.events).sum()
+    let question =
+        UsageQuestion { customer: &customer, meter: None, from: Bucket(0), to: Bucket(u32::MAX) };
+    let mut events = 0;
+    let add = |row: UsageRow| {
+        events += row.usage.events;
+        Ok::<_, ReadError>(())
+    };
+    snapshot.visit_usage(&question, u64::MAX, add).unwrap();
+    events
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -107,7 +115,12 @@ async fn interleave(steps: &[Step]) {
                     };
                     assert_eq!(usage(&snapshot, "c"), expected, "{steps:?}");
                     assert_eq!(snapshot.events_by_lines().unwrap(), expected, "{steps:?}");
-                    let seen: u64 = snapshot.seen().unwrap().iter().map(|seen| seen.events).sum();
+                    let mut seen = 0;
+                    let count = |one: Seen| {
+                        seen += one.events;
+                        ControlFlow::Continue(())
+                    };
+                    snapshot.visit_seen(&[], count).unwrap();
                     assert_eq!(seen, expected, "{steps:?}");
                 }
             }
@@ -342,4 +355,27 @@ async fn completeness_follows_confirmations() {
         (Some(Timestamp(900)), 0)
     );
     assert_eq!(snapshot.complete_through().held_back_by, []);
+}
+
+#[tokio::test]
+async fn a_read_of_too_many_rows_ends_and_says_so() {
+    let (store, recovered) = memory();
+    let ledger = Ledger::start(store, recovered, options(), still()).await.unwrap();
+    let mut journal = Journal::new(1, ledger.ledger());
+    open_stream(&ledger, &mut journal).await;
+    // Each a row and, once folded, a distinct value.
+    journal.seal(&[("c", "m", 1, 5), ("c", "m", 2, 6), ("c", "m", 3, 7)]);
+    ask(&ledger, journal.admit(1)).await;
+    let snapshot = ledger.snapshot().unwrap();
+    let customer = CustomerId::parse("c").unwrap();
+    let question =
+        UsageQuestion { customer: &customer, meter: None, from: Bucket(0), to: Bucket(9) };
+    for (rows_max, expected) in [(3, Ok(())), (2, Err(ReadError::TooManyRows { rows_max: 2 }))] {
+        let mut shown = 0;
+        let read = snapshot.visit_usage(&question, rows_max, |_| {
+            shown += 1;
+            Ok::<_, ReadError>(())
+        });
+        assert_eq!((read, shown), (expected, rows_max));
+    }
 }

@@ -37,7 +37,7 @@ pub struct ListenFigures {
     /// Sessions that the collector ended with Refuse.
     pub refusals: u64,
     pub handshakes_failed: u64,
-    /// Connections refused because `sessions_max` were open.
+    /// Connections refused because `sessions_max` were open, or `handshakes_max` under way.
     pub full: u64,
     /// Sessions ended because the peer did not read in time.
     pub slow: u64,

@@ -88,7 +88,7 @@ enum Woken {
     Read(usize),
     Reply(Result<Reply, oneshot::error::RecvError>),
     ConfirmDue,
-    HelloOverdue,
+    WelcomeOverdue,
     FrameOverdue,
     Stopping,
     Closed,
@@ -146,8 +146,8 @@ impl Link<'_> {
     async fn run(&mut self) -> Ended {
         let options = &self.shared.options;
         let begun = Instant::now();
-        let hello_due = tokio::time::sleep(options.handshake_max);
-        tokio::pin!(hello_due);
+        let welcome_due = tokio::time::sleep(options.handshake_max);
+        tokio::pin!(welcome_due);
         let first = begun.checked_add(options.confirm_interval).unwrap_or(begun);
         let mut confirm = interval_at(first, options.confirm_interval);
         confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -184,7 +184,7 @@ impl Link<'_> {
                     Err(error) => Woken::Lost(error.to_string()),
                 },
                 _ = confirm.tick(), if welcome => Woken::ConfirmDue,
-                () = &mut hello_due, if !welcome => Woken::HelloOverdue,
+                () = &mut welcome_due, if !welcome => Woken::WelcomeOverdue,
                 () = until(frame_due), if self.session.wants_frames() => Woken::FrameOverdue,
                 _ = stopping.wait_for(|stopping| *stopping), if !told => Woken::Stopping,
             };
@@ -208,8 +208,11 @@ impl Link<'_> {
                 .session
                 .handle_unavailable("the rules have changed; say Hello for the new ones"),
             Woken::ConfirmDue => self.session.handle_confirm_due(),
-            Woken::HelloOverdue => {
+            Woken::WelcomeOverdue if self.session.awaits_hello() => {
                 self.session.handle_unreadable("no Hello came in time".to_owned())
+            }
+            Woken::WelcomeOverdue => {
+                self.session.handle_unavailable("the ledger did not answer in time")
             }
             Woken::FrameOverdue => {
                 self.shared.counters.slow.add();

@@ -3,13 +3,14 @@
 use std::net::Ipv4Addr;
 
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{ClientConfig, Connection, RecvStream, SendStream};
+use quinn::{ClientConfig, RecvStream, SendStream};
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, SanType};
 use redb::backends::InMemoryBackend;
 use tidemark_common::id::{LedgerId, RulesVersion, Sequence};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{self, Pem};
 use tidemark_common::wire::{Ack, Frame, FrameBuffer, Hello, RefuseReason, Welcome};
+use tokio::net::UdpSocket;
 
 use super::*;
 use crate::ledger::clock::Reading;
@@ -53,6 +54,10 @@ struct Collector {
 
 impl Collector {
     async fn start(change: impl FnOnce(&mut ListenOptions)) -> Self {
+        Self::start_on(LedgerOptions::default(), change).await
+    }
+
+    async fn start_on(ledger: LedgerOptions, change: impl FnOnce(&mut ListenOptions)) -> Self {
         let authority = Authority::new();
         let (store, recovered) = RedbStore::open_on(
             InMemoryBackend::new(),
@@ -62,8 +67,7 @@ impl Collector {
         )
         .unwrap();
         let still = TimeSource::new(|| Reading { wall: NOW, monotonic_micros: 0 });
-        let ledger =
-            Ledger::start(store, recovered, LedgerOptions::default(), still).await.unwrap();
+        let ledger = Ledger::start(store, recovered, ledger, still).await.unwrap();
         let pem = authority.issue(SanType::DnsName("localhost".try_into().unwrap()));
         let mut options = ListenOptions {
             address: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
@@ -77,11 +81,9 @@ impl Collector {
     }
 
     async fn connect(&self, pem: &Pem) -> Agent {
-        let crypto = QuicClientConfig::try_from(tls::client_config(pem).unwrap()).unwrap();
         let endpoint = Endpoint::client(SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).unwrap();
-        let config = ClientConfig::new(Arc::new(crypto));
         let connection = endpoint
-            .connect_with(config, self.listener.address(), "localhost")
+            .connect_with(client(pem), self.listener.address(), "localhost")
             .unwrap()
             .await
             .unwrap();
@@ -100,6 +102,11 @@ impl Collector {
         assert!(matches!(agent.next().await, Some(Frame::Ack(Ack { confirm: true, .. }))));
         agent
     }
+}
+
+fn client(pem: &Pem) -> ClientConfig {
+    let crypto = QuicClientConfig::try_from(tls::client_config(pem).unwrap()).unwrap();
+    ClientConfig::new(Arc::new(crypto))
 }
 
 struct Agent {
@@ -250,6 +257,38 @@ async fn a_silent_peer_and_a_stop_end_sessions() {
     drop(agent);
     shutdown.await.unwrap();
     assert!(collector.ledger.snapshot().unwrap().ledger_time() >= Timestamp(0));
+}
+
+#[tokio::test]
+async fn a_slow_ledger_is_not_the_agents_fault() {
+    // The writer waits for the folder as long as there is more than nothing in memory.
+    let stuck = LedgerOptions { tail_bytes_max: 0, ..LedgerOptions::default() };
+    let impatient =
+        |options: &mut ListenOptions| options.handshake_max = Duration::from_millis(200);
+    let collector = Collector::start_on(stuck, impatient).await;
+    let mut agent = collector.connect(&collector.authority.agent("till-7")).await;
+    agent.send(&Frame::Hello(Journal::new(1, collector.ledger.ledger()).hello(0))).await;
+    assert_eq!(agent.refusal().await, RefuseReason::Unavailable);
+}
+
+#[tokio::test]
+async fn a_handshake_from_an_address_not_its_own_takes_no_room() {
+    let collector = Collector::start(|options| {
+        (options.sessions_max, options.handshakes_max) = (1, 1);
+    })
+    .await;
+    let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, 0));
+    let trap = UdpSocket::bind(loopback).await.unwrap();
+    let victim = Endpoint::client(loopback).unwrap();
+    let config = client(&collector.authority.agent("till-8"));
+    let _half = victim.connect_with(config, trap.local_addr().unwrap(), "localhost").unwrap();
+    let mut packet = vec![0; 2_048];
+    let (length, _) = trap.recv_from(&mut packet).await.unwrap();
+    trap.send_to(&packet[..length], collector.listener.address()).await.unwrap();
+    while trap.recv_from(&mut packet).await.unwrap().1 != collector.listener.address() {}
+
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    collector.greet(&mut journal).await;
 }
 
 #[tokio::test]

@@ -51,7 +51,8 @@ pub fn judge_confirm(
     if confirm.ledger_time > now {
         return ClaimVerdict::Invalid(ClaimFlaw::FromTheFuture { claimed: confirm.ledger_time });
     }
-    match fallen(record, confirm.accepted) {
+    // Its barrier may be older than the counts in batches that were sent since.
+    match fallen(confirm.accepted, record.confirmed_accepted()) {
         Some(flaw) => ClaimVerdict::Invalid(flaw),
         None => ClaimVerdict::Take,
     }
@@ -82,7 +83,7 @@ pub fn judge_close(record: Option<&StreamRecord>, close: &Close) -> ClaimVerdict
     if close.sequence > record.posted_sequence {
         return ClaimVerdict::Gap { expected: record.posted_sequence.next() };
     }
-    if let Some(flaw) = fallen(record, close.accepted) {
+    if let Some(flaw) = fallen(close.accepted, record.accepted) {
         return ClaimVerdict::Invalid(flaw);
     }
     let (accepted, posted) = (close.accepted, record.posted_end.0);
@@ -92,14 +93,12 @@ pub fn judge_close(record: Option<&StreamRecord>, close: &Close) -> ClaimVerdict
     ClaimVerdict::Take
 }
 
-/// Closes the stream: all that it accepted before `now` is posted.
+/// Closes the stream: nothing of it is missing. Up to when that holds is what it last confirmed: a
+/// Close answers no ledger time.
 pub fn record_close(record: &mut StreamRecord, close: &Close, now: Timestamp) {
     record.pending.clear();
-    record.confirm(Confirmed {
-        ledger_time: now,
-        sequence: close.sequence,
-        accepted: close.accepted,
-    });
+    record.accepted = record.accepted.max(close.accepted);
+    record.sealed_sequence = record.sealed_sequence.max(close.sequence);
     record.state = StreamState::Closed;
     record.last_heard = record.last_heard.max(now);
 }
@@ -114,8 +113,7 @@ fn held(record: Option<&StreamRecord>, fence: Fence) -> Result<&StreamRecord, Cl
     }
 }
 
-fn fallen(record: &StreamRecord, accepted: u64) -> Option<ClaimFlaw> {
-    let before = record.confirmed_accepted();
+fn fallen(accepted: u64, before: u64) -> Option<ClaimFlaw> {
     (accepted < before).then_some(ClaimFlaw::AcceptedFell { accepted, before })
 }
 
@@ -186,13 +184,21 @@ mod tests {
         check(close(3, 9), ClaimVerdict::Gap { expected: Sequence(3) });
         let differs = ClaimFlaw::AcceptedDiffers { accepted: 10, posted: 9 };
         check(close(2, 10), ClaimVerdict::Invalid(differs));
+        // A hello or a batch told of 10 accepted, which are durable: the journal was rolled back.
+        let told = StreamRecord { accepted: 10, ..known() };
+        let fell = ClaimVerdict::Invalid(ClaimFlaw::AcceptedFell { accepted: 9, before: 10 });
+        assert_eq!(judge_close(Some(&told), &close(2, 9)), fell);
+        assert_eq!(
+            judge_confirm(Some(&told), &confirm(20, 2, 9), Timestamp(20)),
+            ClaimVerdict::Take
+        );
         check(Close { fence: Fence(8), ..close(2, 9) }, ClaimVerdict::Fenced { current: FENCE });
 
         let mut record = known();
         record_close(&mut record, &close(2, 9), Timestamp(20));
         assert_eq!(
             (record.state, record.complete_through()),
-            (StreamState::Closed, Some(Timestamp(20)))
+            (StreamState::Closed, Some(Timestamp(5)))
         );
         assert_eq!(judge_close(Some(&record), &close(2, 9)), ClaimVerdict::NotOpen);
     }

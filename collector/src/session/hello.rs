@@ -113,19 +113,22 @@ fn contradiction(
     if known.is_some_and(|digest| digest != hello.posted_digest) {
         return Some(Contradiction::OtherDigest { sequence });
     }
-    let known = record.confirmed_accepted().max(record.posted_end.0);
+    // An agent tells of what is durable only, so what it told of before is in its journal still.
+    let known = record.accepted.max(record.posted_end.0);
     if hello.accepted < known {
         return Some(Contradiction::AcceptedFell { accepted: hello.accepted, known });
     }
     None
 }
 
-/// Opens the stream for a session with `fence`, after [`judge_hello`] welcomed it.
+/// Opens the stream for a session with `fence`, after [`judge_hello`] welcomed it. Confirmations of
+/// batches that the journal has not sealed can never count: they are dropped.
 pub fn record_hello(record: &mut StreamRecord, hello: &Hello, fence: Fence, now: Timestamp) {
     assert!(fence > record.fence, "a hello raises the fence: {fence} after {}", record.fence);
     record.fence = fence;
     record.state = StreamState::Open;
     record.sealed_sequence = record.sealed_sequence.max(hello.sealed_sequence);
+    record.pending.retain(|pending| pending.sequence <= hello.sealed_sequence);
     record.accepted = record.accepted.max(hello.accepted);
     record.last_heard = record.last_heard.max(now);
 }
@@ -208,6 +211,25 @@ mod tests {
         check(&hello(3, 6, 60), "a", Some(digest_of(8)), &HelloVerdict::Conflict(other));
         let fell = Contradiction::AcceptedFell { accepted: 59, known: 60 };
         check(&hello(5, 5, 59), "a", None, &HelloVerdict::Conflict(fell));
+    }
+
+    #[test]
+    fn a_journal_rolled_back_below_its_last_hello_is_found() {
+        let mut record = known();
+        record_hello(&mut record, &hello(5, 8, 100), Fence(3), Timestamp(4));
+        let verdict = judge_hello(Some(&record), &hello(5, 7, 70), &agent("a"), LEDGER, None);
+        let fell = Contradiction::AcceptedFell { accepted: 70, known: 100 };
+        assert_eq!(verdict, HelloVerdict::Conflict(fell));
+    }
+
+    #[test]
+    fn a_hello_drops_confirmations_of_what_is_not_sealed() {
+        let mut record = known();
+        let beyond = Confirmed { ledger_time: Timestamp(2), sequence: Sequence(99), accepted: 60 };
+        record.confirm(beyond);
+        record_hello(&mut record, &hello(5, 8, 70), Fence(3), Timestamp(4));
+        let kept: Vec<_> = record.pending.iter().map(|pending| pending.sequence.0).collect();
+        assert_eq!(kept, [7]);
     }
 
     #[test]

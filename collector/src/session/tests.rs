@@ -205,6 +205,29 @@ fn confirmations_are_asked_for_and_taken() {
 }
 
 #[test]
+fn no_more_confirmations_are_taken_than_were_asked_for() {
+    check_open("confirm confirm", "?confirm Refuse:Invalid end");
+    check_open("due confirm confirm confirm", "Ack0? ?confirm ?confirm Refuse:Invalid end");
+    // Their replies are not Close's.
+    check_open("due confirm close taken taken", "Ack0? ?confirm ?close end");
+}
+
+#[test]
+fn frames_wait_while_many_confirmations_do() {
+    let mut session = Session::new(AgentName::parse("agent").unwrap(), terms());
+    let journal = Journal::new(1, LEDGER);
+    let mut turn = |word: &str| {
+        feed(&mut session, &journal, word);
+        while session.poll_action(Timestamp(50)).is_some() {}
+        session.wants_frames()
+    };
+    turn("hello");
+    turn("welcomed");
+    (1..CONFIRMS_IN_FLIGHT_MAX).for_each(|_| assert!(turn("due") && turn("confirm")));
+    assert!(turn("due") && !turn("confirm") && turn("taken"));
+}
+
+#[test]
 fn close_ends_in_silence() {
     check_open("close taken b1", "?close end");
     check_open("close b1", "?close Refuse:Invalid end");

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::api::{Token, router};
+use crate::api::{DoorLimits, Token, router, serve};
 use crate::catalog::Catalog;
 use crate::dedupe::Verdict;
 use crate::ledger::clock::Reading;
@@ -33,7 +33,8 @@ pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) stream: StreamId,
     catalogs: watch::Sender<Arc<Catalog>>,
-    address: std::net::SocketAddr,
+    pub(super) address: std::net::SocketAddr,
+    _running: watch::Sender<bool>,
 }
 
 /// A line of a batch, before it is encoded: series, bucket, value.
@@ -98,6 +99,10 @@ impl Response {
 
 impl World {
     pub(super) async fn start(catalog: &str, now: &str) -> Self {
+        Self::start_behind(catalog, now, DoorLimits::default()).await
+    }
+
+    pub(super) async fn start_behind(catalog: &str, now: &str, limits: DoorLimits) -> Self {
         let wall = parse_edge(now).unwrap().start();
         let memory = redb::backends::InMemoryBackend::new;
         // The ledger begins at the limit that it stored, which is never behind the clock.
@@ -120,8 +125,9 @@ impl World {
             unnamed: 0,
         };
         let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
-        tokio::spawn(async move { axum::serve(listener, router).await });
-        Self { ledger, stream: StreamId([7; 16]), catalogs, address }
+        let (running, stopping) = watch::channel(false);
+        tokio::spawn(serve(listener, router, limits, stopping));
+        Self { ledger, stream: StreamId([7; 16]), catalogs, address, _running: running }
     }
 
     pub(super) fn adopt(&self, catalog: &str) {
@@ -198,11 +204,20 @@ impl World {
 
     /// With this `Authorization`, or none.
     pub(super) async fn get_with(&self, target: &str, authorization: Option<&str>) -> Response {
+        self.request("GET", target, authorization).await
+    }
+
+    pub(super) async fn request(
+        &self,
+        method: &str,
+        target: &str,
+        authorization: Option<&str>,
+    ) -> Response {
         let mut connection = TcpStream::connect(self.address).await.unwrap();
         let authorization =
             authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
         let request = format!(
-            "GET {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{authorization}\r\n"
+            "{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{authorization}\r\n"
         );
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();

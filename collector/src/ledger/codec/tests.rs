@@ -112,13 +112,14 @@ fn record() -> StreamRecord {
         confirmed: Some(confirmed(10, 2)),
         pending: vec![confirmed(20, 4)],
         openings: vec![PostedOpening { opening: OpeningId([2; 16]), end: EventNumber(251) }],
+        conflict_cap: Some(Some(Timestamp(7))),
     }
 }
 
 #[test]
 fn a_stream_row_has_these_bytes() {
     let bytes = write_stream(&record()).unwrap();
-    let mut expected = vec![1];
+    let mut expected = vec![2];
     expected.extend([1; 16]);
     expected.extend(b"\x06till-7");
     expected.extend([2, 5, 2]);
@@ -132,8 +133,19 @@ fn a_stream_row_has_these_bytes() {
     expected.push(1);
     expected.extend([2; 16]);
     expected.extend([251, 251, 0]);
+    expected.extend([1, 1, 14]);
     assert_eq!(bytes, expected);
     assert_eq!(read_stream(&bytes), Ok(record()));
+}
+
+#[test]
+fn a_stream_row_of_version_1_has_no_conflict_cap() {
+    let bytes = write_stream(&record()).unwrap();
+    let older = [&[1], &bytes[1..bytes.len() - 3]].concat();
+    assert_eq!(read_stream(&older), Ok(StreamRecord { conflict_cap: None, ..record() }));
+    for cut in 0..older.len() {
+        assert!(read_stream(&older[..cut]).is_err(), "cut at {cut}");
+    }
 }
 
 #[test]
@@ -143,6 +155,6 @@ fn other_stream_rows_are_refused() {
         assert!(read_stream(&bytes[..cut]).is_err(), "cut at {cut}");
     }
     assert!(read_stream(&[&bytes[..], &[0]].concat()).is_err());
-    let newer = [&[2], &bytes[1..]].concat();
-    assert!(read_stream(&newer).unwrap_err().reason.contains("version 2"));
+    let newer = [&[3], &bytes[1..]].concat();
+    assert!(read_stream(&newer).unwrap_err().reason.contains("version 3"));
 }

@@ -19,7 +19,7 @@ use crate::dedupe::{self, Candidate, Content, Verdict};
 use crate::ledger::codec;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
-use crate::ledger::stream::{StreamRecord, StreamState};
+use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::TailBatch;
 use crate::session::claim::{self, ClaimVerdict};
 use crate::session::hello::{self, HelloVerdict};
@@ -259,10 +259,7 @@ impl<'a> Group<'a> {
     }
 
     fn mark_conflict(&mut self, stream: StreamId) {
-        self.change(stream, |record| {
-            record.state = StreamState::Conflict;
-            record.conflicts = record.conflicts.saturating_add(1);
-        });
+        self.change(stream, StreamRecord::mark_conflict);
         self.rows.insert(stream);
     }
 

@@ -14,8 +14,10 @@
 //! transaction.
 
 use std::collections::BTreeMap;
+use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
+use hashbrown::{HashMap, HashSet};
 use redb::{
     Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
 };
@@ -24,7 +26,7 @@ use tidemark_common::id::{LedgerId, Sequence, StreamId};
 use super::{Fault, TOTALS_FILE};
 use crate::ledger::codec;
 use crate::ledger::fold::{FoldSlice, SeenUsage};
-use crate::ledger::store::{StoreError, Totals, UsageQuestion};
+use crate::ledger::store::{StoreError, Totals, UsageQuestion, Visit};
 use crate::usage::{Accumulator, Seen, UsageRow};
 
 const TOTALS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("totals");
@@ -40,6 +42,8 @@ const FORMAT: u16 = 1;
 /// A key has at most this many parts: each after the first stands for a sum beyond 128 bits, which
 /// takes 10^14 of the largest quantities.
 pub(super) const PARTS_MAX: u16 = 16;
+/// A row of distinct values holds at most this many.
+const UNIQUES_AT_ONCE_MAX: usize = 1_024;
 
 /// The totals' file.
 #[derive(Debug, Clone)]
@@ -277,17 +281,16 @@ pub(super) struct TotalsSnapshot {
 }
 
 impl TotalsSnapshot {
-    /// One slot's rows of a customer, each part a row, the distinct values with the first. Returns the
-    /// next slot that has rows of anybody.
-    fn slot(
+    /// Shows one slot's rows of a customer, then their distinct values. Continues with the next slot
+    /// that has rows of anybody.
+    fn visit_slot(
         &self,
         slot: u32,
         question: &UsageQuestion<'_>,
-        rows: &mut Vec<UsageRow>,
-    ) -> Result<Option<u32>, StoreError> {
+        visit: Visit<'_, UsageRow>,
+    ) -> Result<ControlFlow<(), Option<u32>>, StoreError> {
         let prefix = codec::total_prefix(slot, question.customer, question.meter);
         let totals = self.read.open_table(TOTALS).map_err(Fault::read(TOTALS_FILE))?;
-        let mut found: BTreeMap<Vec<u8>, Vec<UsageRow>> = BTreeMap::new();
         let (mut with_uniques, mut next) = (false, None);
         for row in totals.range(prefix.as_slice()..).map_err(Fault::read(TOTALS_FILE))? {
             let (key, value) = row.map_err(Fault::read(TOTALS_FILE))?;
@@ -303,22 +306,24 @@ impl TotalsSnapshot {
             let mut row = codec::read_total_key(key).map_err(Fault::row(TOTALS_FILE))?;
             row.usage = codec::read_total(value.value()).map_err(Fault::row(TOTALS_FILE))?;
             with_uniques |= row.usage.unique_events > 0;
-            let key = key[..key.len().saturating_sub(2)].to_vec();
-            found.entry(key).or_default().push(row);
+            if visit(row).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        if with_uniques {
-            self.add_uniques(&prefix, &mut found)?;
+        if with_uniques && self.visit_uniques(&prefix, question, visit)?.is_break() {
+            return Ok(ControlFlow::Break(()));
         }
-        rows.extend(found.into_values().flatten());
-        Ok(next)
+        Ok(ControlFlow::Continue(next))
     }
 
-    fn add_uniques(
+    fn visit_uniques(
         &self,
         prefix: &[u8],
-        found: &mut BTreeMap<Vec<u8>, Vec<UsageRow>>,
-    ) -> Result<(), StoreError> {
+        question: &UsageQuestion<'_>,
+        visit: Visit<'_, UsageRow>,
+    ) -> Result<ControlFlow<()>, StoreError> {
         let uniques = self.read.open_table(UNIQUES).map_err(Fault::read(TOTALS_FILE))?;
+        let mut gathered: Option<(Vec<u8>, UsageRow)> = None;
         for row in uniques.range(prefix..).map_err(Fault::read(TOTALS_FILE))? {
             let (key, _) = row.map_err(Fault::read(TOTALS_FILE))?;
             if !key.value().starts_with(prefix) {
@@ -326,44 +331,76 @@ impl TotalsSnapshot {
             }
             let (total, unique) =
                 codec::read_unique_key(key.value()).map_err(Fault::row(TOTALS_FILE))?;
-            if let Some(row) = found.get_mut(total).and_then(|parts| parts.first_mut()) {
+            if let Some((key, row)) = &mut gathered
+                && key == total
+                && row.usage.uniques.len() < UNIQUES_AT_ONCE_MAX
+            {
                 row.usage.uniques.insert(unique);
+                continue;
+            }
+            if let Some((_, row)) = gathered.take()
+                && visit(row).is_break()
+            {
+                return Ok(ControlFlow::Break(()));
+            }
+            let key = codec::with_part(total, 0);
+            let mut row = codec::read_total_key(&key).map_err(Fault::row(TOTALS_FILE))?;
+            if question.covers(row.bucket) {
+                row.usage.uniques.insert(unique);
+                gathered = Some((total.to_vec(), row));
             }
         }
-        Ok(())
+        Ok(gathered.map_or(ControlFlow::Continue(()), |(_, row)| visit(row)))
     }
 }
 
 impl Totals for TotalsSnapshot {
-    fn usage(&self, question: &UsageQuestion<'_>) -> Result<Vec<UsageRow>, StoreError> {
-        let mut rows = Vec::new();
+    fn visit_usage(
+        &self,
+        question: &UsageQuestion<'_>,
+        visit: Visit<'_, UsageRow>,
+    ) -> Result<ControlFlow<()>, StoreError> {
         if question.from >= question.to {
-            return Ok(rows);
+            return Ok(ControlFlow::Continue(()));
         }
         let last = question.to.0.saturating_sub(1).div_euclid(codec::SLOT_BUCKETS);
         let mut due = Some(question.from.0.div_euclid(codec::SLOT_BUCKETS));
         while let Some(slot) = due.filter(|slot| *slot <= last) {
-            due = self.slot(slot, question, &mut rows)?;
+            due = match self.visit_slot(slot, question, visit)? {
+                ControlFlow::Continue(next) => next,
+                ControlFlow::Break(()) => return Ok(ControlFlow::Break(())),
+            };
         }
-        Ok(rows)
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn seen(&self) -> Result<Vec<Seen>, StoreError> {
+    fn visit_seen(
+        &self,
+        after: &[u8],
+        visit: Visit<'_, Seen>,
+    ) -> Result<ControlFlow<()>, StoreError> {
         let table = self.read.open_table(SEEN).map_err(Fault::read(TOTALS_FILE))?;
-        let mut all = Vec::new();
-        for row in table.iter().map_err(Fault::read(TOTALS_FILE))? {
+        let beyond = (Bound::Excluded(after), Bound::Unbounded);
+        for row in table.range::<&[u8]>(beyond).map_err(Fault::read(TOTALS_FILE))? {
             let (key, value) = row.map_err(Fault::read(TOTALS_FILE))?;
-            all.push(
-                codec::read_seen(key.value(), value.value()).map_err(Fault::row(TOTALS_FILE))?,
-            );
+            let seen = codec::read_seen(key.value(), value.value());
+            if visit(seen.map_err(Fault::row(TOTALS_FILE))?).is_break() {
+                return Ok(ControlFlow::Break(()));
+            }
         }
-        Ok(all)
+        Ok(ControlFlow::Continue(()))
     }
 
-    fn folded_sequence(&self, stream: StreamId) -> Result<Sequence, StoreError> {
+    fn folded_sequences(
+        &self,
+        streams: HashSet<StreamId>,
+    ) -> Result<HashMap<StreamId, Sequence>, StoreError> {
         let table = self.read.open_table(FOLDED).map_err(Fault::read(TOTALS_FILE))?;
-        let sequence = table.get(&stream.0).map_err(Fault::read(TOTALS_FILE))?;
-        Ok(Sequence(sequence.map_or(0, |sequence| sequence.value())))
+        let folded = |stream: StreamId| {
+            let sequence = table.get(&stream.0).map_err(Fault::read(TOTALS_FILE))?;
+            Ok((stream, Sequence(sequence.map_or(0, |sequence| sequence.value()))))
+        };
+        streams.into_iter().map(folded).collect()
     }
 
     fn events(&self) -> Result<u64, StoreError> {
