@@ -83,6 +83,7 @@ pub enum Control {
         rules: Option<Arc<Rules>>,
         unique_key: UniqueKey,
         clock_offset_millis: i64,
+        reply: oneshot::Sender<()>,
     },
     /// Read what the kernel still holds, close all doors, seal everything.
     Stop {
@@ -162,7 +163,8 @@ impl IntakeHandle {
         self.ask(|reply| Control::Barrier { reply }).await
     }
 
-    /// Takes over what a Welcome said, after the journal has stored it.
+    /// Takes over what a Welcome said, after the journal has stored it. Events that come once this has
+    /// resolved are judged by it.
     ///
     /// # Errors
     /// Once intake has stopped.
@@ -175,10 +177,11 @@ impl IntakeHandle {
         if let Some(rules) = &rules {
             self.rules.store(Arc::clone(rules));
         }
-        let adopt = Control::Adopt { rules, unique_key, clock_offset_millis };
+        let (reply, adopted) = oneshot::channel();
+        let adopt = Control::Adopt { rules, unique_key, clock_offset_millis, reply };
         self.controls.send(adopt).await.map_err(|_| IntakeClosed)?;
         (self.wake)();
-        Ok(())
+        adopted.await.map_err(|_| IntakeClosed)
     }
 
     /// Closes the datagram doors and seals everything that was accepted.
@@ -332,10 +335,12 @@ impl IntakeThread {
                     self.flush_waiters()?;
                     self.jobs.send(Task::Barrier { reply, accepted: self.core.accepted() })?;
                 }
-                Control::Adopt { rules, unique_key, clock_offset_millis } => {
+                Control::Adopt { rules, unique_key, clock_offset_millis, reply } => {
                     self.shared.set_clock_offset(clock_offset_millis);
                     self.core.adopt(rules, unique_key, arrival);
                     self.send_jobs()?;
+                    // A driver that is gone has ended the agent.
+                    let _unheard = reply.send(());
                 }
                 Control::Stop { reply } => self.stopping = Some(reply),
             }

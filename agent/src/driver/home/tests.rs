@@ -73,17 +73,22 @@ fn the_journal_answers_for_the_session() {
             posted_sequence: Sequence::ZERO,
             clock_offset_millis: 77,
         };
-        home.write(JournalWrite::Welcomed(Box::new(welcomed))).await.unwrap();
+        let write = home.write(JournalWrite::Welcomed(Box::new(welcomed)));
+        let taken_over = async {
+            let Some(Control::Adopt { clock_offset_millis: 77, rules: Some(_), reply, .. }) =
+                inbox.controls.recv().await
+            else {
+                panic!("not taken over")
+            };
+            reply.send(()).unwrap();
+        };
+        let (written, ()) = tokio::join!(write, taken_over);
+        written.unwrap();
         home.changed().await.unwrap();
         assert_eq!(
             (home.facts().ledger, home.facts().rules_version),
             (Some(LEDGER), RulesVersion(4))
         );
-        let Some(Control::Adopt { clock_offset_millis: 77, rules: Some(_), .. }) =
-            inbox.controls.recv().await
-        else {
-            panic!("not taken over")
-        };
 
         let sealed = commit.write(vec![seal(), seal()]).await.unwrap().sealed;
         let digests: Vec<Digest> =
