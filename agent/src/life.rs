@@ -12,6 +12,7 @@
 
 mod opening;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -96,10 +97,19 @@ pub enum RunError {
 
 /// Runs the agent until `asked` resolves or it cannot go on.
 ///
+/// Asked while another process holds the journal, it returns at once and leaves the waiting thread
+/// behind: whoever owns the runtime must not wait for that.
+///
 /// # Errors
 /// See [`RunError`]. What was acknowledged is durable in every case.
 pub async fn run(config: Config, asked: impl Future<Output = ()>) -> Result<Ended, RunError> {
-    let agent = Agent::begin(config).await?;
+    let mut asked = pin!(asked);
+    // Until the journal is open, nothing is accepted that would have to be sealed first; what begins
+    // after that begins without waiting for anything.
+    let agent = tokio::select! {
+        begun = Agent::begin(config) => begun?,
+        () = &mut asked => return Ok(Ended::Stopped),
+    };
     agent.live(asked).await
 }
 

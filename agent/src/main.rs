@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +24,8 @@ const CONFIG_DEFAULT: &str = "/etc/tidemark/agent.toml";
 const ADMIN_DEFAULT: &str = "http://127.0.0.1:8128";
 /// The exit code after a conflict: restarting the agent will not help.
 const EXIT_CONFLICT: u8 = 3;
+/// Reads of the disk that nobody waits for any more may take this long when the agent ends.
+const LEFT_BEHIND_MAX: Duration = Duration::from_millis(500);
 /// Of one dead letter, a list shows this many characters.
 const LISTED_CHARACTERS_MAX: usize = 100;
 
@@ -113,7 +115,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         .build()
         .context("failed to start the async runtime")?;
     match command {
-        Command::Run(file) => runtime.block_on(run(&file.config)),
+        Command::Run(file) => {
+            let ended = runtime.block_on(run(&file.config));
+            // Dropping it would wait for a thread that may be waiting for the journal's lock.
+            runtime.shutdown_timeout(LEFT_BEHIND_MAX);
+            ended
+        }
         Command::CheckConfig(file) => check_config(&file.config),
         Command::Status { agent, json } => runtime.block_on(status(&agent, json)),
         Command::DeadLetters(DeadLetters::List { agent, json }) => {

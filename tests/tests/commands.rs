@@ -1,12 +1,15 @@
 //! The commands for people: what they say, and how they exit.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidemark_tests::binaries::Program;
 use tidemark_tests::doors::Lines;
+use tidemark_tests::process::Process;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
+use tidemark_tests::wait::{Stopwatch, until};
 
 const CATALOGUE: &str = r#"
 seal_interval = "50ms"
@@ -101,6 +104,30 @@ fn a_port_or_journal_in_use_is_a_clear_error() -> Result<()> {
         check(stack, Program::Collector, &collector, 1, &[&api, "in use"])?;
         let (code, text) = run(stack, Program::Agent, &["run", "--config", "agent.toml"])?;
         ensure!(code == Some(1), "{code:?} {text}");
+        Ok(())
+    })
+}
+
+/// Another agent is waited for up to a minute; whoever waits can still be told to end.
+#[test]
+fn an_agent_that_waits_for_the_journal_ends_when_asked() -> Result<()> {
+    Stack::run(Settings::new(Ports::free()?, CATALOGUE), |stack| {
+        let admin = format!("127.0.0.1:{}", stack.ports().admin);
+        let first = std::fs::read_to_string(stack.path("agent.toml"))?;
+        std::fs::write(stack.path("second.toml"), first.replace(&admin, "127.0.0.1:0"))?;
+        let (config, log) = (stack.path("second.toml"), stack.path("second.log"));
+        let config = config.to_string_lossy();
+        let mut second = Process::start(Program::Agent, &["run", "--config", &config], &log)?;
+        until("the second agent to wait", Duration::from_secs(20), || {
+            let text = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
+            match text.matches("waiting for the journal's lock").count() {
+                1 => Ok(()),
+                _ => Err(text),
+            }
+        })?;
+        let clock = Stopwatch::start();
+        second.terminate()?;
+        ensure!(clock.elapsed() < Duration::from_secs(20), "it took {:?}", clock.elapsed());
         Ok(())
     })
 }
