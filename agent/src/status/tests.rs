@@ -67,7 +67,7 @@ session      connected for 1h 1m, collector.example.com:8129, round trip 850us
 sequences    420 posted, 420 sealed, 0 in flight
 stream       0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a
 ledger       0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c
-journal      8.0 MiB of 2.0 GiB (1.4 MiB in use)
+journal      the file has 8.0 MiB, 1.4 MiB of it in use; it may grow to 2.0 GiB
 kept         420 batches posted (1.1 MiB), 0 dead letters
 fsync        half within 1.2ms, 99 of 100 within 4.8ms, at most 31.0ms
 doors        http: 12 messages (4.0 KiB), 1 connection open, 0 errors
