@@ -236,7 +236,7 @@ fn list(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<Exi
     for letter in letters {
         let DeadLetterShown { number, time, door, reason, remedy, text, hex } = letter;
         let shown: String = match (text, hex) {
-            (Some(text), _) => text.escape_debug().take(LISTED_CHARACTERS_MAX).collect(),
+            (Some(text), _) => printable(text).take(LISTED_CHARACTERS_MAX).collect(),
             (None, hex) => {
                 hex.iter().flat_map(|hex| hex.chars()).take(LISTED_CHARACTERS_MAX).collect()
             }
@@ -253,6 +253,15 @@ fn list(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<Exi
         writeln!(out, "{reason}: {remedy}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// As received, but for control characters: they would steer the reader's terminal.
+fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().flat_map(|character| {
+        let escaped = character.is_control().then(|| character.escape_debug());
+        let plain = escaped.is_none().then_some(character);
+        escaped.into_iter().flatten().chain(plain)
+    })
 }
 
 fn export(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
@@ -355,9 +364,10 @@ mod tests {
     #[test]
     fn a_list_for_people() {
         let mut out = Vec::new();
-        list(&mut out, &[letter(7, "a:1|c|@0.1\u{1b}[2J"), letter(8, &"x".repeat(500))]).unwrap();
+        list(&mut out, &[letter(7, "{\"a\":\"b\\c\"}\u{1b}[2J\n"), letter(8, &"x".repeat(500))])
+            .unwrap();
         let expected = format!(
-            "       7  2026-01-02T03:04:05.000Z  udp            sampled              a:1|c|@0.1\\u{{1b}}[2J\n       8  \
+            "       7  2026-01-02T03:04:05.000Z  udp            sampled              {{\"a\":\"b\\c\"}}\\u{{1b}}[2J\\n\n       8  \
              2026-01-02T03:04:05.000Z  udp            sampled              {}\n\nsampled: send every event\n",
             "x".repeat(100)
         );
