@@ -103,10 +103,19 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; there is nowhere left to say so.
-            drop(writeln!(io::stderr().lock(), "{error:#}"));
+            drop(writeln!(io::stderr().lock(), "tidemark-agent: {}", told(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, each said once: some messages hold their cause already.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        before => format!("{before}: {cause}"),
+    })
 }
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
@@ -365,6 +374,17 @@ mod tests {
     fn a_list_for_people() {
         let mut out = Vec::new();
         list(&mut out, &[letter(7, "{\"a\":\"b\\c\"}\u{1b}[2J\n"), letter(8, &"x".repeat(500))])
+    #[test]
+    fn an_error_names_each_cause_once() {
+        let cause = || io::Error::from_raw_os_error(98);
+        let error =
+            anyhow::Error::new(cause()).context("failed to bind").context("the agent ended");
+        assert_eq!(told(&error), format!("the agent ended: failed to bind: {}", cause()));
+        let holds_it =
+            anyhow::Error::new(cause()).context(format!("failed to bind: {}; move it", cause()));
+        assert_eq!(told(&holds_it), format!("failed to bind: {}; move it", cause()));
+    }
+
             .unwrap();
         let expected = format!(
             "       7  2026-01-02T03:04:05.000Z  udp            sampled              {{\"a\":\"b\\c\"}}\\u{{1b}}[2J\\n\n       8  \
