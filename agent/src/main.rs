@@ -305,8 +305,13 @@ fn client(agent: &RunningAgent) -> anyhow::Result<AdminClient> {
 
 fn load(path: &Path) -> anyhow::Result<Config> {
     Config::load(path).map_err(|error| {
-        let many = if error.problems.len() == 1 { "a problem" } else { "problems" };
-        anyhow::anyhow!("{} has {many}:\n{error}", path.display())
+        let file = path.display().to_string();
+        match error.problems.as_slice() {
+            // It names the file already.
+            [only] if only.place.starts_with(&file) => anyhow::anyhow!("{only}"),
+            [_] => anyhow::anyhow!("{file} has a problem:\n{error}"),
+            [] | [_, _, ..] => anyhow::anyhow!("{file} has problems:\n{error}"),
+        }
     })
 }
 

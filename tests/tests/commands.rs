@@ -85,6 +85,10 @@ fn configurations_are_checked_by_name_and_line() -> Result<()> {
     check(&stack, Program::Agent, &check_config("wrong-agent.toml"), 1, &named)?;
     check(&stack, Program::Agent, &["run", "--config", "wrong-agent.toml"], 1, &named)?;
 
+    let missing = ["run", "--config", "missing.toml"];
+    let text = check(&stack, Program::Agent, &missing, 1, &["No such file"])?;
+    ensure!(text.matches("missing.toml").count() == 1, "{text}");
+
     wrong("wrong-collector.toml", "data_dir = \"x\"\n[listen]\nquick = \"127.0.0.1:1\"\n")?;
     let named = ["wrong-collector.toml:3", "quick", "quic"];
     check(&stack, Program::Collector, &check_config("wrong-collector.toml"), 1, &named)?;
