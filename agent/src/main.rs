@@ -215,17 +215,16 @@ async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
 
 /// From the running agent; if none runs, from the journal that the configuration names.
 async fn dead_letters(agent: &RunningAgent) -> anyhow::Result<Vec<DeadLetterShown>> {
-    match (ask_dead_letters(&client(agent)?).await, &agent.config) {
-        (Ok(letters), _) => Ok(letters),
-        (Err(ClientError::Unreachable { .. }), Some(path)) => {
-            Ok(read_offline(&load(path)?.journal.path)?)
-        }
-        (Err(error @ ClientError::Unreachable { .. }), None) => {
-            bail!(
-                "{error}\nWith --config FILE the journal of an agent that is not running is read instead."
-            )
-        }
-        (Err(error), _) => Err(error.into()),
+    let error = match ask_dead_letters(&client(agent)?).await {
+        Ok(letters) => return Ok(letters),
+        Err(error) => error,
+    };
+    match (error.is_unreachable(), &agent.config) {
+        (true, Some(path)) => Ok(read_offline(&load(path)?.journal.path)?),
+        (true, None) => bail!(
+            "{error}\nWith --config FILE the journal of an agent that is not running is read instead."
+        ),
+        (false, _) => Err(error.into()),
     }
 }
 
@@ -376,10 +375,6 @@ mod tests {
     }
 
     #[test]
-    fn a_list_for_people() {
-        let mut out = Vec::new();
-        list(&mut out, &[letter(7, "{\"a\":\"b\\c\"}\u{1b}[2J\n"), letter(8, &"x".repeat(500))])
-    #[test]
     fn an_error_names_each_cause_once() {
         let cause = || io::Error::from_raw_os_error(98);
         let error =
@@ -390,6 +385,10 @@ mod tests {
         assert_eq!(told(&holds_it), format!("failed to bind: {}; move it", cause()));
     }
 
+    #[test]
+    fn a_list_for_people() {
+        let mut out = Vec::new();
+        list(&mut out, &[letter(7, "{\"a\":\"b\\c\"}\u{1b}[2J\n"), letter(8, &"x".repeat(500))])
             .unwrap();
         let expected = format!(
             "       7  2026-01-02T03:04:05.000Z  udp            sampled              {{\"a\":\"b\\c\"}}\\u{{1b}}[2J\\n\n       8  \
