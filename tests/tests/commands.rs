@@ -65,6 +65,11 @@ fn status_and_dead_letters_of_a_running_agent() -> Result<()> {
             let letter: serde_json::Value = serde_json::from_str(line)?;
             ensure!(letter["remedy"].is_string(), "{letter}");
         }
+        // The log tells of the first of a kind, and not of each.
+        lines.send(b"broken again\n", 1)?;
+        ensure!(lines.wait_durable()?.len() == 1, "one is refused");
+        let log = std::fs::read_to_string(stack.path("agent.log"))?;
+        ensure!(log.matches("dead-letters list").count() == 2, "{log}");
         // Also of an agent that does not run.
         stack.kill_agent()?;
         check(stack, agent, &list, 0, &["broken"])?;
