@@ -16,6 +16,7 @@
 pub mod client;
 pub mod dead_letter;
 pub mod growth;
+pub mod lately;
 pub mod metrics;
 pub mod observed;
 

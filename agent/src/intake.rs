@@ -38,7 +38,7 @@ use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::commit::{JobSender, Shared, Task, Waiter};
-use crate::event::{Door, Parsed};
+use crate::event::{Door, Parsed, RejectReason};
 pub use answer::{Answer, Answered, Barrier, IntakeClosed};
 use datagram::Datagrams;
 use job::Job;
@@ -253,6 +253,7 @@ impl IntakeThread {
         if dropped > 0 {
             self.core.count(EvidenceCode::DroppedDimensions, dropped);
         }
+        self.log_new_rejections();
         self.count_drops(datagrams);
         let ticks = self.ticks();
         let may_seal = self.shared.may_seal();
@@ -276,6 +277,21 @@ impl IntakeThread {
         if drops > self.kernel_drops {
             self.core.count(EvidenceCode::KernelDrops, drops.saturating_sub(self.kernel_drops));
             self.kernel_drops = drops;
+        }
+    }
+
+    /// Whoever begins to send looks into the log first; whoever sends much must not fill it.
+    fn log_new_rejections(&mut self) {
+        for (door, reason) in self.core.take_new_rejections() {
+            let (door, remedy) = (door.name(), reason.remedy());
+            if reason == RejectReason::JournalFull {
+                tracing::warn!(door, %reason, remedy, "refusing events, the first since the start");
+            } else {
+                tracing::warn!(
+                    door, %reason, remedy,
+                    "rejecting events, the first since the start; `tidemark-agent dead-letters list` shows them"
+                );
+            }
         }
     }
 
@@ -354,6 +370,7 @@ impl IntakeThread {
         while let Ok(submit) = self.inbox.submissions.try_recv() {
             self.submit(submit)?;
         }
+        self.log_new_rejections();
         let arrival = self.arrival();
         self.core.close(arrival);
         self.core.close_evidence(arrival);

@@ -12,6 +12,7 @@
 
 mod opening;
 
+use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -29,7 +30,9 @@ use crate::admin::{self, Admin};
 use crate::commit::{CommitError, CommitHandle, CommitStart, Committer, Shared};
 use crate::config::{Config, ConfigError};
 use crate::driver::home::AgentHome;
-use crate::driver::{Driver, DriverConfig, DriverConfigError, DriverStop};
+use crate::driver::{
+    Driver, DriverConfig, DriverConfigError, DriverStop, UplinkState, UplinkStatus,
+};
 use crate::event::{Door, TimeLimits};
 use crate::intake::core::Core;
 use crate::intake::datagram::{BindError, DatagramConfig, Datagrams};
@@ -39,8 +42,8 @@ use crate::intake::job::{IntakeSettings, IntakeStart};
 use crate::intake::passage::Passage;
 use crate::intake::socket_file::SocketFileError;
 use crate::intake::stream::{StreamConfig, StreamDoors};
-use crate::intake::{self, IntakeHandle};
-use crate::journal::{OpenError, Recovered, Write};
+use crate::intake::{self, Barrier, IntakeHandle};
+use crate::journal::{JournalState, OpenError, Recovered, Write};
 use crate::parse::naming::{Naming, NamingError, Patterns};
 use crate::session::SessionConfig;
 use crate::uplink::quic::LinkTimes;
@@ -96,10 +99,19 @@ pub enum RunError {
 
 /// Runs the agent until `asked` resolves or it cannot go on.
 ///
+/// Asked while another process holds the journal, it returns at once and leaves the waiting thread
+/// behind: whoever owns the runtime must not wait for that.
+///
 /// # Errors
 /// See [`RunError`]. What was acknowledged is durable in every case.
 pub async fn run(config: Config, asked: impl Future<Output = ()>) -> Result<Ended, RunError> {
-    let agent = Agent::begin(config).await?;
+    let mut asked = pin!(asked);
+    // Until the journal is open, nothing is accepted that would have to be sealed first; what begins
+    // after that begins without waiting for anything.
+    let agent = tokio::select! {
+        begun = Agent::begin(config) => begun?,
+        () = &mut asked => return Ok(Ended::Stopped),
+    };
     agent.live(asked).await
 }
 
@@ -115,6 +127,7 @@ struct Agent {
     doors_stop: watch::Sender<bool>,
     doors_shown: watch::Sender<Doors>,
     driver: JoinHandle<Result<(), DriverStop>>,
+    uplink: watch::Receiver<UplinkStatus>,
     /// Dropped once intake has ended and all is sealed.
     sealed: oneshot::Sender<()>,
     /// Ends with this struct.
@@ -179,7 +192,7 @@ impl Agent {
         let (doors_shown, doors_seen) = watch::channel(Doors::Open);
         let parts = Parts {
             commit: commit.clone(),
-            uplink,
+            uplink: uplink.clone(),
             figures: Arc::clone(&figures),
             doors: doors_seen,
             clock,
@@ -201,6 +214,7 @@ impl Agent {
             doors_stop,
             doors_shown,
             driver,
+            uplink,
             sealed,
             _beside: beside,
         })
@@ -256,9 +270,13 @@ impl Agent {
         if let Ok(Ok(barrier)) = timeout_at(end, self.intake.stop()).await {
             tracing::info!(accepted = barrier.accepted, sequence = %barrier.sequence, "all is sealed");
             drop(self.sealed);
-            if timeout_at(end, &mut self.driver).await.is_err() {
+            let told = tokio::select! {
+                ended = timeout_at(end, &mut self.driver) => ended.is_ok(),
+                () = nothing_to_ship(self.uplink, self.commit.state(), barrier) => false,
+            };
+            if !told {
                 self.driver.abort();
-                Self::close_unshipped(&self.commit).await;
+                Self::close_untold(&self.commit).await;
             }
         } else {
             // Then the stream must not be closed either.
@@ -273,12 +291,18 @@ impl Agent {
     }
 
     /// The collector is away: it knows the stream as open. But this opening ends in order.
-    async fn close_unshipped(commit: &CommitHandle) {
+    async fn close_untold(commit: &CommitHandle) {
         let state = Arc::clone(&commit.state().borrow());
-        tracing::warn!(
-            batches = state.backlog_batches,
-            "the grace is over; what is not shipped stays on disk"
-        );
+        if state.backlog_batches == 0 {
+            tracing::info!(
+                "all is posted; the collector is away, and hears of this end at the next start"
+            );
+        } else {
+            tracing::warn!(
+                batches = state.backlog_batches,
+                "the grace is over; what is not shipped stays on disk"
+            );
+        }
         if state.events_in_chunks == 0 && commit.write(vec![Write::Closed]).await.is_err() {
             tracing::warn!("the journal took no more writes");
         }
@@ -319,6 +343,43 @@ async fn applications_gone(figures: &DoorFigures, commit: &CommitHandle, longest
             return;
         }
     }
+}
+
+/// Resolves once there is no session, and nothing that one would be needed for.
+async fn nothing_to_ship(
+    mut uplink: watch::Receiver<UplinkStatus>,
+    mut journal: watch::Receiver<Arc<JournalState>>,
+    barrier: Barrier,
+) {
+    // The driver's end, or the commit thread's, is seen by whoever waits for it.
+    let away = |status: &UplinkStatus| is_away(&status.state);
+    let empty = |state: &Arc<JournalState>| is_all_posted(state, barrier);
+    loop {
+        if uplink.wait_for(away).await.is_err() || journal.wait_for(empty).await.is_err() {
+            return std::future::pending().await;
+        }
+        // It may have come back while the journal was waited for.
+        if away(&uplink.borrow()) {
+            return;
+        }
+    }
+}
+
+fn is_away(state: &UplinkState) -> bool {
+    match state {
+        UplinkState::Connecting | UplinkState::Backoff { .. } | UplinkState::Stopped { .. } => true,
+        // A live session is told of the end; a closed one was.
+        UplinkState::Live | UplinkState::Closed => false,
+    }
+}
+
+/// Whether nothing that was accepted before `barrier` is left to ship. The journal's state is published
+/// after the barrier passes, so an older one may be seen.
+fn is_all_posted(state: &JournalState, barrier: Barrier) -> bool {
+    state.sealed_sequence >= barrier.sequence
+        && state.accepted >= barrier.accepted
+        && state.events_in_chunks == 0
+        && state.backlog_batches == 0
 }
 
 async fn ended_by<T>(end: Instant, part: impl Future<Output = T>) {

@@ -6,7 +6,7 @@
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
 use clap::{Args, Parser, Subcommand};
@@ -24,6 +24,8 @@ const CONFIG_DEFAULT: &str = "/etc/tidemark/agent.toml";
 const ADMIN_DEFAULT: &str = "http://127.0.0.1:8128";
 /// The exit code after a conflict: restarting the agent will not help.
 const EXIT_CONFLICT: u8 = 3;
+/// Reads of the disk that nobody waits for any more may take this long when the agent ends.
+const LEFT_BEHIND_MAX: Duration = Duration::from_millis(500);
 /// Of one dead letter, a list shows this many characters.
 const LISTED_CHARACTERS_MAX: usize = 100;
 
@@ -101,10 +103,19 @@ fn main() -> ExitCode {
         Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; there is nowhere left to say so.
-            drop(writeln!(io::stderr().lock(), "{error:#}"));
+            drop(writeln!(io::stderr().lock(), "tidemark-agent: {}", told(&error)));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error and its causes, each said once: some messages hold their cause already.
+fn told(error: &anyhow::Error) -> String {
+    error.chain().map(ToString::to_string).fold(String::new(), |told, cause| match told.as_str() {
+        "" => cause,
+        before if before.contains(&cause) => told,
+        before => format!("{before}: {cause}"),
+    })
 }
 
 fn execute(command: Command) -> anyhow::Result<ExitCode> {
@@ -113,7 +124,12 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         .build()
         .context("failed to start the async runtime")?;
     match command {
-        Command::Run(file) => runtime.block_on(run(&file.config)),
+        Command::Run(file) => {
+            let ended = runtime.block_on(run(&file.config));
+            // Dropping it would wait for a thread that may be waiting for the journal's lock.
+            runtime.shutdown_timeout(LEFT_BEHIND_MAX);
+            ended
+        }
         Command::CheckConfig(file) => check_config(&file.config),
         Command::Status { agent, json } => runtime.block_on(status(&agent, json)),
         Command::DeadLetters(DeadLetters::List { agent, json }) => {
@@ -199,17 +215,16 @@ async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
 
 /// From the running agent; if none runs, from the journal that the configuration names.
 async fn dead_letters(agent: &RunningAgent) -> anyhow::Result<Vec<DeadLetterShown>> {
-    match (ask_dead_letters(&client(agent)?).await, &agent.config) {
-        (Ok(letters), _) => Ok(letters),
-        (Err(ClientError::Unreachable { .. }), Some(path)) => {
-            Ok(read_offline(&load(path)?.journal.path)?)
-        }
-        (Err(error @ ClientError::Unreachable { .. }), None) => {
-            bail!(
-                "{error}\nWith --config FILE the journal of an agent that is not running is read instead."
-            )
-        }
-        (Err(error), _) => Err(error.into()),
+    let error = match ask_dead_letters(&client(agent)?).await {
+        Ok(letters) => return Ok(letters),
+        Err(error) => error,
+    };
+    match (error.is_unreachable(), &agent.config) {
+        (true, Some(path)) => Ok(read_offline(&load(path)?.journal.path)?),
+        (true, None) => bail!(
+            "{error}\nWith --config FILE the journal of an agent that is not running is read instead."
+        ),
+        (false, _) => Err(error.into()),
     }
 }
 
@@ -229,7 +244,7 @@ fn list(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<Exi
     for letter in letters {
         let DeadLetterShown { number, time, door, reason, remedy, text, hex } = letter;
         let shown: String = match (text, hex) {
-            (Some(text), _) => text.escape_debug().take(LISTED_CHARACTERS_MAX).collect(),
+            (Some(text), _) => printable(text).take(LISTED_CHARACTERS_MAX).collect(),
             (None, hex) => {
                 hex.iter().flat_map(|hex| hex.chars()).take(LISTED_CHARACTERS_MAX).collect()
             }
@@ -246,6 +261,15 @@ fn list(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<Exi
         writeln!(out, "{reason}: {remedy}")?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// As received, but for control characters: they would steer the reader's terminal.
+fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
+    text.chars().flat_map(|character| {
+        let escaped = character.is_control().then(|| character.escape_debug());
+        let plain = escaped.is_none().then_some(character);
+        escaped.into_iter().flatten().chain(plain)
+    })
 }
 
 fn export(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
@@ -280,8 +304,13 @@ fn client(agent: &RunningAgent) -> anyhow::Result<AdminClient> {
 
 fn load(path: &Path) -> anyhow::Result<Config> {
     Config::load(path).map_err(|error| {
-        let many = if error.problems.len() == 1 { "a problem" } else { "problems" };
-        anyhow::anyhow!("{} has {many}:\n{error}", path.display())
+        let file = path.display().to_string();
+        match error.problems.as_slice() {
+            // It names the file already.
+            [only] if only.place.starts_with(&file) => anyhow::anyhow!("{only}"),
+            [_] => anyhow::anyhow!("{file} has a problem:\n{error}"),
+            [] | [_, _, ..] => anyhow::anyhow!("{file} has problems:\n{error}"),
+        }
     })
 }
 
@@ -346,11 +375,23 @@ mod tests {
     }
 
     #[test]
+    fn an_error_names_each_cause_once() {
+        let cause = || io::Error::from_raw_os_error(98);
+        let error =
+            anyhow::Error::new(cause()).context("failed to bind").context("the agent ended");
+        assert_eq!(told(&error), format!("the agent ended: failed to bind: {}", cause()));
+        let holds_it =
+            anyhow::Error::new(cause()).context(format!("failed to bind: {}; move it", cause()));
+        assert_eq!(told(&holds_it), format!("failed to bind: {}; move it", cause()));
+    }
+
+    #[test]
     fn a_list_for_people() {
         let mut out = Vec::new();
-        list(&mut out, &[letter(7, "a:1|c|@0.1\u{1b}[2J"), letter(8, &"x".repeat(500))]).unwrap();
+        list(&mut out, &[letter(7, "{\"a\":\"b\\c\"}\u{1b}[2J\n"), letter(8, &"x".repeat(500))])
+            .unwrap();
         let expected = format!(
-            "       7  2026-01-02T03:04:05.000Z  udp            sampled              a:1|c|@0.1\\u{{1b}}[2J\n       8  \
+            "       7  2026-01-02T03:04:05.000Z  udp            sampled              {{\"a\":\"b\\c\"}}\\u{{1b}}[2J\\n\n       8  \
              2026-01-02T03:04:05.000Z  udp            sampled              {}\n\nsampled: send every event\n",
             "x".repeat(100)
         );

@@ -27,6 +27,8 @@ pub struct Status {
     pub ledger: Option<String>,
     pub session: Session,
     pub events: EventFigures,
+    #[serde(default)]
+    pub recent: Recent,
     pub backlog: Backlog,
     pub journal: JournalFigures,
     pub fsync: Fsync,
@@ -121,6 +123,18 @@ impl EventFigures {
     pub fn are_conserved(&self) -> bool {
         self.posted.checked_add(self.in_transit()) == Some(self.accepted)
     }
+}
+
+/// What of the cumulative counts was added within the last minutes: trouble that is still going on. What was
+/// counted before this start of the agent is never recent.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recent {
+    pub window_millis: u64,
+    /// By reason; reasons without any are left out.
+    pub rejected: BTreeMap<String, u64>,
+    pub excluded_by_metered: u64,
+    pub kernel_drops: u64,
+    pub source_gaps: u64,
 }
 
 /// What waits for the collector.

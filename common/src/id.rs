@@ -1,6 +1,6 @@
 //! Names and numbers that both ends exchange: one newtype each, parsed once.
 //!
-//! **Owns** the rules of what a valid name is (design 4.2). **Does not own** where a name comes from.
+//! **Owns** the rules of what a valid name is. **Does not own** where a name comes from.
 //!
 //! Limits: a meter 64 bytes, a customer 128, a dimension's name 64 and value 128.
 

@@ -1,12 +1,15 @@
 //! The commands for people: what they say, and how they exit.
 
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidemark_tests::binaries::Program;
 use tidemark_tests::doors::Lines;
+use tidemark_tests::process::Process;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
+use tidemark_tests::wait::{Stopwatch, until};
 
 const CATALOGUE: &str = r#"
 seal_interval = "50ms"
@@ -62,6 +65,11 @@ fn status_and_dead_letters_of_a_running_agent() -> Result<()> {
             let letter: serde_json::Value = serde_json::from_str(line)?;
             ensure!(letter["remedy"].is_string(), "{letter}");
         }
+        // The log tells of the first of a kind, and not of each.
+        lines.send(b"broken again\n", 1)?;
+        ensure!(lines.wait_durable()?.len() == 1, "one is refused");
+        let log = std::fs::read_to_string(stack.path("agent.log"))?;
+        ensure!(log.matches("dead-letters list").count() == 2, "{log}");
         // Also of an agent that does not run.
         stack.kill_agent()?;
         check(stack, agent, &list, 0, &["broken"])?;
@@ -82,6 +90,10 @@ fn configurations_are_checked_by_name_and_line() -> Result<()> {
     check(&stack, Program::Agent, &check_config("wrong-agent.toml"), 1, &named)?;
     check(&stack, Program::Agent, &["run", "--config", "wrong-agent.toml"], 1, &named)?;
 
+    let missing = ["run", "--config", "missing.toml"];
+    let text = check(&stack, Program::Agent, &missing, 1, &["No such file"])?;
+    ensure!(text.matches("missing.toml").count() == 1, "{text}");
+
     wrong("wrong-collector.toml", "data_dir = \"x\"\n[listen]\nquick = \"127.0.0.1:1\"\n")?;
     let named = ["wrong-collector.toml:3", "quick", "quic"];
     check(&stack, Program::Collector, &check_config("wrong-collector.toml"), 1, &named)?;
@@ -99,8 +111,42 @@ fn a_port_or_journal_in_use_is_a_clear_error() -> Result<()> {
         let api = stack.ports().api.to_string();
         let collector = ["serve", "--config", "collector.toml"];
         check(stack, Program::Collector, &collector, 1, &[&api, "in use"])?;
-        let (code, text) = run(stack, Program::Agent, &["run", "--config", "agent.toml"])?;
-        ensure!(code == Some(1), "{code:?} {text}");
+        let agent = ["run", "--config", "agent.toml"];
+        check(stack, Program::Agent, &agent, 1, &["tidemark-agent: ", "admin.listen", "in use"])?;
+        // What is in use is said once.
+        let admin = format!("127.0.0.1:{}", stack.ports().admin);
+        let other = std::fs::read_to_string(stack.path("agent.toml"))?
+            .replace(&admin, "127.0.0.1:0")
+            .replace("journal.redb", "other.redb");
+        std::fs::write(stack.path("other.toml"), other)?;
+        let udp = stack.ports().udp.to_string();
+        let agent = ["run", "--config", "other.toml"];
+        let text = check(stack, Program::Agent, &agent, 1, &[&udp, "in use"])?;
+        ensure!(text.matches("in use").count() == 1, "{text}");
+        Ok(())
+    })
+}
+
+/// Another agent is waited for up to a minute; whoever waits can still be told to end.
+#[test]
+fn an_agent_that_waits_for_the_journal_ends_when_asked() -> Result<()> {
+    Stack::run(Settings::new(Ports::free()?, CATALOGUE), |stack| {
+        let admin = format!("127.0.0.1:{}", stack.ports().admin);
+        let first = std::fs::read_to_string(stack.path("agent.toml"))?;
+        std::fs::write(stack.path("second.toml"), first.replace(&admin, "127.0.0.1:0"))?;
+        let (config, log) = (stack.path("second.toml"), stack.path("second.log"));
+        let config = config.to_string_lossy();
+        let mut second = Process::start(Program::Agent, &["run", "--config", &config], &log)?;
+        until("the second agent to wait", Duration::from_secs(20), || {
+            let text = std::fs::read_to_string(&log).map_err(|error| error.to_string())?;
+            match text.matches("waiting for the journal's lock").count() {
+                1 => Ok(()),
+                _ => Err(text),
+            }
+        })?;
+        let clock = Stopwatch::start();
+        second.terminate()?;
+        ensure!(clock.elapsed() < Duration::from_secs(20), "it took {:?}", clock.elapsed());
         Ok(())
     })
 }

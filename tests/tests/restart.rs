@@ -1,10 +1,13 @@
 //! Clean ends and new beginnings of either program, and of both.
 
+use std::time::Duration;
+
 use anyhow::{Result, ensure};
 use tidemark_tests::conserved::assert_conserved;
 use tidemark_tests::doors::Lines;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
+use tidemark_tests::wait::Stopwatch;
 
 const CATALOGUE: &str = r#"
 seal_interval = "50ms"
@@ -81,6 +84,27 @@ fn what_is_accepted_while_the_collector_is_away_is_posted_later() -> Result<()> 
         stack.start_collector()?;
         stack.wait_posted(510)?;
         ensure!(used(stack)? == "510", "{}", used(stack)?);
+        assert_conserved(stack)
+    })
+}
+
+#[test]
+fn with_nothing_left_to_ship_nobody_waits_for_the_collector() -> Result<()> {
+    Stack::run(Settings::new(Ports::free()?, CATALOGUE), |stack| {
+        send(stack, 0..10)?;
+        stack.wait_posted(10)?;
+        stack.stop_collector()?;
+        let clock = Stopwatch::start();
+        stack.stop_agent()?;
+        // The grace is 30 s.
+        ensure!(clock.elapsed() < Duration::from_secs(20), "it took {:?}", clock.elapsed());
+        // And it ended in order.
+        stack.start_agent()?;
+        let unclean = stack.agent_metrics()?.count_or_zero("tidemark_agent_unclean_starts_total");
+        ensure!(unclean == 0, "{unclean} unclean starts");
+        stack.start_collector()?;
+        send(stack, 5..20)?;
+        stack.wait_posted(20)?;
         assert_conserved(stack)
     })
 }

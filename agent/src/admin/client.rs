@@ -2,6 +2,7 @@
 //!
 //! **Owns** the requests and how their failures read. **Does not own** how answers are shown.
 
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
@@ -19,6 +20,8 @@ const DEAD_LETTERS_PER_REQUEST: usize = 100;
 /// Why there is no answer.
 #[derive(Debug, Error)]
 pub enum ClientError {
+    #[error("nothing answers at {base}; is the agent running, and is this its admin.listen?")]
+    NobodyThere { base: String },
     #[error(
         "failed to reach an agent at {url}: {reason}; is it running, and is this its admin.listen?"
     )]
@@ -27,6 +30,17 @@ pub enum ClientError {
     Refused { url: String, status: u16, text: String },
     #[error("failed to read the answer of {url}: {reason}; is it an agent of this version?")]
     Unreadable { url: String, reason: String },
+}
+
+impl ClientError {
+    /// Whether no agent was heard at all.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::NobodyThere { .. } | Self::Unreachable { .. } => true,
+            Self::Refused { .. } | Self::Unreadable { .. } => false,
+        }
+    }
 }
 
 /// One agent's admin address.
@@ -78,9 +92,11 @@ impl AdminClient {
 
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let url = format!("{}{path}", self.base);
-        let unreachable = |error: reqwest::Error| ClientError::Unreachable {
-            url: url.clone(),
-            reason: chain(&error),
+        let unreachable = |error: reqwest::Error| match is_refused(&error) {
+            true => ClientError::NobodyThere { base: self.base.clone() },
+            false => {
+                ClientError::Unreachable { url: url.clone(), reason: chain(&error.without_url()) }
+            }
         };
         let answer = self.http.get(&url).send().await.map_err(unreachable)?;
         let status = answer.status();
@@ -106,6 +122,16 @@ pub fn local_url(address: SocketAddr) -> String {
         ip => ip,
     };
     format!("http://{}", SocketAddr::new(host, address.port()))
+}
+
+/// Whether the machine was reached and nobody listens there, which needs no more words.
+fn is_refused(error: &reqwest::Error) -> bool {
+    let first: &dyn std::error::Error = error;
+    std::iter::successors(Some(first), |error| error.source()).any(|error| {
+        error
+            .downcast_ref::<io::Error>()
+            .is_some_and(|error| error.kind() == io::ErrorKind::ConnectionRefused)
+    })
 }
 
 /// An error with what caused it: the outermost alone says little.
@@ -136,8 +162,11 @@ mod tests {
     async fn nobody_there() {
         // Bound and not listening for long: the port is free again and answers nobody.
         let address = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
-        let error =
-            AdminClient::new(&local_url(address)).unwrap().status().await.unwrap_err().to_string();
-        assert!(error.contains("refused") && error.contains("is it running"), "{error}");
+        let error = AdminClient::new(&local_url(address)).unwrap().status().await.unwrap_err();
+        assert!(error.is_unreachable());
+        let expected = format!(
+            "nothing answers at http://{address}; is the agent running, and is this its admin.listen?"
+        );
+        assert_eq!(error.to_string(), expected);
     }
 }

@@ -1,7 +1,7 @@
 //! The figures of a running agent, drawn together from its parts.
 //!
 //! **Owns** what must be watched over time to be told: since when there has been no session, and how
-//! the backlog grows. **Does not own** the parts.
+//! the backlog and the counts of trouble grow. **Does not own** the parts.
 //!
 //! Gauges come from the journal's durable state; only sessions, doors and fsync times are of this
 //! process.
@@ -17,6 +17,7 @@ use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
 use super::growth::Growth;
+use super::lately::{Lately, WINDOW_MILLIS};
 use super::{DeadLetterShown, Observe, Verdict};
 use crate::commit::{CommitHandle, FsyncFigures};
 use crate::driver::{UplinkState, UplinkStatus};
@@ -24,10 +25,10 @@ use crate::event::Door;
 use crate::intake::figures::{DoorCounts, DoorFigures};
 use crate::journal::JournalState;
 use crate::status::{
-    Backlog, DoorStatus, EventFigures, Fsync, JournalFigures, Session, SessionState, Status,
+    Backlog, DoorStatus, EventFigures, Fsync, JournalFigures, Recent, Session, SessionState, Status,
 };
 
-/// How often the backlog's growth is looked at.
+/// How often growth is looked at.
 const LOOK_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Whether applications can send.
@@ -60,6 +61,7 @@ pub struct Observer {
 #[derive(Debug)]
 struct Watched {
     growth: Growth,
+    lately: Lately,
     /// Whether the session was live, and since when it has or has not been.
     live: bool,
     since: Timestamp,
@@ -78,7 +80,9 @@ impl Observer {
     #[must_use]
     pub fn new(parts: Parts) -> Self {
         let since = (parts.clock)();
-        let watched = Watched { growth: Growth::default(), live: false, since };
+        let evidence = parts.commit.state().borrow().evidence.clone();
+        let lately = Lately::new(since, evidence);
+        let watched = Watched { growth: Growth::default(), lately, live: false, since };
         Self { parts, watched: Mutex::new(watched) }
     }
 
@@ -104,14 +108,15 @@ impl Observer {
     fn look(&self) {
         let now = (self.parts.clock)();
         let live = is_live(&self.parts.uplink.borrow());
-        let needed = needed(&self.parts.commit.state().borrow());
+        let journal = Arc::clone(&self.parts.commit.state().borrow());
         let mut watched = self.watched();
         watched.see_session(live, now);
-        watched.growth.observe(now, needed);
+        watched.growth.observe(now, needed(&journal));
+        watched.lately.observe(now, &journal.evidence);
     }
 
     fn watched(&self) -> MutexGuard<'_, Watched> {
-        // Every write to it is one assignment, so one that was cut short has left it whole.
+        // Whatever was cut short has left figures that can be shown.
         self.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -136,6 +141,7 @@ impl Observe for Observer {
             uplink: &uplink,
             session_since: watched.since,
             time_to_full_millis: watched.growth.millis_to(journal.full_at_bytes()),
+            lately: &watched.lately.added(&journal.evidence),
             failed: self.commits_ended(),
             figures: &self.parts.figures,
         };
@@ -178,6 +184,8 @@ pub struct Observed<'a> {
     /// Since when there has, or has not, been a session.
     pub session_since: Timestamp,
     pub time_to_full_millis: Option<u64>,
+    /// What of the evidence was added within [`WINDOW_MILLIS`].
+    pub lately: &'a Evidence,
     pub failed: Option<String>,
     pub figures: &'a DoorFigures,
 }
@@ -194,6 +202,7 @@ impl Observed<'_> {
             ledger: journal.ledger.map(|ledger| ledger.to_string()),
             session: self.session(),
             events: events(journal),
+            recent: recent(self.lately),
             backlog: Backlog {
                 batches: journal.backlog_batches,
                 bytes: journal.backlog_bytes,
@@ -275,6 +284,16 @@ fn events(journal: &JournalState) -> EventFigures {
         kernel_drops: count(EvidenceCode::KernelDrops),
         source_gaps: count(EvidenceCode::SourceGaps),
         unclean_starts: count(EvidenceCode::UncleanStarts),
+    }
+}
+
+fn recent(lately: &Evidence) -> Recent {
+    Recent {
+        window_millis: WINDOW_MILLIS.unsigned_abs(),
+        rejected: rejected(lately),
+        excluded_by_metered: count(lately, EvidenceCode::ExcludedByMetered),
+        kernel_drops: count(lately, EvidenceCode::KernelDrops),
+        source_gaps: count(lately, EvidenceCode::SourceGaps),
     }
 }
 
@@ -371,6 +390,8 @@ mod tests {
     }
 
     fn status(state: UplinkState) -> Status {
+        let mut lately = Evidence::default();
+        lately.add(EvidenceCode::KernelDrops, 1);
         Observed {
             now: NOW,
             journal: &journal(),
@@ -378,6 +399,7 @@ mod tests {
             uplink: &uplink(state),
             session_since: Timestamp(NOW.0 - 60_000),
             time_to_full_millis: None,
+            lately: &lately,
             failed: None,
             figures: &DoorFigures::default(),
         }
@@ -392,7 +414,8 @@ mod tests {
             (status.events.accepted, status.events.posted, status.events.in_transit()),
             (100, 70, 30)
         );
-        assert_eq!(status.events.kernel_drops, 3);
+        assert_eq!((status.events.kernel_drops, status.recent.kernel_drops), (3, 1));
+        assert_eq!(status.recent.rejected, BTreeMap::new());
         assert_eq!(status.events.rejected, BTreeMap::from([("sampled".to_owned(), 2)]));
         assert_eq!(status.backlog.oldest_unposted_age_millis, Some(1_500));
         assert_eq!((status.backlog.sealed_sequence, status.backlog.posted_sequence), (5, 4));
@@ -427,7 +450,9 @@ mod tests {
 
     #[test]
     fn tries_to_reconnect_do_not_make_an_outage_younger() {
-        let mut watched = Watched { growth: Growth::default(), live: false, since: Timestamp(0) };
+        let since = Timestamp(0);
+        let lately = Lately::new(since, Evidence::default());
+        let mut watched = Watched { growth: Growth::default(), lately, live: false, since };
         watched.see_session(true, Timestamp(10));
         watched.see_session(false, Timestamp(20));
         watched.see_session(false, Timestamp(30));

@@ -71,6 +71,9 @@ pub struct Core {
     chunk_oldest: Timestamp,
     chunk_began: Ticks,
     dead_letters: Vec<DeadLetter>,
+    /// What was rejected since the start, once each, and what of it the shell has not been told.
+    rejections_seen: HashSet<(Door, RejectReason)>,
+    rejections_new: Vec<(Door, RejectReason)>,
     /// Sources whose last number is not written yet.
     moved_sources: HashSet<String>,
     evidence_uncommitted: Option<Ticks>,
@@ -112,6 +115,8 @@ impl Core {
             chunk_oldest: Timestamp(0),
             chunk_began: 0,
             dead_letters: Vec::new(),
+            rejections_seen: HashSet::new(),
+            rejections_new: Vec::new(),
             moved_sources: HashSet::new(),
             evidence_uncommitted: None,
             evidence_unsealed: Some(0),
@@ -159,7 +164,7 @@ impl Core {
             Err(reason) => return self.refused(door, reason, line, arrival),
         };
         match self.aliases.find(raw.name, raw.tags) {
-            Some(Alias::Series(_)) if self.full => self.refuse(&raw),
+            Some(Alias::Series(_)) if self.full => self.refuse(door, &raw),
             Some(Alias::Series(known)) => {
                 self.values(door, &raw, known, line, arrival);
             }
@@ -191,7 +196,7 @@ impl Core {
             Err(reason) => return self.reject(door, reason, line, arrival),
         };
         if self.full {
-            return self.refuse(raw);
+            return self.refuse(door, raw);
         }
         if labels.id.is_some_and(|id| self.ids.holds(id)) {
             let events = dogstatsd::values(raw).count();
@@ -388,15 +393,29 @@ impl Core {
 
     fn reject(&mut self, door: Door, reason: RejectReason, raw: &[u8], arrival: Timestamp) {
         self.count(reason.code(), 1);
+        self.see_rejection(door, reason);
         if self.dead_letters.len() < DEAD_LETTERS_PER_JOB_MAX && !self.full {
             let bytes = raw[..raw.len().min(DEAD_LETTER_BYTES_MAX)].to_vec();
             self.dead_letters.push(DeadLetter { at: arrival, door, reason: reason.code(), bytes });
         }
     }
 
-    fn refuse(&mut self, raw: &RawMetric<'_>) {
+    fn refuse(&mut self, door: Door, raw: &RawMetric<'_>) {
         let events = dogstatsd::values(raw).count();
         self.count(EvidenceCode::RejectedJournalFull, as_count(events));
+        self.see_rejection(door, RejectReason::JournalFull);
+    }
+
+    fn see_rejection(&mut self, door: Door, reason: RejectReason) {
+        if self.rejections_seen.insert((door, reason)) {
+            self.rejections_new.push((door, reason));
+        }
+    }
+
+    /// Doors and reasons of which a first event was rejected since the last call. Each pair comes once
+    /// in the agent's life, so there are at most as many as doors times reasons.
+    pub fn take_new_rejections(&mut self) -> Vec<(Door, RejectReason)> {
+        std::mem::take(&mut self.rejections_new)
     }
 
     fn is_of_catalogue(&self, name: &str) -> bool {

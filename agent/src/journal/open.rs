@@ -100,7 +100,15 @@ impl Journal {
                 Err(OpenError::Held { path, .. }) if waited >= lock_wait => {
                     return Err(OpenError::Held { path, waited });
                 }
-                Err(OpenError::Held { .. }) => waited = waited.saturating_add(pause()),
+                Err(OpenError::Held { path, .. }) => {
+                    if waited.is_zero() {
+                        tracing::warn!(
+                            path = %path.display(), seconds_max = lock_wait.as_secs(),
+                            "waiting for the journal's lock: another agent holds it"
+                        );
+                    }
+                    waited = waited.saturating_add(pause());
+                }
                 Ok(_) | Err(_) => return opened,
             }
         }

@@ -44,8 +44,8 @@ fn open_or_set_aside(config: &config::Journal) -> Result<(Journal, Recovered), R
     tracing::error!(
         reason = %refused,
         kept_as = %aside.display(),
-        "the journal is set aside and a new stream begins; the collector names the old one until a person has \
-         decided about it: keep the file"
+        "the journal is set aside and a new stream begins; the collector lists the old one as unfinished, and there \
+         is no way yet to import the file or to declare that stream lost: keep the file"
     );
     Ok(Journal::open(options(config), fresh_ids()?, clock(), LOCK_WAIT)?)
 }

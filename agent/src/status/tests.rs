@@ -1,8 +1,11 @@
 //! Statuses in, text for people out.
 
+use std::time::Duration;
+
 use super::text::human;
 use super::trouble::find;
 use super::*;
+use crate::uplink::{CertificateFault, LinkError};
 
 /// An agent that is well: everything posted.
 pub(crate) fn well() -> Status {
@@ -23,6 +26,7 @@ pub(crate) fn well() -> Status {
             retry_in_millis: None,
         },
         events: EventFigures { accepted: 1_234_567, posted: 1_234_567, ..EventFigures::default() },
+        recent: Recent { window_millis: 300_000, ..Recent::default() },
         backlog: Backlog { sealed_sequence: 420, posted_sequence: 420, ..Backlog::default() },
         journal: JournalFigures {
             bytes: 8 << 20,
@@ -67,7 +71,7 @@ session      connected for 1h 1m, collector.example.com:8129, round trip 850us
 sequences    420 posted, 420 sealed, 0 in flight
 stream       0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a
 ledger       0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c
-journal      8.0 MiB of 2.0 GiB (1.4 MiB in use)
+journal      the file has 8.0 MiB, 1.4 MiB of it in use; it may grow to 2.0 GiB
 kept         420 batches posted (1.1 MiB), 0 dead letters
 fsync        half within 1.2ms, 99 of 100 within 4.8ms, at most 31.0ms
 doors        http: 12 messages (4.0 KiB), 1 connection open, 0 errors
@@ -87,6 +91,7 @@ fn what_is_wrong_comes_first() {
     status.events.in_unposted_batches = 24;
     status.events.rejected =
         BTreeMap::from([("bad_time".to_owned(), 2), ("sampled".to_owned(), 1_000)]);
+    status.recent.rejected = BTreeMap::from([("sampled".to_owned(), 40)]);
     status.backlog.batches = 1;
     status.backlog.sealed_sequence = 421;
     status.backlog.oldest_unposted_age_millis = Some(190_000);
@@ -95,7 +100,7 @@ fn what_is_wrong_comes_first() {
     let expected = "\
 No session with collector.example.com:8129 for 3m 12s: failed to connect: refused
   Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached.
-Also: Rejected 1,002 events: sampled 1,000, bad_time 2
+Also: Rejected 40 events in the last 5m: sampled 40
   `tidemark-agent dead-letters list` shows them, with a remedy each.
 
 accepted     1,234,601 events
@@ -169,33 +174,101 @@ fn each_trouble_on_its_own() {
         "Connected, yet the oldest",
     );
     check(|status| status.backlog.oldest_unposted_age_millis = Some(2_000), "");
-    check(|status| status.events.kernel_drops = 1, "The kernel has dropped 1 datagram that");
-    check(|status| status.events.rejected = [("negative".to_owned(), 0)].into(), "");
+    check(|status| status.recent.kernel_drops = 1, "The kernel has dropped 1 datagram that");
+    check(|status| status.recent.rejected = [("negative".to_owned(), 0)].into(), "");
     check(
         |status| {
             let reasons = [("a", 1), ("b", 4), ("c", 3), ("d", 2), ("e", 1)];
-            status.events.rejected =
+            status.recent.rejected =
                 reasons.map(|(reason, count)| (reason.to_owned(), count)).into();
         },
-        "Rejected 11 events: b 4, c 3, d 2, 2 more",
+        "Rejected 11 events in the last 5m: b 4, c 3, d 2, 2 more",
     );
-    check(|status| status.events.excluded_by_metered = 2, "naming.metered excludes 2 events");
+    check(
+        |status| status.recent.rejected = [("journal_full".to_owned(), 5)].into(),
+        "Refused 5 events in the last 5m: the journal was full",
+    );
+    check(|status| status.recent.excluded_by_metered = 2, "naming.metered excluded 2 events");
     check(
         |status| status.session.clock_offset_millis = Some(-61_000),
         "This machine's clock is 1m 1s off",
     );
-    check(|status| status.events.source_gaps = 3, "Numbered sources miss 3 events");
+    check(
+        |status| status.recent.source_gaps = 3,
+        "Numbered sources missed 3 events in the last 5m",
+    );
+}
+
+/// Totals never go back.
+#[test]
+fn totals_are_figures_and_not_trouble() {
+    check(
+        |status| {
+            status.events.kernel_drops = 1;
+            status.events.source_gaps = 1;
+            status.events.excluded_by_metered = 1;
+            status.events.rejected = [("negative".to_owned(), 1)].into();
+        },
+        "",
+    );
 }
 
 #[test]
 fn the_gravest_trouble_comes_first() {
     let mut status = well();
-    status.events.kernel_drops = 1;
+    status.recent.kernel_drops = 1;
     status.session.state = SessionState::Stopped;
     status.journal.conflict = Some("cloned".to_owned());
     let troubles: Vec<_> = find(&status).into_iter().map(|trouble| trouble.what).collect();
     assert!(troubles[0].starts_with("Conflict"), "{troubles:?}");
     assert!(troubles[2].starts_with("The kernel"), "{troubles:?}");
+}
+
+#[test]
+fn each_remedy_fits_its_trouble() {
+    let check = |change: &dyn Fn(&mut Status), named: &str, not: &str| {
+        let mut status = well();
+        change(&mut status);
+        let remedy = find(&status).remove(0).remedy;
+        assert!(remedy.contains(named) && !remedy.contains(not), "{remedy}");
+    };
+    let unreachable = |error: LinkError| {
+        move |status: &mut Status| {
+            status.session.state = SessionState::Disconnected;
+            status.session.last_error = Some(format!("localhost:8129: {error}"));
+        }
+    };
+    let fault = CertificateFault::UnknownAuthority;
+    let detail = String::new;
+    check(
+        &unreachable(LinkError::CollectorCertificate { fault, detail: detail() }),
+        "uplink.ca",
+        "UDP port",
+    );
+    check(
+        &unreachable(LinkError::AgentCertificate { fault, detail: detail() }),
+        "uplink.ca",
+        "UDP port",
+    );
+    let address = "127.0.0.1:8129".parse().unwrap();
+    let after = Duration::from_secs(1);
+    check(&unreachable(LinkError::NoAnswer { address, after }), "UDP port", "uplink.ca");
+    check(
+        &|status| status.recent.rejected = [("journal_full".to_owned(), 5)].into(),
+        "journal.bytes_max",
+        "dead-letters",
+    );
+}
+
+#[test]
+fn a_journal_that_is_full_in_years_is_not_full_soon() {
+    let check = |millis, expected| {
+        let mut status = well();
+        status.journal.time_to_full_millis = Some(millis);
+        assert_eq!(human(&status).contains(", full in"), expected, "{millis}");
+    };
+    check(29 * 86_400_000, true);
+    check(3_562 * 86_400_000, false);
 }
 
 /// `status --json` is read by scripts: its names only grow.
@@ -223,6 +296,10 @@ fn names_in_json_are_stable() {
         "/events/kernel_drops",
         "/events/source_gaps",
         "/events/unclean_starts",
+        "/recent/window_millis",
+        "/recent/rejected",
+        "/recent/kernel_drops",
+        "/recent/source_gaps",
         "/backlog/batches",
         "/backlog/bytes",
         "/backlog/oldest_unposted_age_millis",

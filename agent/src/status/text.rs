@@ -7,6 +7,9 @@ use super::{DoorStatus, Status, trouble};
 /// The width of the column of names.
 const NAME_WIDTH: usize = 13;
 
+/// Beyond 30 days, the growth of some minutes says nothing of when the journal is full.
+const TIME_TO_FULL_MILLIS_MAX: u64 = 30 * 86_400_000;
+
 /// The whole text, ending in a newline.
 #[must_use]
 pub fn human(status: &Status) -> String {
@@ -112,16 +115,18 @@ fn journal(page: &mut Page, status: &Status) {
     let journal = &status.journal;
     let full = match journal.time_to_full_millis {
         _ if journal.full => ", FULL".to_owned(),
-        Some(millis) => format!(", full in {}", age(millis)),
-        None => String::new(),
+        Some(millis) if millis <= TIME_TO_FULL_MILLIS_MAX => {
+            format!(", full in {} at its present growth", age(millis))
+        }
+        Some(_) | None => String::new(),
     };
     page.row(
         "journal",
         format_args!(
-            "{} of {} ({} in use){full}",
+            "the file has {}, {} of it in use; it may grow to {}{full}",
             bytes(journal.bytes),
-            bytes(journal.bytes_max),
-            bytes(journal.live_bytes.min(journal.bytes))
+            bytes(journal.live_bytes.min(journal.bytes)),
+            bytes(journal.bytes_max)
         ),
     );
     page.row(

@@ -11,6 +11,8 @@ const OLDEST_UNPOSTED_MILLIS_MAX: u64 = 60_000;
 const TIME_TO_FULL_MILLIS_MIN: u64 = 3_600_000;
 /// A clock that is off by more bends event times and the limits that they are judged by.
 const CLOCK_OFFSET_MILLIS_MAX: u64 = 60_000;
+/// The reason of rejection that says nothing of the event; such events become no dead letters.
+const NO_ROOM: &str = "journal_full";
 /// Reasons of rejection that are named.
 const REASONS_MAX: usize = 3;
 
@@ -39,6 +41,7 @@ pub fn find(status: &Status) -> Vec<Trouble> {
         full_soon(status),
         waiting(status),
         kernel_drops(status),
+        refused(status),
         rejected(status),
         excluded(status),
         clock(status),
@@ -108,14 +111,24 @@ fn session(status: &Status) -> Option<Trouble> {
             ),
             Some(left) => trouble(
                 format!("The session{with} was refused{why}"),
-                format!("Accepted events stay on disk. Mend what it says; the agent tries again in {}.", age(left)),
+                format!(
+                    "Accepted events stay on disk. Mend what it says; the agent tries again in {}.",
+                    age(left)
+                ),
             ),
         }),
         SessionState::Disconnected | SessionState::Connecting => {
+            let named = session.last_error.as_deref().unwrap_or_default();
+            // The collector was reached, or this end has nothing to show it.
+            let remedy = if named.contains("certificate") || named.contains("private key") {
+                "Nothing is lost: events are kept on disk. Mend the certificates (uplink.ca, .certificate, .key; the collector's tls); the agent reads its own again every 30 s."
+            } else {
+                "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached."
+            };
             (session.since_age_millis >= DISCONNECTED_MILLIS_MIN).then(|| {
                 trouble(
                     format!("No session{with} for {}{why}", age(session.since_age_millis)),
-                    "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached.",
+                    remedy,
                 )
             })
         }
@@ -146,22 +159,41 @@ fn waiting(status: &Status) -> Option<Trouble> {
 }
 
 fn kernel_drops(status: &Status) -> Option<Trouble> {
-    let drops = status.events.kernel_drops;
+    let drops = status.recent.kernel_drops;
     (drops > 0).then(|| {
         trouble(
             format!(
-                "The kernel has dropped {} that the agent never saw",
-                plural(drops, "datagram", "datagrams")
+                "The kernel has dropped {} that the agent never saw {}",
+                plural(drops, "datagram", "datagrams"),
+                lately(status)
             ),
             "Raise net.core.rmem_max to doors.receive_buffer_bytes, or send over a Unix socket.",
         )
     })
 }
 
+fn refused(status: &Status) -> Option<Trouble> {
+    let refused = status.recent.rejected.get(NO_ROOM).copied().unwrap_or(0);
+    (refused > 0).then(|| {
+        trouble(
+            format!(
+                "Refused {} {}: the journal was full",
+                plural(refused, "event", "events"),
+                lately(status)
+            ),
+            "They are counted and not kept. Give the journal room (journal.bytes_max), or send over a door that acknowledges: it makes senders wait.",
+        )
+    })
+}
+
 fn rejected(status: &Status) -> Option<Trouble> {
-    let events = &status.events;
-    let total = events.rejected_total();
-    let mut reasons: Vec<_> = events.rejected.iter().filter(|(_, count)| **count > 0).collect();
+    let mut reasons: Vec<_> = status
+        .recent
+        .rejected
+        .iter()
+        .filter(|(reason, count)| **count > 0 && reason.as_str() != NO_ROOM)
+        .collect();
+    let total = reasons.iter().fold(0_u64, |total, (_, count)| total.saturating_add(**count));
     reasons.sort_by(|a, b| b.1.cmp(a.1).then(a.0.cmp(b.0)));
     let more = reasons.len().saturating_sub(REASONS_MAX);
     let mut named: Vec<_> = reasons
@@ -174,17 +206,26 @@ fn rejected(status: &Status) -> Option<Trouble> {
     }
     (total > 0).then(|| {
         trouble(
-            format!("Rejected {}: {}", plural(total, "event", "events"), named.join(", ")),
+            format!(
+                "Rejected {} {}: {}",
+                plural(total, "event", "events"),
+                lately(status),
+                named.join(", ")
+            ),
             "`tidemark-agent dead-letters list` shows them, with a remedy each.",
         )
     })
 }
 
 fn excluded(status: &Status) -> Option<Trouble> {
-    let excluded = status.events.excluded_by_metered;
+    let excluded = status.recent.excluded_by_metered;
     (excluded > 0).then(|| {
         trouble(
-            format!("naming.metered excludes {} of the catalogue's meters", plural(excluded, "event", "events")),
+            format!(
+                "naming.metered excluded {} of the catalogue's meters {}",
+                plural(excluded, "event", "events"),
+                lately(status)
+            ),
             "Let naming.metered match the catalogue's meters, or remove the meter from the catalogue.",
         )
     })
@@ -201,13 +242,17 @@ fn clock(status: &Status) -> Option<Trouble> {
 }
 
 fn source_gaps(status: &Status) -> Option<Trouble> {
-    let gaps = status.events.source_gaps;
+    let gaps = status.recent.source_gaps;
     (gaps > 0).then(|| {
         trouble(
-            format!("Numbered sources miss {}", plural(gaps, "event", "events")),
+            format!("Numbered sources missed {} {}", plural(gaps, "event", "events"), lately(status)),
             "They were lost between the application and the agent: send them over an acknowledged door.",
         )
     })
+}
+
+fn lately(status: &Status) -> String {
+    format!("in the last {}", age(status.recent.window_millis))
 }
 
 /// A message of another part, on one line.

@@ -365,3 +365,26 @@ fn a_full_journal_seals_its_open_batch() {
     core.turn(10, NOW, false, false);
     assert_eq!(totals(&core.take_jobs()), (1, 1));
 }
+
+#[test]
+fn a_door_and_a_reason_are_told_of_once() {
+    let mut core = core();
+    let mut check = |full, door, text: &str, told: &[(Door, RejectReason)]| {
+        core.set_full(full);
+        core.datagram(door, text.as_bytes(), true, NOW);
+        assert_eq!(core.take_new_rejections(), told, "{text}");
+    };
+    let (malformed, sampled) = (RejectReason::Malformed, RejectReason::Sampled);
+    let known = "calls:1|c|#customer:a";
+    check(false, Door::Udp, known, &[]);
+    check(
+        false,
+        Door::Udp,
+        "x\ny\ncalls:1|c|@0.5",
+        &[(Door::Udp, malformed), (Door::Udp, sampled)],
+    );
+    check(false, Door::Udp, "z\ncalls:1|c|@0.1", &[]);
+    check(false, Door::UnixDatagram, "z", &[(Door::UnixDatagram, malformed)]);
+    check(true, Door::Udp, known, &[(Door::Udp, RejectReason::JournalFull)]);
+    check(true, Door::Udp, known, &[]);
+}
