@@ -293,7 +293,7 @@ impl Agent {
     /// The collector is away: it knows the stream as open. But this opening ends in order.
     async fn close_untold(commit: &CommitHandle) {
         let state = Arc::clone(&commit.state().borrow());
-        if state.backlog_batches == 0 {
+        if state.events_in_unposted_batches == 0 {
             tracing::info!(
                 "all is posted; the collector is away, and hears of this end at the next start"
             );
@@ -379,7 +379,7 @@ fn is_all_posted(state: &JournalState, barrier: Barrier) -> bool {
     state.sealed_sequence >= barrier.sequence
         && state.accepted >= barrier.accepted
         && state.events_in_chunks == 0
-        && state.backlog_batches == 0
+        && state.events_in_unposted_batches == 0
 }
 
 async fn ended_by<T>(end: Instant, part: impl Future<Output = T>) {
