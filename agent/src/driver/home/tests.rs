@@ -6,7 +6,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use super::*;
-use crate::commit::{CommitStart, Committer, Shared};
+use crate::commit::{CommitError, CommitStart, Committer, Shared};
 use crate::intake::Control;
 use crate::journal::{FreshIds, Journal, JournalOptions, Seal};
 
@@ -39,21 +39,28 @@ fn seal() -> Write {
     })
 }
 
-#[test]
-fn the_journal_answers_for_the_session() {
+type CommitThread = std::thread::JoinHandle<Result<(), CommitError>>;
+
+/// A commit thread with a journal in memory.
+fn commit_thread(shared: &Arc<Shared>) -> (CommitHandle, CommitThread) {
     let backend = redb::backends::InMemoryBackend::new();
     let (journal, _) = Journal::open_on(backend, options(), FRESH, Timestamp(0)).unwrap();
-    let shared = Arc::new(Shared::default());
     let start = CommitStart {
         journal,
         groups: vec![],
         rules: None,
         unique_key: None,
-        shared: Arc::clone(&shared),
+        shared: Arc::clone(shared),
         clock: || Timestamp(0),
     };
     let (committer, commit, _jobs) = Committer::new(start).unwrap();
-    let thread = std::thread::spawn(|| committer.run());
+    (commit, std::thread::spawn(|| committer.run()))
+}
+
+#[test]
+fn the_journal_answers_for_the_session() {
+    let shared = Arc::new(Shared::default());
+    let (commit, thread) = commit_thread(&shared);
     let (intake, mut inbox) = IntakeHandle::channel(Arc::clone(&shared), None, Arc::new(|| {}));
     let mut home = AgentHome::new(commit.clone(), intake);
 
