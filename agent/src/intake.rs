@@ -10,7 +10,7 @@
 //! is decided (`core`), sockets (`datagram`, `stream`, `http`) or durability ([`crate::commit`]).
 //!
 //! Invariants: a submission is answered only after the commit that follows its last event; while the
-//! journal is full no submission is taken, so the doors that can wait do; control is never behind
+//! journal is full no submission is taken before the end, so the doors that can wait do; control is never behind
 //! submissions.
 
 mod alias;

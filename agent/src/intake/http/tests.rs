@@ -276,7 +276,7 @@ async fn a_body_is_read_again_when_the_rules_have_changed() {
         door.send(&format!("POST /api/v1/events HTTP/1.1\r\n{ONE}"), event("a").as_bytes()).await;
     let Submit { submission, reply: answer } = next(&mut inbox).await;
     assert_eq!(submission.rules, Some(rules(1).version));
-    adopt(&door.passage.intake, 2).await;
+    adopt(&mut inbox, &door.passage.intake, 2).await;
     answer.send(Answered::RulesChanged).unwrap();
     let Submit { submission, reply: answer } = next(&mut inbox).await;
     assert_eq!(submission.rules, Some(rules(2).version));

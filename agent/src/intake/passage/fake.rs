@@ -10,7 +10,7 @@ use tidemark_common::wire::{Rules, UniqueKey};
 use super::Passage;
 use crate::event::{IdDigest, Parsed};
 use crate::intake::figures::DoorFigures;
-use crate::intake::{Answer, Answered, Inbox, IntakeHandle, Submission, Submit};
+use crate::intake::{Answer, Answered, Control, Inbox, IntakeHandle, Submission, Submit};
 
 /// What takes longer never comes. Nothing waits for it but a test that fails.
 const GUARD: Duration = Duration::from_secs(10);
@@ -53,9 +53,18 @@ pub(crate) fn rules(version: u64) -> Rules {
     Rules { version: RulesVersion(version), ..Rules::default() }
 }
 
-pub(crate) async fn adopt(intake: &IntakeHandle, version: u64) {
+/// Gives rules of this version to the intake whose inbox this is.
+pub(crate) async fn adopt(inbox: &mut Inbox, intake: &IntakeHandle, version: u64) {
     let key = UniqueKey { id: 1, key: [7; 32] };
-    intake.adopt(Some(Arc::new(rules(version))), key, 0).await.unwrap();
+    let given = intake.adopt(Some(Arc::new(rules(version))), key, 0);
+    let taken_over = async {
+        let control = tokio::time::timeout(GUARD, inbox.controls.recv()).await;
+        if let Ok(Some(Control::Adopt { reply, .. })) = control {
+            reply.send(()).unwrap();
+        }
+    };
+    let (given, ()) = tokio::join!(given, taken_over);
+    given.unwrap();
 }
 
 /// Remembers what it took.
