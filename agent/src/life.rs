@@ -235,7 +235,14 @@ impl Agent {
                     self.abandon().await;
                     Ok(Ended::Conflict { message })
                 }
-                Ok(Err(stop @ DriverStop::Home(_))) => Err(RunError::Driver(stop)),
+                Ok(Err(stop @ DriverStop::Home(_))) => {
+                    // Where the commit thread has failed, it knows why.
+                    self.commit.stop().await;
+                    match self.committed.await {
+                        Ok(Err(error)) => Err(error.into()),
+                        Ok(Ok(())) | Err(_) => Err(RunError::Driver(stop)),
+                    }
+                }
                 Ok(Ok(())) | Err(_) => Err(RunError::PartEnded),
             },
         }

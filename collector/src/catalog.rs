@@ -121,19 +121,31 @@ impl Catalog {
         }
     }
 
-    /// Whether `next` can take this catalogue's place while periods run. A meter's aggregation decides
-    /// how all its usage of a period is read, so that a change would price anew what was used before.
-    ///
-    /// A catalogue without the meter can follow, and any can follow that one.
+    /// How each meter is aggregated.
+    #[must_use]
+    pub fn aggregations(&self) -> Aggregations {
+        self.meters.iter().map(|(name, meter)| (name.clone(), meter.aggregation)).collect()
+    }
+
+    /// Whether this catalogue can take the place of one while periods run. A meter's aggregation decides
+    /// how all its usage of a period is read, so that a change would price anew what was used before;
+    /// `had` is what each meter had so far, those that are gone too. A file without any meter is one that
+    /// was cut short: agents would drop every dimension by it, for good.
     ///
     /// # Errors
-    /// The first meter that is aggregated otherwise.
-    pub fn check_successor(&self, next: &Self) -> Result<(), AggregationChanged> {
-        let changed = self.meters.iter().find_map(|(name, before)| {
-            let after =
-                next.meters.get(name).filter(|after| after.aggregation != before.aggregation)?;
-            let (before, after) = (before.aggregation, after.aggregation);
-            Some(AggregationChanged { meter: name.clone(), before, after })
+    /// No meters where there were some, or the first meter that is aggregated otherwise.
+    pub fn check_follows(&self, had: &Aggregations) -> Result<(), NotASuccessor> {
+        if self.meters.is_empty() && !had.is_empty() {
+            return Err(NotASuccessor::NoMeters);
+        }
+        let changed = self.meters.iter().find_map(|(name, meter)| {
+            let before = *had.get(name)?;
+            let after = meter.aggregation;
+            (before != after).then(|| NotASuccessor::AggregationChanged {
+                meter: name.clone(),
+                before,
+                after,
+            })
         });
         changed.map_or(Ok(()), Err)
     }
@@ -155,16 +167,22 @@ impl Catalog {
     }
 }
 
-/// A catalogue that would price anew what was used before.
+/// How each meter is, or was, aggregated.
+pub type Aggregations = BTreeMap<MeterName, Aggregation>;
+
+/// Why a catalogue cannot take the place of the one before.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error(
-    "failed to change the aggregation of {meter} from {before} to {after}: that would price the running \
-     period's usage anew; keep it, and give {after} to a meter of another name"
-)]
-pub struct AggregationChanged {
-    pub meter: MeterName,
-    pub before: Aggregation,
-    pub after: Aggregation,
+pub enum NotASuccessor {
+    #[error(
+        "failed to take a catalogue without any [[meter]]: was the file cut short? To end with it, restart \
+         the collector"
+    )]
+    NoMeters,
+    #[error(
+        "failed to change the aggregation of {meter} from {before} to {after}: that would price the running \
+         period's usage anew; keep it, and give {after} to a meter of another name"
+    )]
+    AggregationChanged { meter: MeterName, before: Aggregation, after: Aggregation },
 }
 
 /// Why posted usage is in suspense.

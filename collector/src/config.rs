@@ -105,7 +105,7 @@ pub enum LogFormat {
 /// Failed to configure the collector.
 #[derive(Debug, Error)]
 pub enum ConfigError {
-    #[error("failed to read {}: {source}; give the file with --config", path.display())]
+    #[error("failed to read {}: {source}; give the configuration with --config, the catalogue as `catalog` in it", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("failed to read the {what} {}: {source}; for local use, `tidemark-collector dev-certs DIR` makes one", path.display())]
     Certificate { what: &'static str, path: PathBuf, source: io::Error },

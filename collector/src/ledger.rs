@@ -141,6 +141,11 @@ impl fmt::Debug for TimeSource {
 pub enum LedgerError {
     #[error("failed to use the ledger: it is stopping")]
     Stopped,
+    #[error(
+        "failed to open the ledger: reading its files ended in a panic, told above; totals.redb may be removed \
+         and is made anew, a damaged ledger.redb needs its backup"
+    )]
+    Opening,
     #[error("failed to use the ledger: {0}")]
     Store(#[from] StoreError),
 }
@@ -206,7 +211,7 @@ impl Ledger {
         let now = time.read().wall;
         let opened =
             tokio::task::spawn_blocking(move || RedbStore::open(&folder, &redb, now)).await;
-        let (store, recovered) = opened.map_err(|_| LedgerError::Stopped)??;
+        let (store, recovered) = opened.map_err(|_| LedgerError::Opening)??;
         Self::start(store, recovered, options, time).await
     }
 

@@ -181,7 +181,15 @@ pub enum EdgeError {
 pub fn parse_edge(text: &str) -> Result<Bucket, EdgeError> {
     let instant = match text.parse::<i64>() {
         Ok(seconds) => Instant::from_second(seconds).map_err(|_| EdgeError::NotATime)?,
-        Err(_) => text.parse::<Instant>().map_err(|_| EdgeError::NotATime)?,
+        Err(_) => {
+            // A plus that was not percent-encoded arrives as a space.
+            let mended = match text.rsplit_once(' ') {
+                Some((time, offset)) if time.contains('T') => Some(format!("{time}+{offset}")),
+                Some(_) | None => None,
+            };
+            let text = mended.as_deref().unwrap_or(text);
+            text.parse::<Instant>().map_err(|_| EdgeError::NotATime)?
+        }
     };
     let at = Timestamp(instant.as_millisecond());
     // 2100-01-01; far inside what a bucket's number and civil arithmetic hold.

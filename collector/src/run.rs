@@ -23,7 +23,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::api::{self, DoorLimits};
-use crate::catalog::Catalog;
+use crate::catalog::{Aggregations, Catalog};
 use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
 use crate::ledger::redb::RedbOptions;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
@@ -76,6 +76,8 @@ struct Collector {
     ledger: Ledger,
     listener: Listener,
     catalogs: watch::Sender<Arc<Catalog>>,
+    /// What each meter has had since the start, those too that a later catalogue left out.
+    aggregations: Aggregations,
     serving: JoinHandle<io::Result<()>>,
     stop: watch::Sender<bool>,
 }
@@ -120,6 +122,7 @@ impl Collector {
             Listener::start(listen_options(&config), credentials, ledger.clone(), Arc::new(rules))?;
         let addresses = Addresses { quic: listener.address(), http };
 
+        let aggregations = catalog.aggregations();
         let (catalogs, watched) = watch::channel(Arc::new(catalog));
         if config.tokens.is_empty() {
             tracing::warn!(
@@ -130,19 +133,20 @@ impl Collector {
         let router = api::router(ledger.clone(), watched, sessions, config.tokens.clone());
         let (stop, stopping) = watch::channel(false);
         let serving = tokio::spawn(api::serve(door, router, DoorLimits::default(), stopping));
-        Ok((Self { config, ledger, listener, catalogs, serving, stop }, addresses))
+        let started = Self { config, ledger, listener, catalogs, aggregations, serving, stop };
+        Ok((started, addresses))
     }
 
     /// Takes the catalogue file as it is now. One that cannot be used, or cannot follow the one before,
     /// leaves that in place.
-    fn reload(&self) {
+    fn reload(&mut self) {
         let catalog = match self.config.load_catalog() {
             Ok(catalog) => catalog,
             Err(error) => {
                 return tracing::warn!(%error, "the catalogue cannot be used; the one before stays");
             }
         };
-        if let Err(error) = self.catalogs.borrow().check_successor(&catalog) {
+        if let Err(error) = catalog.check_follows(&self.aggregations) {
             return tracing::warn!(%error, "the catalogue is not taken; the one before stays");
         }
         match rules::adopt(&self.config.data_dir, catalog.rules_content(), self.ledger.now()) {
@@ -156,6 +160,7 @@ impl Collector {
             customers = catalog.customers.len(),
             "read the catalogue"
         );
+        self.aggregations.extend(catalog.aggregations());
         self.catalogs.send_replace(Arc::new(catalog));
     }
 

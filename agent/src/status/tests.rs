@@ -101,7 +101,7 @@ fn what_is_wrong_comes_first() {
 No session with collector.example.com:8129 for 3m 12s: failed to connect: refused
   Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached.
 Also: Rejected 40 events in the last 5m: sampled 40
-  `tidemark-agent dead-letters list` shows them, with a remedy each.
+  `tidemark-agent dead-letters list` shows those that were kept, with a remedy each.
 
 accepted     1,234,601 events
 posted       1,234,567 events
@@ -200,6 +200,19 @@ fn each_trouble_on_its_own() {
 }
 
 /// Totals never go back.
+#[test]
+fn a_first_session_that_fails_is_trouble_at_once() {
+    check(
+        |status| {
+            status.ledger = None;
+            status.session.state = SessionState::Connecting;
+            status.session.since_age_millis = 100;
+            status.session.last_error = Some("the certificate has expired".to_owned());
+        },
+        "No session",
+    );
+}
+
 #[test]
 fn totals_are_figures_and_not_trouble() {
     check(

@@ -36,7 +36,7 @@ pub fn human(status: &Status) -> String {
 
 fn well(status: &Status) -> String {
     match status.events.in_transit() {
-        0 => "Connected; everything accepted is posted.".to_owned(),
+        0 => format!("{}; everything accepted is posted.", sentence(status.session.state.name())),
         waiting => format!(
             "{}; {} on the way.",
             sentence(status.session.state.name()),

@@ -125,7 +125,9 @@ fn session(status: &Status) -> Option<Trouble> {
             } else {
                 "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached."
             };
-            (session.since_age_millis >= DISCONNECTED_MILLIS_MIN).then(|| {
+            // Between two sessions a moment passes; that the first one fails is trouble at once.
+            let never = status.ledger.is_none() && session.last_error.is_some();
+            (never || session.since_age_millis >= DISCONNECTED_MILLIS_MIN).then(|| {
                 trouble(
                     format!("No session{with} for {}{why}", age(session.since_age_millis)),
                     remedy,
@@ -212,7 +214,7 @@ fn rejected(status: &Status) -> Option<Trouble> {
                 lately(status),
                 named.join(", ")
             ),
-            "`tidemark-agent dead-letters list` shows them, with a remedy each.",
+            "`tidemark-agent dead-letters list` shows those that were kept, with a remedy each.",
         )
     })
 }

@@ -290,8 +290,8 @@ proptest! {
     }
 }
 
-/// Meters as `name:aggregation` before and after -> the meter that keeps the second from following.
-fn check_successor(before: &str, after: &str, expected: Option<&str>) {
+/// Catalogues one after the other, their meters as `name:aggregation` -> why the last one cannot follow.
+fn check_follows(catalogs: &[&str], expected: Option<&str>) {
     let catalog = |meters: &str| {
         let meter = |meter: &str| {
             let (name, aggregation) = meter.split_once(':').unwrap();
@@ -300,18 +300,25 @@ fn check_successor(before: &str, after: &str, expected: Option<&str>) {
         let text: String = meters.split_whitespace().map(meter).collect();
         Catalog::parse(&text, "c").unwrap()
     };
-    let refused = catalog(before).check_successor(&catalog(after)).err();
-    assert_eq!(
-        refused.map(|refused| refused.meter.to_string()).as_deref(),
-        expected,
-        "{before} -> {after}"
-    );
+    let (last, before) = catalogs.split_last().unwrap();
+    let mut had = Aggregations::new();
+    for meters in before {
+        had.extend(catalog(meters).aggregations());
+    }
+    let told = catalog(last).check_follows(&had).err().map(|refused| refused.to_string());
+    match (told, expected) {
+        (Some(told), Some(expected)) => assert!(told.contains(expected), "{told}"),
+        (told, expected) => assert_eq!(told.as_deref(), expected, "{catalogs:?}"),
+    }
 }
 
 #[test]
 fn a_running_periods_usage_is_not_priced_anew() {
-    check_successor("a:sum b:max", "a:sum b:max c:min", None);
-    check_successor("a:sum b:max", "a:sum", None);
-    check_successor("a:sum b:max", "a:sum b:sum", Some("b"));
-    check_successor("a:sum b:max", "a:count b:sum", Some("a"));
+    check_follows(&["a:sum b:max", "a:sum b:max c:min"], None);
+    check_follows(&["a:sum b:max", "a:sum"], None);
+    check_follows(&["a:sum b:max", "a:sum b:sum"], Some("aggregation of b"));
+    check_follows(&["a:sum b:max", "a:count b:sum"], Some("aggregation of a"));
+    check_follows(&["a:sum b:max", "b:max", "a:max b:max"], Some("aggregation of a"));
+    check_follows(&["a:sum", ""], Some("without any [[meter]]"));
+    check_follows(&["", ""], None);
 }

@@ -131,6 +131,8 @@ fn edges_are_told_from_what_lies_between() {
     check("900", Ok(1));
     check("1970-01-01T00:15:00Z", Ok(1));
     check("1970-01-01T05:45:00+05:30", Ok(1));
+    // As a query has it whose plus was not encoded.
+    check("1970-01-01T05:45:00 05:30", Ok(1));
     check(
         "901",
         Err(
