@@ -156,7 +156,7 @@ fn uplink(config: &Config, now: Timestamp, report: &mut Report) {
         let server = uplink.server_name.as_deref().unwrap_or(&collector.host);
         report.would.push(match index {
             0 => format!("ship to {collector} as {name}, expecting a certificate for {server}"),
-            _ => format!("(not use {collector} yet: failover comes in a later version)"),
+            _ => format!("or to {collector}, expecting a certificate for {server}"),
         });
     }
 }
@@ -222,7 +222,7 @@ mod tests {
             "take CloudEvents over HTTP on 127.0.0.1:8127",
             "make the journal FOLDER/journal.redb, at most 2147483648 bytes",
             "ship to collector.test:8129 as web-1, expecting a certificate for collector.test",
-            "(not use other.test:8129 yet: failover comes in a later version)",
+            "or to other.test:8129, expecting a certificate for other.test",
             "answer /metrics, /healthz, /readyz and /status on 127.0.0.1:8128",
         ] {
             assert!(said.lines().any(|said| said == line), "{line} is not in\n{said}");

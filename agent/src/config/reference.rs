@@ -272,7 +272,7 @@ pub const KEYS: &[Key] = &[
     needed(
         "uplink.collectors",
         Kind::Collectors,
-        "Where the collector listens (QUIC, UDP). The first is used; the others have their place for failover, which comes later. Must be given.",
+        "Where the collector listens (QUIC, UDP). Several addresses, of one ledger, are tried in turn: the next one whenever a session ends. Must be given.",
     ),
     key(
         "uplink.server_name",
