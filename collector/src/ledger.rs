@@ -17,6 +17,7 @@
 //!
 //! Limits: [`LedgerOptions`].
 
+pub mod check;
 pub mod clock;
 pub mod codec;
 pub mod completeness;
@@ -206,13 +207,24 @@ impl Ledger {
     /// # Errors
     /// A file that is locked, newer, damaged, or cannot be written.
     pub async fn open(data_dir: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
+        Self::open_embedded(data_dir, options).await.map(|(ledger, _)| ledger)
+    }
+
+    /// The same, and its store: for what concerns the files as such.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_embedded(
+        data_dir: &Path,
+        options: LedgerOptions,
+    ) -> Result<(Self, RedbStore), LedgerError> {
         let (folder, redb, time) =
             (data_dir.to_owned(), options.redb.clone(), TimeSource::system());
         let now = time.read().wall;
         let opened =
             tokio::task::spawn_blocking(move || RedbStore::open(&folder, &redb, now)).await;
         let (store, recovered) = opened.map_err(|_| LedgerError::Opening)??;
-        Self::start(store, recovered, options, time).await
+        Ok((Self::start(store.clone(), recovered, options, time).await?, store))
     }
 
     /// Starts the tasks of an opened store. Returns once ledger time can advance.

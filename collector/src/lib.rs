@@ -35,7 +35,9 @@ pub mod period;
 pub mod rating;
 
 pub mod api;
+pub mod backup;
 pub mod dev_certs;
+pub mod restore;
 mod run;
 
 pub use run::{Addresses, RunError, Signal, run};

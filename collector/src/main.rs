@@ -8,14 +8,15 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use tidemark_collector::config::{Config, LogFormat, reference};
 use tidemark_collector::dev_certs::{self, Existing};
-use tidemark_collector::{Signal, run};
+use tidemark_collector::ledger::TimeSource;
+use tidemark_collector::{Signal, backup, restore, run};
 use tidemark_common::tls::{self, AgentName};
 
 /// Admits numbered usage batches exactly once, keeps the ledger, answers live bills.
@@ -49,8 +50,49 @@ enum Command {
         #[arg(long)]
         force: bool,
     },
+    /// Copies the ledger while its collector runs, or while it is stopped.
+    Backup {
+        #[command(flatten)]
+        place: Place,
+        /// The folder to make; it must not be there.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Makes a ledger of a backup, in a folder without one; or checks a backup.
+    Restore {
+        /// The folder that `backup` made.
+        #[arg(long)]
+        from: PathBuf,
+        #[command(flatten)]
+        place: Place,
+        /// Reads all of the backup and says whether it is sound; restores nothing.
+        #[arg(long)]
+        check: bool,
+        /// An incarnation that is known to be used: the restored ledger's is above it.
+        #[arg(long, default_value_t = 0)]
+        incarnation_min: u32,
+    },
     /// Prints every setting with its default and meaning, as a Markdown table.
     ConfigReference,
+}
+
+/// Where the ledger is.
+#[derive(Debug, Args)]
+struct Place {
+    #[arg(long, default_value = "/etc/tidemark/collector.toml")]
+    config: PathBuf,
+    /// The ledger's folder, in place of the configuration's.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn data_dir(self) -> Result<PathBuf> {
+        match self.data_dir {
+            Some(folder) => Ok(folder),
+            None => Ok(Config::load(&self.config)?.data_dir),
+        }
+    }
 }
 
 fn main() -> ExitCode {
@@ -78,6 +120,14 @@ fn execute(command: Command) -> Result<()> {
         Command::CheckConfig { config } => check_config(&config),
         Command::DevCerts { dir, agents, force } => {
             make_certs(&dir, &agents, if force { Existing::Overwrite } else { Existing::Keep })
+        }
+        Command::Backup { place, to } => make_backup(&place.data_dir()?, &to),
+        Command::Restore { from, check: true, .. } => {
+            let manifest = restore::check(&from, &mut progress)?;
+            print(&format!("ok: {}\n", manifest.told()))
+        }
+        Command::Restore { from, place, check: false, incarnation_min } => {
+            restore_backup(&from, &place.data_dir()?, incarnation_min)
         }
         Command::ConfigReference => print(&reference::markdown()),
     }
@@ -123,6 +173,22 @@ fn make_certs(dir: &Path, agents: &[String], existing: Existing) -> Result<()> {
     let today = jiff::Zoned::now().date();
     let files = dev_certs::make(dir, &agents, existing, today)?;
     print(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
+}
+
+fn make_backup(data_dir: &Path, to: &Path) -> Result<()> {
+    let manifest = backup::make(data_dir, to, &mut progress)?;
+    print(&format!("made {}: {}\n", to.display(), manifest.told()))
+}
+
+fn restore_backup(from: &Path, data_dir: &Path, incarnation_min: u32) -> Result<()> {
+    let now = TimeSource::system().read().wall;
+    let report = restore::restore(from, data_dir, incarnation_min, now, &mut progress)?;
+    print(&report.told(data_dir))
+}
+
+fn progress(bytes: u64) {
+    let mebibytes = bytes.div_euclid(1 << 20);
+    let _told = writeln!(io::stderr(), "{mebibytes} MiB").is_ok();
 }
 
 fn log_to_stderr(config: &Config) -> Result<()> {

@@ -12,7 +12,7 @@ use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,9 +23,10 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::api::{self, DoorLimits};
+use crate::backup;
 use crate::catalog::{Aggregations, Catalog};
 use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
-use crate::ledger::redb::RedbOptions;
+use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 use crate::listen::{Credentials, ListenError, ListenOptions, Listener};
 
@@ -79,6 +80,8 @@ struct Collector {
     /// What each meter has had since the start, those too that a later catalogue left out.
     aggregations: Aggregations,
     serving: JoinHandle<io::Result<()>>,
+    /// Answers on the control socket, where there is one.
+    control: Option<JoinHandle<()>>,
     stop: watch::Sender<bool>,
 }
 
@@ -115,7 +118,7 @@ impl Collector {
         let in_use = |source| RunError::Http { address: config.listen.http, source };
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
-        let ledger = open(&config).await?;
+        let (ledger, store) = open(&config).await?;
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
         let listener =
@@ -132,8 +135,10 @@ impl Collector {
         let sessions = Arc::new(listener.figures_reader());
         let router = api::router(ledger.clone(), watched, sessions, config.tokens.clone());
         let (stop, stopping) = watch::channel(false);
+        let control = control(&config.data_dir, store, stopping.clone());
         let serving = tokio::spawn(api::serve(door, router, DoorLimits::default(), stopping));
-        let started = Self { config, ledger, listener, catalogs, aggregations, serving, stop };
+        let started =
+            Self { config, ledger, listener, catalogs, aggregations, serving, control, stop };
         Ok((started, addresses))
     }
 
@@ -175,6 +180,9 @@ impl Collector {
             if !self.serving.is_finished() {
                 let _told = self.serving.await.is_ok();
             }
+            if let Some(control) = self.control {
+                let _ended = control.await.is_ok();
+            }
         };
         if tokio::time::timeout(grace, doors).await.is_err() {
             tracing::warn!("some sessions or requests did not end within the grace");
@@ -186,17 +194,38 @@ impl Collector {
     }
 }
 
-async fn open(config: &Config) -> Result<Ledger, RunError> {
+/// Opens the control socket. Without it the collector runs as well; it cannot be copied while it does.
+fn control(
+    data_dir: &Path,
+    store: RedbStore,
+    stopping: watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    match backup::door::open(data_dir) {
+        Ok(listener) => {
+            let data_dir = data_dir.to_owned();
+            Some(tokio::spawn(async move {
+                backup::door::serve(listener, &data_dir, store, stopping).await;
+            }))
+        }
+        Err(error) => {
+            let socket = backup::door::SOCKET;
+            tracing::warn!(%error, socket, "no control socket: no backup while the collector runs");
+            None
+        }
+    }
+}
+
+async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
     let path = &config.data_dir;
     // Names and usage of customers: for the owner only.
     let folder = DirBuilder::new().recursive(true).mode(0o700).create(path);
     folder.map_err(|source| RunError::DataDir { path: path.clone(), source })?;
     let options = ledger_options(&config.ledger);
-    let ledger = Ledger::open(path, options)
+    let (ledger, store) = Ledger::open_embedded(path, options)
         .await
         .map_err(|source| RunError::Open { path: path.clone(), source })?;
     tracing::info!(ledger = %ledger.ledger(), data_dir = %path.display(), "opened the ledger");
-    Ok(ledger)
+    Ok((ledger, store))
 }
 
 fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {

@@ -72,6 +72,7 @@ pub struct Stream {
     pub stream: String,
     pub agent: String,
     pub state: String,
+    pub fence: String,
     pub posted_sequence: u64,
     pub sealed_sequence: u64,
     pub accepted: u64,

@@ -1,9 +1,11 @@
 //! Disks that come back older than they were, and journals that meet another ledger.
 
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
+use tidemark_tests::binaries::Program;
 use tidemark_tests::doors::Lines;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
@@ -77,6 +79,69 @@ fn a_ledger_restored_from_a_backup_asks_again_and_heals() -> Result<()> {
         ensure!(used(stack)? == "35", "{}", used(stack)?);
         Ok(())
     })
+}
+
+/// Runs the collector's program to its end; gives what it printed.
+fn collector(arguments: &[&str]) -> Result<String> {
+    let output = Command::new(Program::Collector.path()?).args(arguments).output()?;
+    let told = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(output.status.success(), "{arguments:?}: {}: {told}", output.status);
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().context("the folder's name is UTF-8")
+}
+
+#[test]
+fn a_backup_of_a_running_collector_is_restored_and_heals() -> Result<()> {
+    Stack::run(settings()?, |stack| {
+        let (ledger, backup) = (stack.path("ledger"), stack.path("backup"));
+        let (ledger, backup) = (text(&ledger)?, text(&backup)?);
+        send(stack, 10)?;
+        stack.wait_posted(10)?;
+        // While it runs, in the middle of traffic.
+        let mut lines = Lines::to(&stack.path("events.socket"))?;
+        for _ in 0..20 {
+            lines.send("api.calls:1|c|#customer:acme\n".repeat(100).as_bytes(), 100)?;
+        }
+        let config = stack.path("collector.toml");
+        let made = collector(&["backup", "--config", text(&config)?, "--to", backup])?;
+        ensure!(made.contains("incarnation"), "{made}");
+        let sound = collector(&["restore", "--check", "--from", backup])?;
+        ensure!(sound.starts_with("ok: ledger"), "{sound}");
+        ensure!(lines.wait_durable()?.is_empty(), "something was refused");
+        send(stack, 20)?;
+        stack.wait_posted(2_030)?;
+        let fences = fence(stack)?;
+        stack.stop_collector()?;
+        // Stopped: the same, from the file.
+        collector(&["backup", "--data-dir", ledger, "--to", text(&stack.path("later"))?])?;
+
+        std::fs::rename(ledger, stack.path("lost"))?;
+        let restored = collector(&["restore", "--from", backup, "--data-dir", ledger])?;
+        ensure!(restored.contains("next: start the collector"), "{restored}");
+        stack.start_collector()?;
+        until("the agent to send again what the backup lacks", SEEN_WAIT, || match used(stack) {
+            Ok(used) if used == "2030" => Ok(()),
+            Ok(used) => Err(format!("{used} used")),
+            Err(error) => Err(format!("{error:#}")),
+        })?;
+        send(stack, 5)?;
+        stack.wait_posted(2_035)?;
+        ensure!(used(stack)? == "2035", "{}", used(stack)?);
+        let after = fence(stack)?;
+        ensure!(after > fences, "incarnation {after} after {fences}");
+        Ok(())
+    })
+}
+
+/// The incarnation of the agent's fence.
+fn fence(stack: &Stack) -> Result<u64> {
+    let status = stack.api().streams()?;
+    let stream = status.streams.first().context("a stream")?;
+    let (incarnation, _) = stream.fence.split_once('.').context("incarnation.counter")?;
+    Ok(incarnation.parse()?)
 }
 
 #[test]

@@ -30,6 +30,8 @@ struct StreamShown {
     stream: String,
     agent: String,
     state: &'static str,
+    /// The last session's: the ledger's incarnation and a counter.
+    fence: String,
     posted_sequence: u64,
     sealed_sequence: u64,
     accepted: u64,
@@ -78,6 +80,7 @@ fn shown(status: &StreamStatus, zone: &Zone) -> StreamShown {
         stream: status.stream.to_string(),
         agent: status.agent.to_string(),
         state: status.state.name(),
+        fence: status.fence.to_string(),
         posted_sequence: status.posted_sequence.0,
         sealed_sequence: status.sealed_sequence.0,
         accepted: status.accepted,

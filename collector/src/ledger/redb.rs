@@ -19,7 +19,10 @@
 //! the options; at most `streams_max` streams are known.
 
 mod admit;
+mod export;
 mod files;
+mod gather;
+mod import;
 mod recover;
 mod totals;
 
@@ -32,6 +35,8 @@ use tidemark_common::batch::{HEADER_BYTES, Header};
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
+pub use self::export::{ShowRow, export_stopped};
+pub use self::import::{Import, Restored};
 use self::totals::TotalsFile;
 use crate::ledger::codec::RowError;
 use crate::ledger::fold::FoldSlice;
@@ -39,8 +44,12 @@ use crate::ledger::request::Request;
 use crate::ledger::store::{Committed, LedgerStore, Recovered, StoreError, Totals};
 use crate::ledger::stream::StreamRecord;
 
-const LEDGER_FILE: &str = "ledger.redb";
-const TOTALS_FILE: &str = "totals.redb";
+/// The truth.
+pub const LEDGER_FILE: &str = "ledger.redb";
+/// Derived from it.
+pub const TOTALS_FILE: &str = "totals.redb";
+/// Where a restore makes both, before they take their names.
+pub const RESTORING_FOLDER: &str = "restoring";
 
 const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
 const STREAMS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("streams");

@@ -83,6 +83,8 @@ pub struct Recovered {
     pub unique_key: UniqueKey,
     /// The stored limit of ledger time.
     pub clock_limit: Timestamp,
+    /// The ledger time at which the ledger was last restored from a backup.
+    pub restored_at: Option<Timestamp>,
     pub streams: Vec<StreamRecord>,
     /// The batches that are not folded yet.
     pub tail: Vec<Arc<TailBatch>>,
@@ -195,6 +197,14 @@ pub enum StoreError {
         "failed to open the {file} file: its format {found} is newer than {known}; run a newer collector"
     )]
     Newer { file: &'static str, found: u16, known: u16 },
+    #[error(
+        "failed to open the ledger: a restore into its folder did not finish; run `tidemark-collector restore` again"
+    )]
+    HalfRestored,
+    #[error(
+        "failed to open the {file} file: a collector runs on it, or is just starting or stopping"
+    )]
+    InUse { file: &'static str },
     #[error("failed to fold stream {stream}: batch {due} is due, the slice begins at {first}")]
     FoldedElsewhere { stream: StreamId, due: Sequence, first: Sequence },
 }

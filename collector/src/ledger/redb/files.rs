@@ -9,12 +9,15 @@ use std::path::Path;
 
 use redb::{Builder, Database, DatabaseError, StorageBackend, StorageError};
 
-use super::{Fault, LEDGER_FILE, RedbOptions, TOTALS_FILE};
+use super::{Fault, LEDGER_FILE, RESTORING_FOLDER, RedbOptions, TOTALS_FILE};
 use crate::ledger::store::StoreError;
 
 pub(super) fn open_ledger(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
     make_folder(folder).map_err(fault("make the folder of", LEDGER_FILE))?;
     let path = folder.join(LEDGER_FILE);
+    if folder.join(RESTORING_FOLDER).is_dir() && !path.exists() {
+        return Err(StoreError::HalfRestored);
+    }
     make_file(&path).map_err(fault("make", LEDGER_FILE))?;
     let database =
         builder(options.ledger_cache_bytes).create(path).map_err(Fault::open(LEDGER_FILE))?;
@@ -37,6 +40,19 @@ pub(super) fn open_totals(folder: &Path, options: &RedbOptions) -> Result<Databa
         }
         Err(error) => Err(Fault::open(TOTALS_FILE)(error)),
     }
+}
+
+/// Opens a file that must be there and that no collector runs on. It is written to only if its last user
+/// did not end cleanly: then it is first brought in order, as a start would.
+pub(super) fn open_stopped(
+    folder: &Path,
+    file: &'static str,
+    cache_bytes: usize,
+) -> Result<Database, StoreError> {
+    builder(cache_bytes).open(folder.join(file)).map_err(|error| match error {
+        DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file },
+        error => Fault::open(file)(error),
+    })
 }
 
 /// Damage, as against a lock, a full disk or a missing right.
