@@ -178,8 +178,8 @@ fn each_row(data_dir: &Path, take: TakeRow<'_>) -> Result<(), BackupError> {
             let socket = door::ask_for_rows(socket)
                 .map_err(|source| BackupError::Connect { path, source })?;
             let mut reader = RowReader::new(BufReader::new(socket))?;
-            while let Some((table, key, value)) = reader.row()? {
-                take(table, key, value)?;
+            while let Some(row) = reader.row()? {
+                take(row.table, row.key, row.value)?;
             }
             Ok(())
         }

@@ -25,7 +25,7 @@ use tidemark_common::time::Timestamp;
 
 use crate::backup::PROGRESS_BYTES;
 use crate::backup::manifest::{self, FileEntry, MANIFEST, Manifest, RESTORES, STREAMS};
-use crate::backup::rows::{RowReader, RowsError, Written};
+use crate::backup::rows::{Row, RowReader, RowsError, Written};
 use crate::ledger::check::{Bodies, Checked, CheckedBatch, Checker, Findings, LedgerTable};
 use crate::ledger::clock::LIMIT_AHEAD_MILLIS;
 use crate::ledger::redb::{
@@ -264,7 +264,7 @@ fn read(
             told = reader.bytes();
             progress(told);
         }
-        let Some((table, key, value)) = reader.row()? else { break };
+        let Some(Row { table, key, value }) = reader.row()? else { break };
         let batch = checker.row(table, key, value);
         take(table, key, value, batch)?;
     }
@@ -297,5 +297,4 @@ fn differs(said: &Manifest, found: &Manifest, listed: &FileEntry) -> Result<(), 
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;

@@ -122,6 +122,14 @@ impl<W: Write> RowWriter<W> {
     }
 }
 
+/// One row as it stands in the ledger's file.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Row<'r> {
+    pub table: LedgerTable,
+    pub key: &'r [u8],
+    pub value: &'r [u8],
+}
+
 /// Reads what [`RowWriter`] wrote; counts and hashes what it reads.
 #[derive(Debug)]
 pub struct RowReader<R> {
@@ -157,7 +165,7 @@ impl<R: Read> RowReader<R> {
     ///
     /// # Errors
     /// Bytes that end before their end, hold no row, or say why there is no more.
-    pub fn row(&mut self) -> Result<Option<(LedgerTable, &[u8], &[u8])>, RowsError> {
+    pub fn row(&mut self) -> Result<Option<Row<'_>>, RowsError> {
         let [number] = self.array()?;
         match number {
             END => return self.end().map(|()| None),
@@ -179,7 +187,7 @@ impl<R: Read> RowReader<R> {
         self.fill(&mut key, usize::from(key_length))?;
         self.fill(&mut value, length)?;
         (self.key, self.value) = (key, value);
-        Ok(Some((table, &self.key, &self.value)))
+        Ok(Some(Row { table, key: &self.key, value: &self.value }))
     }
 
     /// What was read, once all of it was.
@@ -244,7 +252,6 @@ fn truncated(error: io::Error) -> RowsError {
 }
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests {
     use super::*;
 
@@ -258,8 +265,8 @@ mod tests {
     fn read(bytes: &[u8]) -> Result<(Vec<LedgerTable>, Written), RowsError> {
         let mut reader = RowReader::new(bytes)?;
         let mut tables = Vec::new();
-        while let Some((table, _, _)) = reader.row()? {
-            tables.push(table);
+        while let Some(row) = reader.row()? {
+            tables.push(row.table);
         }
         Ok((tables, reader.written()))
     }

@@ -13,7 +13,6 @@ mod finding;
 mod walk;
 
 #[cfg(test)]
-#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod tests;
 
 use std::collections::BTreeMap;

@@ -206,6 +206,10 @@ fn rows_of_streams_and_openings() {
         },
         &["stream_row at stream A"],
     );
+}
+
+#[test]
+fn rows_that_are_lost_or_none() {
     check(
         "a row lost",
         |rows| drop(rows.remove(nth(rows, LedgerTable::Streams, 0))),
