@@ -17,6 +17,7 @@
 //! waits: the commit thread never waits for the sealer, the sealer never for intake.
 
 pub mod config;
+mod machine;
 
 pub mod event;
 pub mod parse;
@@ -39,3 +40,4 @@ mod life;
 pub mod status;
 
 pub use life::{Ended, RunError, run};
+pub use machine::Machine;

@@ -48,7 +48,7 @@ pub(super) fn recover(
     options: &RedbOptions,
     now: Timestamp,
 ) -> Result<(RedbStore, Recovered), StoreError> {
-    let meta = begin(&ledger, now)?;
+    let meta = begin(&ledger, options, now)?;
     let mut memory = read_streams(&ledger, &meta)?;
     let (totals, derivation) = usable_totals(totals, remake_totals, &memory, meta.ledger)?;
     let tail = read_tail(&ledger, &totals, &derivation, options, &mut memory)?;
@@ -75,7 +75,7 @@ pub(super) fn recover(
 ///
 /// Each start takes the next one, whatever the clocks show: so a lost ledger has used no more
 /// incarnations beyond its backup than it was started since, and a restore can go above them all.
-fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
+fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<Meta, StoreError> {
     let write = database.begin_write().map_err(Fault::write(LEDGER_FILE))?;
     let found;
     {
@@ -86,7 +86,7 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
             held.insert(name.value().to_vec(), value.value().to_vec());
         }
         if held.is_empty() {
-            held = new_ledger(now)?;
+            held = new_ledger(options.random, now)?;
         }
         found = read_meta(&held)?;
         held.insert(b"incarnation".to_vec(), found.incarnation.to_be_bytes().to_vec());
@@ -102,15 +102,18 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
     Ok(found)
 }
 
-fn new_ledger(now: Timestamp) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+fn new_ledger(
+    random: fn(&mut [u8]) -> Result<(), getrandom::Error>,
+    now: Timestamp,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     let (mut id, mut key) = ([0; 16], [0; 32]);
     let fault = |error: getrandom::Error| StoreError::Storage {
         act: "make",
         file: LEDGER_FILE,
         reason: error.to_string(),
     };
-    getrandom::fill(&mut id).map_err(fault)?;
-    getrandom::fill(&mut key).map_err(fault)?;
+    random(&mut id).map_err(fault)?;
+    random(&mut key).map_err(fault)?;
     // From the clock, so that the ledgers of one machine are told apart in fences too.
     let incarnation = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
     let rows: [(&[u8], &[u8]); 6] = [
