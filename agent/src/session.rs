@@ -31,9 +31,13 @@ mod reasons;
 mod tests;
 
 use tidemark_common::batch::{BODY_VERSION, HEADER_VERSION};
-use tidemark_common::id::{Digest, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{
+    Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use tidemark_common::time::Timestamp;
-use tidemark_common::wire::{Ack, Frame, HeldOpening, Hello, OPENINGS_MAX, RefuseReason, Welcome};
+use tidemark_common::wire::{
+    Ack, FirstHeld, Frame, HeldOpening, Hello, OPENINGS_MAX, RefuseReason, Welcome,
+};
 
 use backoff::{Backoff, Retry, within};
 use joined::{Joined, Phase};
@@ -110,6 +114,8 @@ pub struct Session {
     /// The journal write under way.
     writing: Option<Writing>,
     looking: bool,
+    /// What the journal begins with, once a ledger was found to lack what came before.
+    held: Option<FirstHeld>,
     reading: Option<Sequence>,
     barrier: Barrier,
     /// Acknowledged, and not yet written to the journal.
@@ -186,6 +192,7 @@ impl Session {
             fenced_in_a_row: 0,
             writing: None,
             looking: false,
+            held: None,
             reading: None,
             barrier: Barrier::Idle,
             posted_due: None,
@@ -314,7 +321,7 @@ impl Session {
         if joined.phase != Phase::Looking {
             return;
         }
-        let verdict = judge_posted(joined, looked, &self.facts);
+        let verdict = judge_posted(joined, looked, &self.facts, &mut self.held);
         if verdict.is_ok() {
             joined.phase = Phase::AdoptDue;
         }
@@ -448,20 +455,30 @@ impl Session {
             clock,
             token: None,
             agent: self.config.agent.clone(),
-            extras: Vec::new(),
+            extras: self.held.map(FirstHeld::to_extra).into_iter().collect(),
         }
     }
 }
 
-/// Compares what the ledger has posted with what the journal knows of the same sequence.
-fn judge_posted(joined: &Joined, looked: &Looked, facts: &StreamFacts) -> Result<(), Fault> {
+/// Compares what the ledger has posted with what the journal knows of the same sequence. What the journal
+/// begins with is noted for the next hello, if the ledger lacks what came before.
+fn judge_posted(
+    joined: &Joined,
+    looked: &Looked,
+    facts: &StreamFacts,
+    held: &mut Option<FirstHeld>,
+) -> Result<(), Fault> {
     let posted = joined.welcome.posted_sequence;
     let due = posted.next();
-    if posted < facts.sealed_sequence && looked.first_held.is_none_or(|first| first > due) {
-        let last = looked
-            .first_held
-            .map_or(facts.sealed_sequence, |first| Sequence(first.0.saturating_sub(1)));
-        return Err(Fault::Leave(hole(due, last)));
+    *held = None;
+    if posted < facts.sealed_sequence && looked.first_held.is_none_or(|first| first.sequence > due)
+    {
+        let first = looked.first_held.unwrap_or(FirstHeld {
+            sequence: facts.sealed_sequence.next(),
+            event: EventNumber(facts.accepted.saturating_sub(facts.unsealed_events)),
+        });
+        *held = Some(first);
+        return Err(Fault::Leave(hole(due, Sequence(first.sequence.0.saturating_sub(1)))));
     }
     match looked.digest {
         Some(digest) if digest == joined.welcome.posted_digest => Ok(()),

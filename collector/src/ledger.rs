@@ -51,7 +51,7 @@ use tokio::task::JoinHandle;
 pub use crate::ledger::completeness::Completeness;
 pub use crate::ledger::figures::{Durations, LedgerFigures};
 pub use crate::ledger::folder::Folder;
-pub use crate::ledger::stream::{StreamState, StreamStatus};
+pub use crate::ledger::stream::{Missing, StreamState, StreamStatus};
 pub use crate::ledger::writer::Writer;
 pub use crate::live::{ReadError, Snapshot};
 pub use crate::usage::{Seen, UsageRow};
@@ -173,6 +173,7 @@ struct Waiting {
 struct Shared {
     ledger: LedgerId,
     unique_key: UniqueKey,
+    restored_at: Option<Timestamp>,
     options: LedgerOptions,
     time: TimeSource,
     clock: Mutex<LedgerClock>,
@@ -271,6 +272,7 @@ impl Ledger {
         let shared = Arc::new(Shared {
             ledger: recovered.ledger,
             unique_key: recovered.unique_key,
+            restored_at: recovered.restored_at,
             options,
             time,
             clock: Mutex::new(LedgerClock::resume(recovered.clock_limit)),
@@ -335,6 +337,7 @@ impl Ledger {
         Ok(Snapshot {
             ledger: shared.ledger,
             as_of,
+            restored_at: shared.restored_at,
             silent_after_millis: shared.options.silent_after_millis,
             tail,
             totals,

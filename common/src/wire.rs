@@ -14,6 +14,7 @@
 //! refused. The order of enum variants and fields is the format: append only.
 
 mod codec;
+mod held;
 mod rules;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::id::{
 use crate::time::Timestamp;
 
 pub use codec::{FrameBuffer, FrameError, decode_rules, encode_rules};
+pub use held::FirstHeld;
 pub use rules::{
     CLOUD_EVENT_METERS_MAX, CloudEventMeter, CloudEventRule, DimensionPath, MeterRule, Rules,
 };

@@ -80,8 +80,18 @@ pub struct Stream {
     pub events_in_transit: u64,
     pub quarantined_events: u64,
     pub duplicates: u64,
+    pub missing: Option<Missing>,
+    pub unheard_since_restore: bool,
     pub rejected: BTreeMap<String, u64>,
     pub evidence: BTreeMap<String, u64>,
+}
+
+/// Batches that nobody has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Missing {
+    pub first_sequence: u64,
+    pub last_sequence: u64,
+    pub events: u64,
 }
 
 /// `GET /v1/suspense`

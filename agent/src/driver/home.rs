@@ -128,7 +128,7 @@ impl Home for AgentHome {
                 Sequence::ZERO => Some(genesis(ledger, stream)),
                 sequence => reader.digest(sequence)?,
             };
-            Ok(Looked { digest, first_held: reader.first_sequence()? })
+            Ok(Looked { digest, first_held: reader.first_held()? })
         })
     }
 

@@ -6,7 +6,7 @@ use tidemark_common::id::{
     Digest, EventNumber, Fence, LedgerId, OpeningId, RulesVersion, StreamId,
 };
 use tidemark_common::wire::{
-    Ack, HeldOpening, Hello, Refuse, RefuseReason, Rules, UniqueKey, Welcome,
+    Ack, FirstHeld, HeldOpening, Hello, Refuse, RefuseReason, Rules, UniqueKey, Welcome,
 };
 
 use super::*;
@@ -90,7 +90,7 @@ impl Home for Memory {
     ) -> impl Future<Output = Result<Looked, HomeError>> + Send + 'static {
         std::future::ready(Ok(Looked {
             digest: Some(digest(sequence.0)),
-            first_held: Some(Sequence(1)),
+            first_held: Some(FirstHeld { sequence: Sequence(1), event: EventNumber(0) }),
         }))
     }
 

@@ -1,7 +1,7 @@
 //! What a [`Session`] asks for, and how it stands.
 
 use tidemark_common::id::{Digest, Fence, LedgerId, Sequence};
-use tidemark_common::wire::{Close, Frame, Rules, UniqueKey};
+use tidemark_common::wire::{Close, FirstHeld, Frame, Rules, UniqueKey};
 
 use super::backoff::Retry;
 use super::joined::Phase;
@@ -53,7 +53,7 @@ pub struct Looked {
     /// The batch's digest (genesis for sequence 0); `None` if the journal no longer knows it.
     pub digest: Option<Digest>,
     /// The first batch that is still held.
-    pub first_held: Option<Sequence>,
+    pub first_held: Option<FirstHeld>,
 }
 
 /// How a session is over.

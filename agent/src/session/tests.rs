@@ -10,7 +10,7 @@
 )]
 
 use proptest::prelude::*;
-use tidemark_common::id::{EventNumber, Fence};
+use tidemark_common::id::Fence;
 use tidemark_common::wire::{PostedOpening, Refuse, Rules, Throttle, UniqueKey};
 
 use super::*;
@@ -159,8 +159,7 @@ impl World {
                 let known = sequence.0 + 1 >= self.first_held || sequence.0 == self.sealed;
                 let looked = Looked {
                     digest: known.then(|| digest(sequence.0)),
-                    first_held: (self.first_held <= self.sealed)
-                        .then_some(Sequence(self.first_held)),
+                    first_held: (self.first_held <= self.sealed).then_some(held(self.first_held)),
                 };
                 self.session.handle_looked(&looked, self.now);
             }
@@ -208,7 +207,12 @@ impl World {
         );
         match frame {
             Frame::Hello(hello) => {
-                self.say(&format!("hello:{}/{}", hello.posted_sequence, hello.sealed_sequence))
+                let held = FirstHeld::among(&hello.extras);
+                let held = held.map_or(String::new(), |held| format!("/held:{}", held.sequence));
+                self.say(&format!(
+                    "hello:{}/{}{held}",
+                    hello.posted_sequence, hello.sealed_sequence
+                ));
             }
             Frame::Batch(bytes) => {
                 self.sent += 1;
@@ -258,6 +262,11 @@ fn config() -> SessionConfig {
         session_millis_max: 3_600_000,
         agent: "test".to_owned(),
     }
+}
+
+/// The batch with this sequence, where each holds ten events.
+fn held(sequence: u64) -> FirstHeld {
+    FirstHeld { sequence: Sequence(sequence), event: EventNumber(sequence * 10) }
 }
 
 fn facts() -> StreamFacts {
@@ -401,7 +410,9 @@ fn a_hole_stops_and_is_named() {
     // The ledger's newer backup heals it, without anybody restarting the agent.
     assert_eq!(world.step("wait:30000"), "");
     assert_eq!(world.step("wait:90000"), "connect");
-    assert_eq!(world.step("connect"), "hello:4/9");
+    // By then the collector is told what the journal begins with.
+    assert_eq!(world.step("connect"), "hello:4/9/held:5");
+    assert_eq!(FirstHeld::among(&world.session.hello(Timestamp(0)).extras), Some(held(5)));
     assert_eq!(world.step("welcome:4"), "look:4 pin:4 batch:5 batch:6 batch:7 batch:8");
     // Forgotten under our hands.
     world.first_held = 10;

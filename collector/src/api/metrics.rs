@@ -115,8 +115,12 @@ fn totals(
         .iter()
         .fold(0, |sum, status| u64::saturating_add(sum, status.posted_events));
     let complete = snapshot.complete_through();
-    let held_back = u64::try_from(complete.held_back_by.len()).unwrap_or(u64::MAX);
-    let streams = u64::try_from(snapshot.streams().len()).unwrap_or(u64::MAX);
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let held_back = count(complete.held_back_by.len());
+    let streams = count(snapshot.streams().len());
+    let missing: Vec<_> = snapshot.streams().iter().filter_map(|status| status.missing).collect();
+    let unheard = snapshot.streams().iter();
+    let unheard = unheard.filter(|status| snapshot.is_unheard_since_restore(status)).count();
     for (name, help, value) in [
         ("conservation_posted_events", "Events of admitted batches, by their headers", posted),
         (
@@ -131,6 +135,17 @@ fn totals(
             "complete_through_seconds",
             "All usage accepted before this is posted, unix seconds; 0 while a stream never confirmed",
             complete.through.map_or(0, seconds),
+        ),
+        (
+            "missing_events",
+            "Events in batches that are neither here nor in their agents' journals",
+            missing.iter().fold(0, |sum, missing| u64::saturating_add(sum, missing.events)),
+        ),
+        ("missing_streams", "Streams with such batches", count(missing.len())),
+        (
+            "unheard_since_restore_streams",
+            "Open streams whose agents did not come since the ledger was restored",
+            count(unheard),
         ),
         ("held_back_by_streams", "Streams that keep complete_through from moving", held_back),
     ] {

@@ -9,9 +9,9 @@
 use tidemark_common::id::{Digest, Fence, LedgerId, Sequence};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
-use tidemark_common::wire::Hello;
+use tidemark_common::wire::{FirstHeld, Hello};
 
-use crate::ledger::stream::{StreamRecord, StreamState};
+use crate::ledger::stream::{Missing, StreamRecord, StreamState};
 
 /// The oldest batch header that this collector reads.
 const HEADER_VERSION_MIN: u16 = 1;
@@ -131,6 +131,22 @@ pub fn record_hello(record: &mut StreamRecord, hello: &Hello, fence: Fence, now:
     record.pending.retain(|pending| pending.sequence <= hello.sealed_sequence);
     record.accepted = record.accepted.max(hello.accepted);
     record.last_heard = record.last_heard.max(now);
+    if let Some(missing) = missing(record, hello) {
+        record.missing = Some(missing);
+    }
+}
+
+/// What the journal no longer holds and the ledger does not have, if the hello says so. It stays noted until
+/// the batch that is due comes after all: an agent that was restarted does not say it at once.
+fn missing(record: &StreamRecord, hello: &Hello) -> Option<Missing> {
+    let held = FirstHeld::among(&hello.extras)?;
+    let first = record.posted_sequence.next();
+    let sealed = hello.sealed_sequence.next();
+    if held.sequence <= first || held.sequence > sealed || held.event.0 > hello.accepted {
+        return None;
+    }
+    let last = Sequence(held.sequence.0.checked_sub(1)?);
+    Some(Missing { first, last, events: held.event.0.checked_sub(record.posted_end.0)? })
 }
 
 #[cfg(test)]
@@ -239,6 +255,31 @@ mod tests {
         check(&pinned, "a", None, &HelloVerdict::OtherLedger);
         let ancient = Hello { header_version: 0, ..hello(5, 5, 60) };
         check(&ancient, "a", None, &HelloVerdict::Version { header_version: 0 });
+    }
+
+    #[test]
+    fn what_neither_side_holds_is_noted_with_its_size() {
+        let check = |sequence, event, expected: Option<(u64, u64, u64)>| {
+            let mut record = known();
+            let held = FirstHeld { sequence: Sequence(sequence), event: EventNumber(event) };
+            let hello = Hello { extras: vec![held.to_extra()], ..hello(9, 12, 120) };
+            record_hello(&mut record, &hello, Fence(3), Timestamp(4));
+            let found = record.missing.map(|found| (found.first.0, found.last.0, found.events));
+            assert_eq!(found, expected, "{held:?}");
+            // An agent that says nothing of it does not take it back.
+            let silent = Hello { extras: Vec::new(), ..hello };
+            record_hello(&mut record, &silent, Fence(4), Timestamp(5));
+            assert_eq!(record.missing.is_some(), expected.is_some());
+        };
+        check(9, 93, Some((6, 8, 43)));
+        check(13, 120, Some((6, 12, 70)));
+        check(6, 50, None);
+        check(1, 0, None);
+        // More than it sealed or accepted, or fewer events than are posted.
+        check(14, 120, None);
+        check(u64::MAX, 120, None);
+        check(9, 121, None);
+        check(9, 49, None);
     }
 
     #[test]

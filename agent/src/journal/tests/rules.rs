@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use tidemark_common::wire::FirstHeld;
+
 use super::*;
 use crate::event::{Door, IdDigest, SourceCount};
 use crate::journal::apply::SOURCES_MAX;
@@ -156,7 +158,11 @@ fn posted_batches_leave_after_their_time() {
     journal.commit(vec![Write::Ids(Vec::new())], NOON.plus_millis(9_000_000)).unwrap();
     assert_eq!(held(&journal), (0, 1));
     let reader = journal.reader();
-    assert_eq!(reader.first_sequence().unwrap(), Some(Sequence(3)));
+    let first = reader.header(Sequence(3)).unwrap().unwrap().first_event;
+    assert_eq!(
+        reader.first_held().unwrap(),
+        Some(FirstHeld { sequence: Sequence(3), event: first })
+    );
     assert_eq!(reader.batch(Sequence(2)).unwrap(), None);
     assert_eq!(reader.digest(Sequence(2)).unwrap(), Some(journal.state().posted_digest));
     conserved(&journal);

@@ -19,7 +19,7 @@ use crate::dedupe::{self, Candidate, Content, Verdict};
 use crate::ledger::codec;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
-use crate::ledger::stream::StreamRecord;
+use crate::ledger::stream::{Missing, StreamRecord};
 use crate::ledger::tail::TailBatch;
 use crate::session::claim::{self, ClaimVerdict};
 use crate::session::hello::{self, HelloVerdict};
@@ -183,7 +183,15 @@ impl<'a> Group<'a> {
         let incarnation = self.inner.incarnation;
         self.change(stream, |record| {
             let fence = next_fence(record.fence, incarnation);
+            let before = record.missing;
             hello::record_hello(record, hello, fence, at);
+            if let Some(missing) = record.missing.filter(|missing| before != Some(*missing)) {
+                let (agent, Missing { first, last, events }) = (record.agent.as_str(), missing);
+                tracing::error!(
+                    %stream, agent, %first, %last, events,
+                    "batches are neither here nor in the agent's journal: restore a newer backup, if there is one"
+                );
+            }
         });
         self.rows.insert(stream);
         let record = self.record(stream).expect("the stream was just opened");

@@ -24,7 +24,7 @@ use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
 use crate::ledger::request::Opened;
 use crate::ledger::store::{Recovered, StoreError};
-use crate::ledger::stream::StreamRecord;
+use crate::ledger::stream::{StreamRecord, StreamState};
 use crate::ledger::tail::{Tail, TailBatch};
 
 /// The first key for unique values.
@@ -52,6 +52,7 @@ pub(super) fn recover(
     let mut memory = read_streams(&ledger, &meta)?;
     let (totals, derivation) = usable_totals(totals, remake_totals, &memory, meta.ledger)?;
     let tail = read_tail(&ledger, &totals, &derivation, options, &mut memory)?;
+    tell_restored(&meta, &memory);
     let recovered = Recovered {
         ledger: meta.ledger,
         unique_key: meta.unique_key,
@@ -69,6 +70,22 @@ pub(super) fn recover(
         memory: Mutex::new(memory),
     };
     Ok((RedbStore { inner: Arc::new(inner) }, recovered))
+}
+
+/// Until their agents come, nobody knows what these streams posted after the backup.
+fn tell_restored(meta: &Meta, memory: &Memory) {
+    let Some(restored_at) = meta.restored_at else { return };
+    let unheard = |record: &&StreamRecord| {
+        record.state != StreamState::Closed && record.last_heard < restored_at
+    };
+    let streams = memory.streams.values().filter(unheard).count();
+    if streams > 0 {
+        tracing::warn!(
+            streams,
+            restored_at = restored_at.0,
+            "streams whose agents did not come since the ledger was restored; /v1/streams names them"
+        );
+    }
 }
 
 /// Begins a new incarnation of the ledger, making it if it is new.
