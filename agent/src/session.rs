@@ -470,7 +470,7 @@ fn judge_posted(
 ) -> Result<(), Fault> {
     let posted = joined.welcome.posted_sequence;
     let due = posted.next();
-    *held = None;
+    let told = held.take();
     if posted < facts.sealed_sequence && looked.first_held.is_none_or(|first| first.sequence > due)
     {
         let first = looked.first_held.unwrap_or(FirstHeld {
@@ -478,7 +478,12 @@ fn judge_posted(
             event: EventNumber(facts.accepted.saturating_sub(facts.unsealed_events)),
         });
         *held = Some(first);
-        return Err(Fault::Leave(hole(due, Sequence(first.sequence.0.saturating_sub(1)))));
+        let leave = hole(due, Sequence(first.sequence.0.saturating_sub(1)));
+        // Once more at once, so that the collector hears of it; then it waits for a person.
+        return Err(Fault::Leave(match told == Some(first) {
+            true => leave,
+            false => Leave { retry: Retry::Soon, ..leave },
+        }));
     }
     match looked.digest {
         Some(digest) if digest == joined.welcome.posted_digest => Ok(()),

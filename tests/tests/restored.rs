@@ -136,6 +136,64 @@ fn a_backup_of_a_running_collector_is_restored_and_heals() -> Result<()> {
     })
 }
 
+#[test]
+fn what_neither_the_backup_nor_the_journal_holds_is_named_with_its_size() -> Result<()> {
+    // A journal that keeps next to nothing of what is posted.
+    let settings = settings()?.agent("journal.retain_acked_bytes_max", "1B");
+    Stack::run(settings, |stack| {
+        let (ledger, backup) = (stack.path("ledger"), stack.path("backup"));
+        let (ledger, backup) = (text(&ledger)?, text(&backup)?);
+        send(stack, 10)?;
+        stack.wait_posted(10)?;
+        collector(&["backup", "--data-dir", ledger, "--to", backup])?;
+        for _ in 0..3 {
+            send(stack, 20)?;
+            stack.wait_posted(0)?;
+        }
+        stack.wait_posted(70)?;
+        let newer = stack.path("newer");
+        collector(&["backup", "--data-dir", ledger, "--to", text(&newer)?])?;
+        stack.stop_collector()?;
+        std::fs::rename(ledger, stack.path("lost"))?;
+        collector(&["restore", "--from", backup, "--data-dir", ledger])?;
+        stack.spawn_collector()?;
+        let missing = until("the missing batches to be named", SEEN_WAIT, || {
+            let streams = stack.api().streams().map_err(|error| format!("{error:#}"))?;
+            let stream = streams.streams.into_iter().next().ok_or("no stream")?;
+            stream.missing.ok_or(format!("none; unheard: {}", stream.unheard_since_restore))
+        })?;
+        let posted = stack.api().streams()?.streams[0].clone();
+        ensure!(missing.first_sequence == posted.posted_sequence + 1, "{missing:?} {posted:?}");
+        // The last batch may be retained still; what is missing and what is held are all.
+        ensure!((40..=60).contains(&missing.events), "{missing:?}");
+        ensure!(posted.accepted == 70, "{posted:?}");
+        let metrics = stack.collector_metrics()?;
+        ensure!(metrics.count("tidemark_collector_missing_events")? == missing.events, "metrics");
+        ensure!(metrics.count("tidemark_collector_missing_streams")? == 1, "metrics");
+        ensure!(
+            stack.logs().contains("neither here nor in the agent's journal"),
+            "{}",
+            stack.logs()
+        );
+        ensure!(used(stack)? == "10", "{}", used(stack)?);
+
+        // A newer backup has them.
+        stack.stop_collector()?;
+        std::fs::rename(ledger, stack.path("holed"))?;
+        collector(&["restore", "--from", text(&newer)?, "--data-dir", ledger])?;
+        stack.stop_agent()?;
+        stack.start_collector()?;
+        ensure!(stack.api().streams()?.streams[0].unheard_since_restore, "nobody came yet");
+        stack.start_agent()?;
+        send(stack, 5)?;
+        stack.wait_posted(75)?;
+        let stream = stack.api().streams()?.streams[0].clone();
+        ensure!(stream.missing.is_none() && !stream.unheard_since_restore, "{stream:?}");
+        ensure!(used(stack)? == "75", "{}", used(stack)?);
+        Ok(())
+    })
+}
+
 /// The incarnation of the agent's fence.
 fn fence(stack: &Stack) -> Result<u64> {
     let status = stack.api().streams()?;

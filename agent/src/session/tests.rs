@@ -403,16 +403,18 @@ fn a_hole_stops_and_is_named() {
     let mut world = check(
         "seal:9 connect welcome:0 ack:4 -> hello:0/9 look:0 pin:0 batch:1 batch:2 batch:3 batch:4 posted:4 batch:5 batch:6 batch:7 batch:8
          forget:4 lost wait:100 connect -> connect hello:4/9
+         welcome:2                      -> look:2 disconnect
+         wait:100 connect               -> connect hello:4/9/held:5
          welcome:2                      -> look:2 disconnect",
     );
+    // By then the collector was told what the journal begins with.
+    assert_eq!(FirstHeld::among(&world.session.hello(Timestamp(0)).extras), Some(held(5)));
     assert!(world.last_error().contains("batches 3 to 4"), "{}", world.last_error());
     assert!(matches!(world.session.status().state, SessionState::Stopped { until: Some(_) }));
     // The ledger's newer backup heals it, without anybody restarting the agent.
     assert_eq!(world.step("wait:30000"), "");
     assert_eq!(world.step("wait:90000"), "connect");
-    // By then the collector is told what the journal begins with.
     assert_eq!(world.step("connect"), "hello:4/9/held:5");
-    assert_eq!(FirstHeld::among(&world.session.hello(Timestamp(0)).extras), Some(held(5)));
     assert_eq!(world.step("welcome:4"), "look:4 pin:4 batch:5 batch:6 batch:7 batch:8");
     // Forgotten under our hands.
     world.first_held = 10;
