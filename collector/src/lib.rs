@@ -37,6 +37,7 @@ pub mod rating;
 pub mod api;
 pub mod backup;
 pub mod dev_certs;
+pub mod fsck;
 pub mod restore;
 mod run;
 

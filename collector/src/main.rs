@@ -16,7 +16,7 @@ use tracing_subscriber::EnvFilter;
 use tidemark_collector::config::{Config, LogFormat, reference};
 use tidemark_collector::dev_certs::{self, Existing};
 use tidemark_collector::ledger::TimeSource;
-use tidemark_collector::{Signal, backup, restore, run};
+use tidemark_collector::{Signal, backup, fsck, restore, run};
 use tidemark_common::tls::{self, AgentName};
 
 /// Admits numbered usage batches exactly once, keeps the ledger, answers live bills.
@@ -72,6 +72,18 @@ enum Command {
         #[arg(long, default_value_t = 0)]
         incarnation_min: u32,
     },
+    /// Checks a stopped collector's files against each other: exit code 0 sound, 1 findings, 2 cannot be
+    /// checked.
+    Fsck {
+        #[command(flatten)]
+        place: Place,
+        /// One JSON object on stdout.
+        #[arg(long)]
+        json: bool,
+        /// Where the totals are summed anew, in place of the ledger's folder.
+        #[arg(long)]
+        scratch: Option<PathBuf>,
+    },
     /// Prints every setting with its default and meaning, as a Markdown table.
     ConfigReference,
 }
@@ -96,13 +108,14 @@ impl Place {
 }
 
 fn main() -> ExitCode {
-    match execute(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _written = writeln!(io::stderr(), "tidemark-collector: {}", told(&error)).is_ok();
-            ExitCode::FAILURE
-        }
-    }
+    let command = Arguments::parse().command;
+    // A check that cannot be made is neither sound nor a finding.
+    let is_check = matches!(command, Command::Fsck { .. });
+    let failure = if is_check { ExitCode::from(2) } else { ExitCode::FAILURE };
+    execute(command).unwrap_or_else(|error| {
+        let _written = writeln!(io::stderr(), "tidemark-collector: {}", told(&error)).is_ok();
+        failure
+    })
 }
 
 /// The error and its causes, each said once: some messages hold their cause already.
@@ -114,8 +127,11 @@ fn told(error: &anyhow::Error) -> String {
     })
 }
 
-fn execute(command: Command) -> Result<()> {
-    match command {
+fn execute(command: Command) -> Result<ExitCode> {
+    let done = match command {
+        Command::Fsck { place, json, scratch } => {
+            return check_files(&place.data_dir()?, json, scratch.as_deref());
+        }
         Command::Serve { config } => serve(&config),
         Command::CheckConfig { config } => check_config(&config),
         Command::DevCerts { dir, agents, force } => {
@@ -130,7 +146,8 @@ fn execute(command: Command) -> Result<()> {
             restore_backup(&from, &place.data_dir()?, incarnation_min)
         }
         Command::ConfigReference => print(&reference::markdown()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn serve(path: &Path) -> Result<()> {
@@ -184,6 +201,12 @@ fn restore_backup(from: &Path, data_dir: &Path, incarnation_min: u32) -> Result<
     let now = TimeSource::system().read().wall;
     let report = restore::restore(from, data_dir, incarnation_min, now, &mut progress)?;
     print(&report.told(data_dir))
+}
+
+fn check_files(data_dir: &Path, json: bool, scratch: Option<&Path>) -> Result<ExitCode> {
+    let report = fsck::run(data_dir, scratch, &mut progress)?;
+    print(&if json { report.json() } else { report.told() })?;
+    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn progress(bytes: u64) {

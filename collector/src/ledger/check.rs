@@ -173,6 +173,12 @@ impl Checker {
         self.facts
     }
 
+    /// Whether nothing was found so far.
+    #[must_use]
+    pub fn is_sound(&self) -> bool {
+        self.findings.count() == 0
+    }
+
     fn meta(&mut self, name: &[u8], value: &[u8]) {
         let facts = &mut self.facts;
         let mut fields = Fields(value);
@@ -323,6 +329,17 @@ impl Checker {
             self.counts.line_events = self.counts.line_events.saturating_add(lines.events());
         }
         Some(opened)
+    }
+
+    /// What is known where the rows broke off: nothing is said of what would have followed.
+    #[must_use]
+    pub fn break_off(self) -> Checked {
+        Checked {
+            facts: self.facts,
+            counts: self.counts,
+            chains: Vec::new(),
+            findings: self.findings,
+        }
     }
 
     /// Judges what only the end can tell.

@@ -120,6 +120,13 @@ pub fn read_total_key(key: &[u8]) -> Result<UsageRow, RowError> {
     Ok(UsageRow { class, meter, dimensions, bucket, usage: Accumulator::default() })
 }
 
+/// Whose row it is, by a total's key.
+#[must_use]
+pub fn customer_of(key: &[u8]) -> Option<&str> {
+    let (customer, _) = split_str(key.get(4..)?)?;
+    std::str::from_utf8(customer.get(2..)?).ok()
+}
+
 /// A str with its length, and what follows it.
 fn split_str(bytes: &[u8]) -> Option<(&[u8], &[u8])> {
     let length = u16::from_be_bytes(*bytes.first_chunk::<2>()?);

@@ -19,6 +19,7 @@
 //! the options; at most `streams_max` streams are known.
 
 mod admit;
+mod compare;
 mod export;
 mod files;
 mod gather;
@@ -35,6 +36,7 @@ use tidemark_common::batch::{HEADER_BYTES, Header};
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
+pub use self::compare::{FoundTotals, TotalsCheck};
 pub use self::export::{ShowRow, export_stopped};
 pub use self::import::{Import, Restored};
 use self::totals::TotalsFile;

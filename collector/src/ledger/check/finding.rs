@@ -56,6 +56,25 @@ impl FindingKind {
         }
     }
 
+    /// Whether a batch is damaged or not there, so that the totals may be the only ones to tell of it.
+    #[must_use]
+    pub fn is_of_batches(self) -> bool {
+        match self {
+            Self::File
+            | Self::BatchHeader
+            | Self::BatchBody
+            | Self::BatchMissing
+            | Self::Chain
+            | Self::EventNumbers => true,
+            Self::Meta
+            | Self::StreamRow
+            | Self::Opening
+            | Self::Quarantine
+            | Self::Totals
+            | Self::Conservation => false,
+        }
+    }
+
     /// What to do.
     #[must_use]
     pub fn remedy(self) -> &'static str {

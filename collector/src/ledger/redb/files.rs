@@ -27,6 +27,7 @@ pub(super) fn open_ledger(folder: &Path, options: &RedbOptions) -> Result<Databa
 
 /// A damaged totals file is made anew: it is derived.
 pub(super) fn open_totals(folder: &Path, options: &RedbOptions) -> Result<Database, StoreError> {
+    make_folder(folder).map_err(fault("make the folder of", TOTALS_FILE))?;
     let path = folder.join(TOTALS_FILE);
     make_file(&path).map_err(fault("make", TOTALS_FILE))?;
     match builder(options.totals_cache_bytes).create(path) {
@@ -51,6 +52,7 @@ pub(super) fn open_stopped(
 ) -> Result<Database, StoreError> {
     builder(cache_bytes).open(folder.join(file)).map_err(|error| match error {
         DatabaseError::DatabaseAlreadyOpen => StoreError::InUse { file },
+        error if is_damage(&error) => StoreError::Corrupt { file, reason: error.to_string() },
         error => Fault::open(file)(error),
     })
 }
