@@ -145,8 +145,7 @@ pub enum LedgerError {
     #[error("failed to use the ledger: it is stopping")]
     Stopped,
     #[error(
-        "failed to open the ledger: reading its files ended in a panic, told above; totals.redb may be removed \
-         and is made anew, a damaged ledger.redb needs its backup"
+        "failed to open the ledger: reading its files ended in a panic, told above; run `tidemark-collector fsck`"
     )]
     Opening,
     #[error("failed to use the ledger: {0}")]

@@ -186,12 +186,20 @@ impl UsageQuestion<'_> {
     }
 }
 
+/// What to do about a damaged file.
+fn remedy(file: &str) -> &'static str {
+    match file {
+        "totals.redb" => "stop the collector and move it away: the next start makes it anew",
+        _ => "keep it, and restore a backup with `tidemark-collector restore`",
+    }
+}
+
 /// The storage failed. It is not retried: the process ends, reopens and verifies.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
     #[error("failed to {act} the {file} file: {reason}")]
     Storage { act: &'static str, file: &'static str, reason: String },
-    #[error("failed to read the {file} file: {reason}; restore it from a backup")]
+    #[error("failed to read the {file} file: {reason}; {remedy}", remedy = remedy(file))]
     Corrupt { file: &'static str, reason: String },
     #[error(
         "failed to open the {file} file: its format {found} is newer than {known}; run a newer collector"

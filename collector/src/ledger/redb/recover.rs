@@ -18,7 +18,7 @@ use super::gather::Gather;
 use super::totals::{Derivation, TotalsFile};
 use super::{
     BATCHES, FORMAT, Fault, Inner, LEDGER_FILE, META, Memory, OPENINGS, QUARANTINE, RedbOptions,
-    RedbStore, STREAMS, read_header,
+    RedbStore, STREAMS, TOTALS_FILE, files, read_header,
 };
 use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
@@ -48,8 +48,12 @@ pub(super) fn recover(
     options: &RedbOptions,
     now: Timestamp,
 ) -> Result<(RedbStore, Recovered), StoreError> {
-    let meta = begin(&ledger, options, now)?;
-    let mut memory = read_streams(&ledger, &meta)?;
+    let (meta, mut memory) = files::unless_panic(LEDGER_FILE, || {
+        let meta = begin(&ledger, options, now)?;
+        let memory = read_streams(&ledger, &meta)?;
+        Ok((meta, memory))
+    })
+    .flatten()?;
     let (totals, derivation) = usable_totals(totals, remake_totals, &memory, meta.ledger)?;
     let tail = read_tail(&ledger, &totals, &derivation, options, &mut memory)?;
     tell_restored(&meta, &memory);
@@ -232,7 +236,7 @@ fn usable_totals(
     ledger: LedgerId,
 ) -> Result<(TotalsFile, Derivation), StoreError> {
     let file = TotalsFile::new(totals);
-    let found = file.derivation();
+    let found = files::unless_panic(TOTALS_FILE, || file.derivation()).flatten();
     let posted = |stream: &StreamId| {
         memory.streams.get(stream).map_or(Sequence::ZERO, |record| record.posted_sequence)
     };
@@ -247,8 +251,9 @@ fn usable_totals(
         // A new file, without tables.
         Ok(None) if file.is_empty()? => file,
         Ok(_) | Err(_) => {
-            tracing::warn!("totals are not derived from this ledger and are rebuilt");
-            drop(file);
+            let damage = found.err().map(|error| error.to_string());
+            tracing::warn!(damage, "totals are not derived from this ledger and are rebuilt");
+            let _closed = files::unless_panic(TOTALS_FILE, || drop(file)).is_ok();
             TotalsFile::new(remake()?)
         }
     };
