@@ -44,6 +44,7 @@ pub struct Import {
     meta: Vec<(Vec<u8>, Vec<u8>)>,
     rows: Vec<(LedgerTable, Vec<u8>, Vec<u8>)>,
     bytes: usize,
+    bytes_max: usize,
 }
 
 impl Import {
@@ -68,7 +69,13 @@ impl Import {
             meta: Vec::new(),
             rows: Vec::new(),
             bytes: 0,
+            bytes_max: PIECE_BYTES_MAX,
         }
+    }
+
+    #[cfg(test)]
+    pub(super) fn writing_at(self, bytes_max: usize) -> Self {
+        Self { bytes_max, ..self }
     }
 
     /// Takes the next row, as it stands in the ledger's file.
@@ -82,7 +89,7 @@ impl Import {
         }
         self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
         self.rows.push((table, key.to_vec(), value.to_vec()));
-        if self.bytes < PIECE_BYTES_MAX { Ok(()) } else { self.write() }
+        if self.bytes < self.bytes_max { Ok(()) } else { self.write() }
     }
 
     /// Adds a batch whose body was opened to the totals.

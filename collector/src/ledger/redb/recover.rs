@@ -9,7 +9,9 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use redb::{
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
+};
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
@@ -107,6 +109,13 @@ fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<M
             held.insert(name.value().to_vec(), value.value().to_vec());
         }
         if held.is_empty() {
+            let batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
+            let streams = write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
+            let is_new = batches.is_empty().map_err(Fault::read(LEDGER_FILE))?
+                && streams.is_empty().map_err(Fault::read(LEDGER_FILE))?;
+            if !is_new {
+                return Err(StoreError::HalfRestored);
+            }
             held = new_ledger(options.random, now)?;
         }
         found = read_meta(&held)?;
