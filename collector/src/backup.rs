@@ -82,6 +82,8 @@ pub fn make(
     if !data_dir.join(LEDGER_FILE).exists() {
         return Err(BackupError::NoLedger { path: data_dir.to_owned() });
     }
+    // Without a slash at its end.
+    let to = &to.components().collect::<PathBuf>();
     let draft = draft_of(to);
     let failed = |path: &Path| {
         let path = path.to_owned();

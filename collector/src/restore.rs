@@ -23,13 +23,13 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
 
-use crate::backup::PROGRESS_BYTES;
 use crate::backup::manifest::{self, FileEntry, MANIFEST, Manifest, RESTORES, STREAMS};
 use crate::backup::rows::{Row, RowReader, RowsError, Written};
+use crate::backup::{PROGRESS_BYTES, READ_CACHE_BYTES};
 use crate::ledger::check::{Bodies, Checked, CheckedBatch, Checker, Findings, LedgerTable};
 use crate::ledger::clock::LIMIT_AHEAD_MILLIS;
 use crate::ledger::redb::{
-    Import, LEDGER_FILE, RESTORING_FOLDER, RedbOptions, Restored, TOTALS_FILE,
+    Import, LEDGER_FILE, RESTORING_FOLDER, RedbOptions, Restored, TOTALS_FILE, export_stopped,
 };
 use crate::ledger::store::StoreError;
 
@@ -240,12 +240,47 @@ fn note(from: &Path, note: &Note) -> io::Result<()> {
 type TakeRow<'t> =
     &'t mut dyn FnMut(LedgerTable, &[u8], &[u8], Option<CheckedBatch>) -> Result<(), RestoreError>;
 
-/// Reads all of a backup; compares it with its manifest, digest by digest.
+/// A walk over the rows of a backup.
+struct Reading<'r> {
+    checker: Checker,
+    bytes: u64,
+    told: u64,
+    progress: &'r mut dyn FnMut(u64),
+    take: TakeRow<'r>,
+}
+
+impl Reading<'_> {
+    fn row(&mut self, table: LedgerTable, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(value.len()).unwrap_or(u64::MAX));
+        if self.bytes >= PROGRESS_BYTES.saturating_add(self.told) {
+            self.told = self.bytes;
+            (self.progress)(self.bytes);
+        }
+        // Behind a break the batches do not come to sums; the restore ends with it.
+        let is_sound = self.checker.is_sound();
+        let batch = self.checker.row(table, key, value);
+        let batch = batch.filter(|_| is_sound && self.checker.is_sound());
+        (self.take)(table, key, value, batch)
+    }
+}
+
+/// Reads all of a backup; compares it with its manifest, digest by digest. A folder with a copy of the
+/// ledger's file has no manifest: what it holds is judged by itself.
 fn read(
     from: &Path,
     progress: &mut dyn FnMut(u64),
     take: TakeRow<'_>,
 ) -> Result<(Manifest, Checked), RestoreError> {
+    let (checker, bytes, told) = (Checker::new(Bodies::Open), 0, 0);
+    let mut reading = Reading { checker, bytes, told, progress, take };
+    if from.join(LEDGER_FILE).exists() && !from.join(MANIFEST).exists() {
+        export_stopped(from, READ_CACHE_BYTES, &mut |table, key, value| {
+            reading.row(table, key, value)
+        })?;
+        let checked = reading.checker.finish();
+        let none = Written { bytes: reading.bytes, sha256: [0; 32] };
+        return Ok((Manifest::new(&checked, none, none), checked));
+    }
     let unreadable = |source| RestoreError::Manifest { path: from.to_owned(), source };
     let manifest = manifest::read(from).map_err(unreadable)?;
     if manifest.format > manifest::FORMAT {
@@ -257,19 +292,10 @@ fn read(
         return Err(RestoreError::Differs { what: "the length of ledger.rows" });
     }
     let mut reader = RowReader::new(BufReader::with_capacity(1 << 20, file))?;
-    let mut checker = Checker::new(Bodies::Open);
-    let mut told = 0;
-    loop {
-        if reader.bytes() >= PROGRESS_BYTES.saturating_add(told) {
-            told = reader.bytes();
-            progress(told);
-        }
-        let Some(Row { table, key, value }) = reader.row()? else { break };
-        // Behind a break the batches do not come to sums; the restore ends with it.
-        let batch = checker.row(table, key, value).filter(|_| checker.is_sound());
-        take(table, key, value, batch)?;
+    while let Some(Row { table, key, value }) = reader.row()? {
+        reading.row(table, key, value)?;
     }
-    let checked = checker.finish();
+    let checked = reading.checker.finish();
     let streams = manifest::write_streams(&checked.chains, &mut io::sink()).map_err(unreadable)?;
     let found = Manifest::new(&checked, reader.written(), streams);
     let listed = fs::read(from.join(STREAMS)).map_err(unreadable)?;

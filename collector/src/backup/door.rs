@@ -176,3 +176,116 @@ impl From<io::Error> for CopyError {
         Self::Rows(error.into())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use super::*;
+    use crate::backup;
+    use crate::backup::rows::RowReader;
+    use crate::ledger::conformance::{Journal, NOW, commit, greet};
+    use crate::ledger::redb::RedbOptions;
+
+    struct Running {
+        folder: tempfile::TempDir,
+        stop: watch::Sender<bool>,
+        serving: tokio::task::JoinHandle<()>,
+        store: RedbStore,
+        journal: Journal,
+    }
+
+    impl Running {
+        fn data_dir(&self) -> PathBuf {
+            self.folder.path().join("ledger")
+        }
+
+        fn call(&self) -> UnixStream {
+            UnixStream::connect(self.data_dir().join(SOCKET)).unwrap()
+        }
+    }
+
+    /// A ledger of two batches, open and served.
+    async fn running() -> Running {
+        let folder = tempfile::tempdir().unwrap();
+        let data_dir = folder.path().join("ledger");
+        let (store, recovered) = RedbStore::open(&data_dir, &RedbOptions::default(), NOW).unwrap();
+        let mut journal = Journal::new(1, recovered.ledger);
+        for bucket in 0..3 {
+            journal.seal(&[("c", "m", bucket, 5)]);
+        }
+        greet(&store, &mut journal, 0).await;
+        commit(&store, vec![journal.admit(1), journal.admit(2)]).await;
+        // As a killed collector leaves it.
+        drop(open(&data_dir).unwrap());
+        let (stop, stopping) = watch::channel(false);
+        let (listener, served) = (open(&data_dir).unwrap(), store.clone());
+        let serving =
+            tokio::spawn(async move { serve(listener, &data_dir, served, stopping).await });
+        Running { folder, stop, serving, store, journal }
+    }
+
+    async fn blocking<T: Send + 'static>(act: impl FnOnce() -> T + Send + 'static) -> T {
+        tokio::task::spawn_blocking(act).await.unwrap()
+    }
+
+    /// What is answered to `request`, up to its end.
+    async fn answer_to(mut caller: UnixStream, request: &'static [u8]) -> String {
+        blocking(move || {
+            caller.write_all(request).unwrap();
+            let mut reader = RowReader::new(caller).unwrap();
+            loop {
+                match reader.row() {
+                    Ok(Some(_)) => {}
+                    Ok(None) => return "whole".to_owned(),
+                    Err(error) => return error.to_string(),
+                }
+            }
+        })
+        .await
+    }
+
+    #[test]
+    fn a_running_ledger_is_copied_as_of_one_moment() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let running = running().await;
+            let mode = fs::metadata(running.data_dir().join(SOCKET)).unwrap().permissions().mode();
+            assert_eq!(mode & 0o777, 0o600);
+            let (data_dir, to) = (running.data_dir(), running.folder.path().join("backup"));
+            let made = blocking(move || backup::make(&data_dir, &to, &mut |_| ())).await.unwrap();
+            assert_eq!((made.batches, made.events), (2, 2));
+            // What comes after is in the next one.
+            commit(&running.store, vec![running.journal.admit(3)]).await;
+            let (data_dir, to) = (running.data_dir(), running.folder.path().join("later"));
+            let made = blocking(move || backup::make(&data_dir, &to, &mut |_| ())).await.unwrap();
+            assert_eq!((made.batches, made.events), (3, 3));
+        });
+    }
+
+    #[test]
+    fn one_copy_at_a_time_and_none_beyond_the_end() {
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(async {
+            let running = running().await;
+            let told = answer_to(running.call(), b"rows 9\n").await;
+            assert!(told.contains("rows 1"), "{told}");
+            let first = running.call();
+            let mut told = answer_to(running.call(), REQUEST).await;
+            while told == "whole" {
+                // The first caller was not seen yet.
+                told = answer_to(running.call(), REQUEST).await;
+            }
+            assert!(told.contains("a backup is being made already"), "{told}");
+            // The collector's end cuts off a caller that holds it up.
+            running.stop.send_replace(true);
+            running.serving.await.unwrap();
+            assert!(!running.folder.path().join("ledger").join(SOCKET).exists());
+            let cut = blocking(move || {
+                let mut first = first;
+                first.read(&mut [0])
+            });
+            assert_eq!(cut.await.unwrap(), 0);
+        });
+    }
+}

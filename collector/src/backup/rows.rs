@@ -196,11 +196,6 @@ impl<R: Read> RowReader<R> {
         Written { bytes: self.bytes, sha256: self.hash.finalize().into() }
     }
 
-    #[must_use]
-    pub fn bytes(&self) -> u64 {
-        self.bytes
-    }
-
     fn end(&mut self) -> Result<(), RowsError> {
         let said = u64::from_be_bytes(self.array()?);
         if said != self.rows {

@@ -372,6 +372,18 @@ impl Checker {
                 format!("opening {opening} is said to end at event {end}, and no batch says so")
             });
         }
+        let LedgerCounts { events, line_events, quarantined_events, .. } = self.counts;
+        let counted = line_events.saturating_add(quarantined_events);
+        let is_whole = !self.findings.iter().any(|finding| finding.kind.is_of_batches());
+        if self.bodies == Bodies::Open && is_whole && counted != events {
+            let place = Place::Table("batches");
+            self.findings.add(
+                FindingKind::Conservation,
+                place,
+                Some(counted.abs_diff(events)),
+                || format!("the headers count {events} events, and lines and quarantine {counted}"),
+            );
+        }
         let chains = self.walk.finish(self.rows, facts.ledger, &mut self.findings);
         self.counts.streams = u64::try_from(chains.len()).unwrap_or(u64::MAX);
         Checked { facts, counts: self.counts, chains, findings: self.findings }

@@ -196,6 +196,19 @@ fn a_damaged_backup_is_not_restored() {
 }
 
 #[test]
+fn a_copy_of_the_file_is_restored_too() {
+    let (folder, mut journal) = backed_up();
+    let (ledger, new) = (folder.path().join("ledger"), folder.path().join("new"));
+    let manifest = check(&ledger, &mut |_| ()).unwrap();
+    assert_eq!((manifest.batches, manifest.events), (4, 8));
+    let report = restore(&ledger, &new, 0, NOW, &mut |_| ()).unwrap();
+    assert!(report.unnoted.is_none() && ledger.join(RESTORES).exists());
+    let welcomed = block_on(greet(&open(&new), &mut journal, 4));
+    assert_eq!(welcomed.posted_sequence, Sequence(4));
+    assert!(welcomed.fence.0 >> 32 > u64::from(RESTORE_STEP));
+}
+
+#[test]
 fn backups_are_whole_or_not_there() {
     let (folder, _) = backed_up();
     let (ledger, to) = (folder.path().join("ledger"), folder.path().join("second"));

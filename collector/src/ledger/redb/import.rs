@@ -9,13 +9,16 @@
 
 use std::path::Path;
 
-use redb::{Database, Durability};
+use redb::{Database, Durability, StorageBackend};
 use tidemark_common::id::{LedgerId, StreamId};
 use tidemark_common::time::Timestamp;
 
 use super::gather::Gather;
 use super::totals::TotalsFile;
-use super::{BATCHES, Fault, LEDGER_FILE, META, OPENINGS, QUARANTINE, RedbOptions, STREAMS, files};
+use super::{
+    BATCHES, Fault, LEDGER_FILE, META, OPENINGS, QUARANTINE, RedbOptions, STREAMS, TOTALS_FILE,
+    files,
+};
 use crate::ledger::check::{CheckedBatch, LedgerTable};
 use crate::ledger::codec::Fields;
 use crate::ledger::fold::FoldSlice;
@@ -60,7 +63,23 @@ impl Import {
         ))
     }
 
-    pub(super) fn on(ledger: Database, totals: Database, options: &RedbOptions) -> Self {
+    /// The same on given storage: for tests.
+    ///
+    /// # Errors
+    /// As [`Self::begin`].
+    pub fn begin_on(
+        ledger: impl StorageBackend,
+        totals: impl StorageBackend,
+        options: &RedbOptions,
+    ) -> Result<Self, StoreError> {
+        Ok(Self::on(
+            files::open_on(LEDGER_FILE, ledger, options.ledger_cache_bytes)?,
+            files::open_on(TOTALS_FILE, totals, options.totals_cache_bytes)?,
+            options,
+        ))
+    }
+
+    fn on(ledger: Database, totals: Database, options: &RedbOptions) -> Self {
         Self {
             ledger,
             totals: TotalsFile::new(totals),

@@ -21,9 +21,8 @@ fn rows() -> Rows {
 /// Imports `rows`, `after` each of them, and leaves what is still to be finished.
 fn import(rows: &Rows, ledger: &Disk, totals: &Disk, mut after: impl FnMut()) -> Import {
     let small = RedbOptions { rebuild_lines_max: 7, ..options() };
-    let open = |file, disk: &Disk| files::open_on(file, disk.clone(), 1 << 20).unwrap();
-    let mut import =
-        Import::on(open(LEDGER_FILE, ledger), open(TOTALS_FILE, totals), &small).writing_at(3_000);
+    let mut import = Import::begin_on(ledger.clone(), totals.clone(), &small).unwrap();
+    import = import.writing_at(3_000);
     let mut checker = Checker::new(Bodies::Open);
     for (table, key, value) in rows {
         let batch = checker.row(*table, key, value);
