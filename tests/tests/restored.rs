@@ -7,9 +7,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use tidemark_tests::binaries::Program;
 use tidemark_tests::doors::Lines;
+use tidemark_tests::process::Process;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
-use tidemark_tests::wait::until;
+use tidemark_tests::wait::{pause, until};
 
 const CATALOGUE: &str = r#"
 seal_interval = "50ms"
@@ -190,6 +191,88 @@ fn what_neither_the_backup_nor_the_journal_holds_is_named_with_its_size() -> Res
         let stream = stack.api().streams()?.streams[0].clone();
         ensure!(stream.missing.is_none() && !stream.unheard_since_restore, "{stream:?}");
         ensure!(used(stack)? == "75", "{}", used(stack)?);
+        Ok(())
+    })
+}
+
+/// Runs the collector's program, whatever comes of it: its exit code, and all that it said.
+fn ended(arguments: &[&str]) -> Result<(Option<i32>, String)> {
+    let output = Command::new(Program::Collector.path()?).args(arguments).output()?;
+    let said = [output.stdout, output.stderr].concat();
+    Ok((output.status.code(), String::from_utf8_lossy(&said).into_owned()))
+}
+
+#[test]
+fn damaged_files_are_named_with_the_remedy() -> Result<()> {
+    Stack::run(settings()?, |stack| {
+        let (ledger, backup) = (stack.path("ledger"), stack.path("backup"));
+        let (ledger, backup) = (text(&ledger)?, text(&backup)?);
+        send(stack, 10)?;
+        stack.wait_posted(10)?;
+        let (code, said) = ended(&["fsck", "--data-dir", ledger])?;
+        ensure!(code == Some(2) && said.contains("make a backup while it runs"), "{code:?} {said}");
+        collector(&["backup", "--data-dir", ledger, "--to", backup])?;
+        stack.kill_collector()?;
+        let (code, said) = ended(&["fsck", "--data-dir", ledger])?;
+        ensure!(code == Some(0) && said.ends_with("sound\n"), "after kill -9: {code:?} {said}");
+
+        // Totals that are no database: found, and made anew by a start.
+        std::fs::write(stack.path("ledger/totals.redb"), [7; 9_000])?;
+        let (code, said) = ended(&["fsck", "--json", "--data-dir", ledger])?;
+        ensure!(code == Some(1) && said.contains("\"kind\": \"totals\""), "{code:?} {said}");
+        stack.start_collector()?;
+        ensure!(used(stack)? == "10", "{}", used(stack)?);
+        stack.stop_collector()?;
+
+        // Half of a ledger: no start, and a restore in its place.
+        let file = std::fs::File::options().write(true).open(stack.path("ledger/ledger.redb"))?;
+        file.set_len(file.metadata()?.len() / 2)?;
+        let (code, said) = ended(&["fsck", "--data-dir", ledger])?;
+        ensure!(code == Some(1) && said.contains("file: ledger.redb"), "{code:?} {said}");
+        let config = stack.path("collector.toml");
+        let (code, said) = ended(&["serve", "--config", text(&config)?])?;
+        ensure!(code == Some(1) && said.contains("tidemark-collector restore"), "{code:?} {said}");
+        let (code, said) = ended(&["restore", "--from", backup, "--data-dir", ledger])?;
+        ensure!(code == Some(1) && said.contains("move it away"), "{code:?} {said}");
+        std::fs::rename(ledger, stack.path("lost"))?;
+        collector(&["restore", "--from", backup, "--data-dir", ledger])?;
+        stack.start_collector()?;
+        send(stack, 5)?;
+        stack.wait_posted(15)?;
+        ensure!(used(stack)? == "15", "{}", used(stack)?);
+        Ok(())
+    })
+}
+
+#[test]
+fn a_restore_that_is_killed_leaves_a_whole_ledger_or_none() -> Result<()> {
+    Stack::run(settings()?, |stack| {
+        let (ledger, backup) = (stack.path("ledger"), stack.path("backup"));
+        let (ledger, backup) = (text(&ledger)?, text(&backup)?);
+        send(stack, 2_000)?;
+        stack.wait_posted(2_000)?;
+        collector(&["backup", "--data-dir", ledger, "--to", backup])?;
+        let (mut whole, mut none) = (0, 0);
+        for moment in 0..24 {
+            let target = stack.path(&format!("restored-{moment}"));
+            let arguments = ["restore", "--from", backup, "--data-dir", text(&target)?];
+            let log = stack.path("restore.log");
+            let mut process = Process::start(Program::Collector, &arguments, &log)?;
+            pause(Duration::from_millis(moment));
+            if process.ended()?.is_none() {
+                process.kill_9()?;
+            }
+            if target.join("ledger.redb").exists() {
+                whole += 1;
+            } else {
+                none += 1;
+                collector(&arguments)?;
+            }
+            let (code, said) = ended(&["fsck", "--data-dir", text(&target)?])?;
+            ensure!(code == Some(0), "moment {moment}: {code:?} {said}");
+            ensure!(said.contains("2000 events"), "moment {moment}: {said}");
+        }
+        println!("killed in 24 moments: {whole} whole, {none} none");
         Ok(())
     })
 }
