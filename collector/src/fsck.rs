@@ -85,10 +85,13 @@ pub fn run(
     let outcome = std::thread::scope(|scope| {
         scope.spawn(|| walk(data_dir, &scratch, &walked, progress)).join()
     });
+    clear(&scratch).map_err(failed)?;
     let mut walked = walked.into_inner().unwrap_or_else(PoisonError::into_inner);
     let unreadable = match outcome {
         Ok(Ok(())) => None,
-        Ok(Err(StoreError::Corrupt { reason, .. })) => Some(reason),
+        Ok(Err(
+            StoreError::Corrupt { reason, .. } | StoreError::Storage { act: "read", reason, .. },
+        )) => Some(reason),
         Ok(Err(error)) => return Err(error.into()),
         Err(_) => Some("reading it ended in a panic, told above".to_owned()),
     };
@@ -99,7 +102,6 @@ pub fn run(
         };
         walked.findings.add(kind, Place::File(walked.file), None, || reason);
     }
-    clear(&scratch).map_err(failed)?;
     let Walked { facts, counts, findings, with_totals, file: _ } = walked;
     Ok(Report { facts, counts, findings, with_totals })
 }

@@ -19,7 +19,7 @@ use tidemark_common::time::Timestamp;
 use crate::ledger::codec;
 use crate::ledger::completeness::{self, Completeness};
 use crate::ledger::store::{StoreError, Totals, UsageQuestion};
-use crate::ledger::stream::{StreamRecord, StreamState, StreamStatus};
+use crate::ledger::stream::{StreamRecord, StreamStatus};
 use crate::ledger::tail::{Tail, TailBatch};
 use crate::usage::{Accumulator, Class, Seen, UsageRow};
 
@@ -66,11 +66,7 @@ impl Snapshot {
     /// had posted after the backup is not here, and nobody knows how much that is.
     #[must_use]
     pub fn is_unheard_since_restore(&self, status: &StreamStatus) -> bool {
-        let open = match status.state {
-            StreamState::Open | StreamState::Conflict => true,
-            StreamState::Closed => false,
-        };
-        open && self.restored_at.is_some_and(|restored| status.last_heard < restored)
+        status.state.is_unheard_since(status.last_heard, self.restored_at)
     }
 
     /// Shows a customer's usage, row by row: rows of one key come several times, in no order, and a

@@ -16,7 +16,9 @@ use tracing_subscriber::EnvFilter;
 use tidemark_collector::config::{Config, LogFormat, reference};
 use tidemark_collector::dev_certs::{self, Existing};
 use tidemark_collector::ledger::TimeSource;
+use tidemark_collector::restore::Used;
 use tidemark_collector::{Signal, backup, fsck, restore, run};
+use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{self, AgentName};
 
 /// Admits numbered usage batches exactly once, keeps the ledger, answers live bills.
@@ -71,6 +73,9 @@ enum Command {
         /// An incarnation that is known to be used: the restored ledger's is above it.
         #[arg(long, default_value_t = 0)]
         incarnation_min: u32,
+        /// The latest ledger time that anybody has seen, as RFC 3339: it begins no earlier.
+        #[arg(long)]
+        ledger_time_min: Option<jiff::Timestamp>,
     },
     /// Checks a stopped collector's files against each other: exit code 0 sound, 1 findings, 2 cannot be
     /// checked.
@@ -142,8 +147,10 @@ fn execute(command: Command) -> Result<ExitCode> {
             let manifest = restore::check(&from, &mut progress)?;
             print(&format!("ok: {}\n", manifest.told()))
         }
-        Command::Restore { from, place, check: false, incarnation_min } => {
-            restore_backup(&from, &place.data_dir()?, incarnation_min)
+        Command::Restore { from, place, check: false, incarnation_min, ledger_time_min } => {
+            let millis = ledger_time_min.map_or(0, jiff::Timestamp::as_millisecond);
+            let used = Used { incarnation: incarnation_min, ledger_time: Timestamp(millis) };
+            restore_backup(&from, &place.data_dir()?, used)
         }
         Command::ConfigReference => print(&reference::markdown()),
     };
@@ -197,9 +204,9 @@ fn make_backup(data_dir: &Path, to: &Path) -> Result<()> {
     print(&format!("made {}: {}\n", to.display(), manifest.told()))
 }
 
-fn restore_backup(from: &Path, data_dir: &Path, incarnation_min: u32) -> Result<()> {
+fn restore_backup(from: &Path, data_dir: &Path, used: Used) -> Result<()> {
     let now = TimeSource::system().read().wall;
-    let report = restore::restore(from, data_dir, incarnation_min, now, &mut progress)?;
+    let report = restore::restore(from, data_dir, used, now, &mut progress)?;
     print(&report.told(data_dir))
 }
 

@@ -11,7 +11,7 @@
 //!   start uses one, so [`RESTORE_STEP`] above the backup's is enough, whatever any clock showed. Of
 //!   ledgers restored from one backup the later is above the earlier: what was given is noted beside the
 //!   backup; where that cannot be written, the clock tells them apart.
-//! - Ledger time begins after the backup's limit, and after this machine's clock with the margin that a
+//! - Ledger time begins after the backup's limit, after what the caller knows of, and after this machine's clock with the margin that a
 //!   running collector keeps.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
@@ -71,6 +71,13 @@ fn first(findings: &Findings) -> String {
     findings.iter().next().map(ToString::to_string).unwrap_or_default()
 }
 
+/// What the lost ledger is known to have used, beyond what its backup says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub incarnation: u32,
+    pub ledger_time: Timestamp,
+}
+
 /// A restored ledger.
 #[derive(Debug)]
 pub struct Report {
@@ -78,7 +85,7 @@ pub struct Report {
     pub restored: Restored,
     /// Why the backup does not remember this restore.
     pub unnoted: Option<io::Error>,
-    /// Milliseconds by which this machine's clock is behind the backup's.
+    /// Milliseconds by which this machine's clock is behind the ledger time that is known to be used.
     pub behind_millis: i64,
 }
 
@@ -100,7 +107,7 @@ impl Report {
         }
         if self.behind_millis > 0 {
             text.push_str(&format!(
-                "warning: this machine's clock is {} s behind the backup; ledger time stands still until it has caught up\n",
+                "warning: this machine's clock is {} s behind the ledger; ledger time stands still until it has caught up\n",
                 self.behind_millis.div_euclid(1_000)
             ));
         }
@@ -132,15 +139,14 @@ pub fn check(from: &Path, progress: &mut dyn FnMut(u64)) -> Result<Manifest, Res
     }
 }
 
-/// Makes the ledger of the backup `from` in `data_dir`. `now` is this machine's clock;
-/// `incarnation_min` is known to be used.
+/// Makes the ledger of the backup `from` in `data_dir`. `now` is this machine's clock.
 ///
 /// # Errors
 /// See [`RestoreError`]; there is no ledger in `data_dir` then.
 pub fn restore(
     from: &Path,
     data_dir: &Path,
-    incarnation_min: u32,
+    used: Used,
     now: Timestamp,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, RestoreError> {
@@ -153,7 +159,7 @@ pub fn restore(
     }
     let restoring = data_dir.join(RESTORING_FOLDER);
     clear(&restoring).map_err(failed)?;
-    let made = make(from, &restoring, incarnation_min, now, progress);
+    let made = make(from, &restoring, used, now, progress);
     let report = match made {
         Ok(report) => report,
         Err(error) => {
@@ -186,7 +192,7 @@ fn clear(restoring: &Path) -> io::Result<()> {
 fn make(
     from: &Path,
     restoring: &Path,
-    incarnation_min: u32,
+    used: Used,
     now: Timestamp,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, RestoreError> {
@@ -198,11 +204,10 @@ fn make(
     if checked.findings.count() > 0 {
         return Err(RestoreError::Unsound(checked.findings));
     }
-    let noted = noted(from);
-    let limit = Timestamp(checked.facts.clock_limit);
-    let used = checked.facts.incarnation.max(noted).max(incarnation_min);
+    let limit = used.ledger_time.max(Timestamp(checked.facts.clock_limit));
+    let highest = checked.facts.incarnation.max(noted(from)).max(used.incarnation);
     let restored = Restored {
-        incarnation: incarnation_above(used, now).ok_or(RestoreError::Incarnations)?,
+        incarnation: incarnation_above(highest, now).ok_or(RestoreError::Incarnations)?,
         at: limit.max(now.plus_millis(LIMIT_AHEAD_MILLIS)),
     };
     import.finish(restored)?;

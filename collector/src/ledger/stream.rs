@@ -80,6 +80,17 @@ pub enum StreamState {
 }
 
 impl StreamState {
+    /// Whether a stream in this state, last heard at `last_heard`, may have posted what a ledger that was
+    /// restored at `restored_at` does not have, and its agent has not come since.
+    #[must_use]
+    pub fn is_unheard_since(self, last_heard: Timestamp, restored_at: Option<Timestamp>) -> bool {
+        let may_have_posted = match self {
+            Self::Open | Self::Conflict => true,
+            Self::Closed => false,
+        };
+        may_have_posted && restored_at.is_some_and(|restored| last_heard < restored)
+    }
+
     /// The state's name, in JSON and as a metric label.
     #[must_use]
     pub fn name(self) -> &'static str {

@@ -41,7 +41,13 @@ fn backed_up() -> (tempfile::TempDir, Journal) {
 }
 
 fn restored(folder: &Path, name: &str, now: i64) -> Result<Report, RestoreError> {
-    restore(&folder.join("backup"), &folder.join(name), 0, Timestamp(now), &mut |_| ())
+    restore(
+        &folder.join("backup"),
+        &folder.join(name),
+        Used::default(),
+        Timestamp(now),
+        &mut |_| (),
+    )
 }
 
 #[test]
@@ -95,11 +101,12 @@ fn incarnations_rise_whatever_the_clock_shows() {
     let third = restore(
         &folder.path().join("backup"),
         &folder.path().join("third"),
-        floor,
+        Used { incarnation: floor, ledger_time: Timestamp(777_000) },
         NOW,
         &mut |_| (),
     );
-    assert_eq!(third.unwrap().restored.incarnation, floor + step);
+    let third = third.unwrap().restored;
+    assert_eq!((third.incarnation, third.at), (floor + step, Timestamp(777_000)));
 }
 
 #[test]
@@ -201,7 +208,7 @@ fn a_copy_of_the_file_is_restored_too() {
     let (ledger, new) = (folder.path().join("ledger"), folder.path().join("new"));
     let manifest = check(&ledger, &mut |_| ()).unwrap();
     assert_eq!((manifest.batches, manifest.events), (4, 8));
-    let report = restore(&ledger, &new, 0, NOW, &mut |_| ()).unwrap();
+    let report = restore(&ledger, &new, Used::default(), NOW, &mut |_| ()).unwrap();
     assert!(report.unnoted.is_none() && ledger.join(RESTORES).exists());
     let welcomed = block_on(greet(&open(&new), &mut journal, 4));
     assert_eq!(welcomed.posted_sequence, Sequence(4));

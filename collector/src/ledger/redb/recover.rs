@@ -26,7 +26,7 @@ use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
 use crate::ledger::request::Opened;
 use crate::ledger::store::{Recovered, StoreError};
-use crate::ledger::stream::{StreamRecord, StreamState};
+use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::{Tail, TailBatch};
 
 /// The first key for unique values.
@@ -80,15 +80,12 @@ pub(super) fn recover(
 
 /// Until their agents come, nobody knows what these streams posted after the backup.
 fn tell_restored(meta: &Meta, memory: &Memory) {
-    let Some(restored_at) = meta.restored_at else { return };
-    let unheard = |record: &&StreamRecord| {
-        record.state != StreamState::Closed && record.last_heard < restored_at
-    };
+    let unheard =
+        |record: &&StreamRecord| record.state.is_unheard_since(record.last_heard, meta.restored_at);
     let streams = memory.streams.values().filter(unheard).count();
     if streams > 0 {
         tracing::warn!(
             streams,
-            restored_at = restored_at.0,
             "streams whose agents did not come since the ledger was restored; /v1/streams names them"
         );
     }
