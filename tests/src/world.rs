@@ -121,6 +121,8 @@ struct World {
     story: Story,
     plan: Plan,
     check_at: u64,
+    /// What the ledger last said to be complete.
+    through: Option<Timestamp>,
     next_process: u64,
 }
 
@@ -184,6 +186,7 @@ impl World {
             story,
             plan,
             check_at: CHECK_MILLIS,
+            through: None,
             next_process: 1,
         }
     }
@@ -312,6 +315,9 @@ impl World {
         process.submit(index, &lines);
         if self.bug == Some(Bug::AckBeforeSync) {
             load.tell(&sent.events, stream);
+            client.waits = None;
+            host.step_at = self.now;
+            return;
         }
         client.asked = Some((process.id, self.now + PATIENCE_MILLIS));
         client.waits = Some(sent);

@@ -46,6 +46,8 @@ pub struct AgentHost {
     pub name: AgentName,
     pub number: usize,
     pub disk: Disk,
+    /// A whole journal was on the disk once. Before, the file has a name of its own, and a crash leaves none.
+    pub is_placed: bool,
     pub process: Option<Process>,
     /// Wall clock minus the world's time.
     pub skew: i64,
@@ -164,6 +166,7 @@ impl AgentHost {
             name: AgentName::parse(name).expect("the world's names are names"),
             number,
             disk: Disk::default(),
+            is_placed: false,
             process: None,
             skew: 0,
             start_at: None,
@@ -198,18 +201,23 @@ impl AgentHost {
         match Journal::open_on(held, options(), fresh, here::wall()) {
             Ok((journal, recovered)) => {
                 self.stream = Some(recovered.state.stream);
+                self.is_placed = true;
                 self.process = Some(Process::begin(id, now, journal, recovered, bug));
                 Started::Running
             }
             Err(OpenError::Conflicted { stream, .. }) => {
                 self.disk.release();
                 self.disk = Disk::default();
+                self.is_placed = false;
                 self.stream = None;
                 self.aside.push(stream);
                 Started::SetAside(stream)
             }
             Err(error) => {
                 self.disk.release();
+                if !self.is_placed {
+                    self.disk = Disk::default();
+                }
                 Started::Failed(error)
             }
         }

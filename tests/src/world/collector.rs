@@ -168,7 +168,13 @@ impl CollectorHost {
         bug: Option<Bug>,
     ) -> Result<Process, String> {
         let options = RedbOptions { random: here::fill, ..RedbOptions::default() };
-        let opened = RedbStore::open_on(ledger, totals, &options, here::wall());
+        let remake = || {
+            let wiped = totals.clone();
+            wiped.wipe();
+            wiped
+        };
+        let opened =
+            RedbStore::open_remaking(ledger, totals.clone(), remake, &options, here::wall());
         let (store, mut recovered) = opened.map_err(|error| error.to_string())?;
         if bug == Some(Bug::LedgerTimeFell) {
             recovered.clock_limit = Timestamp(0);

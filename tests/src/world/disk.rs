@@ -188,6 +188,18 @@ impl Held {
     }
 }
 
+impl Held {
+    /// The file is removed and made again.
+    pub fn wipe(&self) {
+        let mut platter = self.disk.platter();
+        if platter.holder == Some(self.process) {
+            platter.current.clear();
+            platter.synced.clear();
+            platter.since_sync.clear();
+        }
+    }
+}
+
 impl Platter {
     /// Counts an operation, and fails it if that is due.
     fn operate(&mut self, is_sync: bool) -> io::Result<()> {

@@ -18,12 +18,16 @@ impl World {
         self.network.heal();
         self.end_spare();
         self.end_standby();
-        let addresses: Vec<usize> = if self.plan.other_ledger { vec![0, 2] } else { vec![0] };
+        let ledger_of = |host: &super::collector::CollectorHost| {
+            host.process.as_ref().map(|process| process.ledger.ledger())
+        };
+        let other = ledger_of(&self.collectors[2]);
         let spare = spare(self.agents.len());
         for host in &mut self.agents[..spare] {
             host.paused_until = 0;
             host.skew = host.skew.clamp(-1_000, 1_000);
-            host.collectors.clone_from(&addresses);
+            let pinned = host.process.as_ref().and_then(|process| process.state().ledger);
+            host.collectors = if other.is_some() && pinned == other { vec![2] } else { vec![0] };
             host.disk.trouble(super::disk::Trouble::None);
             host.step_at = self.now;
             if host.process.is_none() {

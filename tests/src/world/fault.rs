@@ -142,7 +142,8 @@ impl Plan {
         }
         let mut other_ledger = random.below(8) == 0;
         if let Some(bug) = bug {
-            kinds.extend([Fault::KillAgent, Fault::CrashAgent, Fault::BadPath, Fault::KillCollector]);
+            kinds.extend([Fault::KillAgent, Fault::CrashAgent, Fault::KillAgentInWrite]);
+            kinds.extend([Fault::BadPath, Fault::KillCollector]);
             match bug {
                 Bug::LedgerTimeFell => kinds.extend([Fault::CollectorClockJump; 3]),
                 Bug::StreamReused => kinds.extend([Fault::FreshDisk; 2]),
@@ -454,6 +455,7 @@ impl World {
         self.destroy(host);
         self.end_agent(host, true);
         self.agents[host].disk = Disk::default();
+        self.agents[host].is_placed = false;
         self.agents[host].snapshot = None;
         if self.bug != Some(Bug::StreamReused) {
             self.agents[host].stream = None;
@@ -478,6 +480,7 @@ impl World {
         self.oracle.contested.insert(stream);
         self.end_agent(host, true);
         self.agents[host].disk = disk;
+        self.agents[host].is_placed = true;
         self.agents[host].stream = Some(stream);
         true
     }
@@ -502,13 +505,14 @@ impl World {
         let stream = self.agents[host].stream;
         let spare = &mut self.agents[spare];
         (spare.disk, spare.stream, spare.collectors) = (disk, stream, collectors);
+        spare.is_placed = true;
         spare.start_at = Some(self.now);
     }
 
     /// The agent is dead, and a drainer ships its journal, while a supervisor starts it again.
     fn drain(&mut self, host: usize) -> Result<bool, Broken> {
         let spare = spare(self.agents.len());
-        if self.agents[spare].process.is_some() || self.agents[host].disk.is_empty() {
+        if self.agents[spare].process.is_some() || !self.agents[host].is_placed {
             return Ok(false);
         }
         self.end_agent(host, true);

@@ -223,7 +223,11 @@ impl World {
             // Now and then for somebody else's stream.
             let victim = usize::try_from(hostile.random.below(2)).expect("an index");
             let victim = self.agents[..spare(self.agents.len())].get(victim);
-            let stream = match (hostile.random.below(3), victim.and_then(|victim| victim.stream)) {
+            // Nobody can guess the id of a stream before its ledger knows it.
+            let live = victim.filter(|victim| {
+                victim.process.as_ref().is_some_and(|process| process.uplink.is_live())
+            });
+            let stream = match (hostile.random.below(3), live.and_then(|victim| victim.stream)) {
                 (0, Some(stream)) => stream,
                 _ => hostile.stream,
             };

@@ -1,17 +1,19 @@
 //! Hosts' turns: starting what is down, stepping what runs, burying what has ended.
 
 use tidemark_agent::intake::answer::{Answer, Answered};
+use tidemark_agent::journal::OpenError;
 use tidemark_agent::session::Monotonic;
 
 use super::agent::{self, AgentHost, Started, Turn};
 use super::collector::{self, CollectorHost};
 use super::net::Side;
 use super::oracle::Broken;
-use super::planted::Bug;
 use super::{EPOCH, World, here, uplink};
 
 /// A supervisor starts what has ended after this long.
 const RESTART_MILLIS: u64 = 400;
+/// Of so many answers to applications one is lost.
+const ANSWERS_LOST_ONE_IN: u64 = 25;
 /// An idle collector has a turn this often.
 const COLLECTOR_IDLE_MILLIS: u64 = 250;
 
@@ -140,6 +142,11 @@ impl World {
         for (client, answered) in answers {
             let client = &mut self.clients[client];
             client.asked = None;
+            // Some answers are lost on their way: the application sends again.
+            if client.random.below(ANSWERS_LOST_ONE_IN) == 0 {
+                self.story.count("fault answer lost");
+                continue;
+            }
             let (Some(sent), Some(Answered::Durable(answers))) = (&client.waits, answered) else {
                 continue;
             };
@@ -184,9 +191,7 @@ impl World {
                 self.story.tell(self.now, || format!("agent {number}: stream {stream} is set aside"));
                 self.agents[number].start_at = Some(self.now + 1);
             }
-            Started::Failed(tidemark_agent::journal::OpenError::Corrupt { reason })
-                if self.bug != Some(Bug::JournalNotSynced) =>
-            {
+            Started::Failed(OpenError::Corrupt { reason }) if self.agents[number].is_placed => {
                 return Err(format!("agent {number}: its journal is damaged: {reason}"));
             }
             Started::Failed(error) => {
@@ -254,6 +259,7 @@ impl World {
         };
         let done = process.turn(host.fold_millis, &mut around);
         let read = process.ledger.now();
+        let through = process.ledger.snapshot().ok().and_then(|held| held.complete_through().through);
         host.step_at = self.now + COLLECTOR_IDLE_MILLIS;
         for said in acknowledged {
             self.oracle.acknowledged(number, said);
@@ -272,6 +278,11 @@ impl World {
         self.oracle.ledger_time(number, read)?;
         if number == 0 {
             self.load.stamp(read);
+            // What is said to be complete now must be there now.
+            if through != self.through {
+                self.through = through;
+                self.check_at = self.now;
+            }
         }
         Ok(())
     }
@@ -284,7 +295,11 @@ impl World {
                 host.step_at = self.now;
                 self.network.collector_up(number, true);
                 self.story.count("recovery collector started");
-                self.story.tell(self.now, || format!("collector {number}: started"));
+                let process = self.collectors[number].process.as_ref();
+                let time = process.map(|process| process.ledger.now().millis_since(EPOCH));
+                self.story.tell(self.now, || {
+                    format!("collector {number}: started, ledger time {time:?} ms")
+                });
                 self.check_at = self.now;
             }
             Ok(false) => {
@@ -292,16 +307,12 @@ impl World {
                 host.start_at = Some(self.now + RESTART_MILLIS);
             }
             Err(error) => {
-                let damaged = error.contains("restore it from a backup");
-                if damaged && self.bug != Some(Bug::LedgerNotSynced) {
+                if error.contains("restore it from a backup") {
                     return Err(format!("collector {number}: {error}"));
                 }
                 self.story.tell(self.now, || format!("collector {number}: did not start: {error}"));
                 self.story.count("recovery collector did not start");
                 self.collectors[number].start_at = Some(self.now + RESTART_MILLIS);
-                if damaged {
-                    return Err(format!("collector {number}: {error}"));
-                }
             }
         }
         Ok(())

@@ -83,6 +83,9 @@ impl Many {
                             break;
                         }
                         let outcome = guarded(seed, self.options);
+                        if let Some(broken) = &outcome.broken {
+                            progress(&format!("seed {seed}: {broken}"));
+                        }
                         let mut all = summary.lock().unwrap_or_else(PoisonError::into_inner);
                         all.add(outcome);
                         if all.failures.len() >= FAILURES_MAX {
@@ -134,11 +137,7 @@ impl Summary {
 
     fn progress(&self) -> String {
         let Self { worlds, events, failures, .. } = self;
-        let mut line = format!("{worlds} worlds, {events} events, {} failed", failures.len());
-        if let Some((seed, broken)) = failures.last() {
-            line.push_str(&format!("; the last one is seed {seed}: {broken}"));
-        }
-        line
+        format!("{worlds} worlds, {events} events, {} failed", failures.len())
     }
 }
 

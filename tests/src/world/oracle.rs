@@ -5,7 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidemark_collector::ledger::Snapshot;
+use tidemark_collector::ledger::{Snapshot, StreamState};
 use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::store::{LedgerStore as _, UsageQuestion};
 use tidemark_collector::live::ReadError;
@@ -138,10 +138,17 @@ impl Oracle {
             }
         }
         if collector == 0 && let Some(through) = snapshot.complete_through().through {
+            // A stream that is closed may begin again, and is late then, as one that nobody knows is.
+            let open: BTreeSet<StreamId> = snapshot
+                .streams()
+                .iter()
+                .filter(|status| status.state != StreamState::Closed)
+                .map(|status| status.stream)
+                .collect();
             let before = |event: &usize| {
                 load.events[*event].told.is_some_and(|told| {
                     told.ledger_time.is_some_and(|at| at < through)
-                        && known.contains_key(&told.stream)
+                        && open.contains(&told.stream)
                         && !self.contested.contains(&told.stream)
                 })
             };

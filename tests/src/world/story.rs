@@ -25,7 +25,7 @@ impl Story {
     /// A line of the story at `now`, in milliseconds. It is put together only if somebody listens.
     pub fn tell<T: Display>(&mut self, now: u64, line: impl FnOnce() -> T) {
         if let Some(lines) = &mut self.lines {
-            lines.push(format!("{:>9.3} s  {}", Seconds(now), line()));
+            lines.push(format!("{} s  {}", Seconds(now), line()));
         }
     }
 
@@ -47,6 +47,6 @@ struct Seconds(u64);
 
 impl Display for Seconds {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.pad(&format!("{}.{:03}", self.0 / 1_000, self.0 % 1_000))
+        write!(f, "{:>5}.{:03}", self.0 / 1_000, self.0 % 1_000)
     }
 }

@@ -4,13 +4,14 @@
 //! them, as behind the real driver.
 
 use std::pin::Pin;
+use std::sync::Arc;
 
 use tidemark_agent::commit::CommitHandle;
 use tidemark_agent::driver::home::{AgentHome, Home as _, HomeError};
 use tidemark_agent::intake::IntakeHandle;
 use tidemark_agent::session::{Action, End, JournalWrite, Looked, Monotonic, Session, SessionState};
 use tidemark_common::batch::{Header, SealedBatch, genesis};
-use tidemark_common::id::{LedgerId, Sequence};
+use tidemark_common::id::{Digest, LedgerId, Sequence};
 use tidemark_common::wire::{Frame, FrameBuffer, Welcome};
 
 use super::agent::{Turn, poll};
@@ -35,9 +36,8 @@ pub struct Uplink {
     barrier: Option<Future<Option<(Sequence, u64)>>>,
     stopping: Option<Future<bool>>,
     bug: Option<Bug>,
-    /// The ledger of the session, for bugs that need to know it.
-    ledger: Option<LedgerId>,
-    sent: Sequence,
+    /// For a bug: the chain that another ledger is shown.
+    other_chain: Option<Digest>,
 }
 
 impl std::fmt::Debug for Uplink {
@@ -89,8 +89,7 @@ impl Uplink {
             barrier: None,
             stopping: None,
             bug,
-            ledger: None,
-            sent: Sequence::ZERO,
+            other_chain: None,
         }
     }
 
@@ -207,8 +206,6 @@ impl Uplink {
                 Action::Disconnect => self.disconnected("", around),
                 Action::Look { ledger, sequence } => {
                     let looked = self.look(ledger, sequence).map_err(Turn::Failed)?;
-                    self.ledger = Some(ledger);
-                    self.sent = sequence;
                     self.session.handle_looked(&looked, around.age);
                 }
                 Action::Read(sequence) => {
@@ -225,8 +222,9 @@ impl Uplink {
                 }
                 Action::Barrier => {
                     self.barrier = Some(if self.bug == Some(Bug::ConfirmedUnasked) {
-                        let facts = self.home.facts();
-                        Box::pin(async move { Some((facts.sealed_sequence, facts.accepted)) })
+                        let state = Arc::clone(&self.commit.state().borrow());
+                        let said = (state.sealed_sequence, state.sealed_events);
+                        Box::pin(async move { Some(said) })
                     } else {
                         Box::pin(self.home.barrier())
                     });
@@ -254,7 +252,6 @@ impl Uplink {
             let frame = self.planted_out(frame);
             if let Frame::Batch(bytes) = &frame {
                 let (header, _) = SealedBatch::split(bytes).expect("the journal holds batches");
-                self.sent = header.sequence;
                 around.shipped.push(Shipped { header, bytes: bytes.clone() });
             }
             around.story.count(format!("frame {}", name(&frame)));
@@ -290,10 +287,8 @@ impl Uplink {
             (Some(Bug::ResumedTooFar), Frame::Welcome(welcome)) => {
                 Frame::Welcome(self.resumed_too_far(welcome))
             }
-            // The first Welcome of a journal is not touched, nor one that there is no batch after.
-            (Some(Bug::GapSkipped), Frame::Ack(mut ack)) => {
-                ack.posted_sequence = self.sent;
-                Frame::Ack(ack)
+            (Some(Bug::SentToOtherLedger), Frame::Welcome(welcome)) => {
+                Frame::Welcome(self.taken_for_ours(welcome))
             }
             (_, frame) => frame,
         }
@@ -307,8 +302,36 @@ impl Uplink {
         welcome
     }
 
+    /// Another ledger's Welcome, as if it were the journal's own that begins anew.
+    fn taken_for_ours(&mut self, mut welcome: Welcome) -> Welcome {
+        let stream = self.home.facts().stream;
+        let pinned = self.commit.state().borrow().ledger;
+        self.other_chain = None;
+        if let Some(pinned) = pinned.filter(|pinned| *pinned != welcome.ledger)
+            && welcome.posted_sequence == Sequence::ZERO
+        {
+            self.other_chain = Some(genesis(welcome.ledger, stream));
+            (welcome.ledger, welcome.posted_digest) = (pinned, genesis(pinned, stream));
+        }
+        welcome
+    }
+
     fn planted_out(&mut self, frame: Frame) -> Frame {
         match (self.bug, frame) {
+            (Some(Bug::SentToOtherLedger), Frame::Hello(mut hello)) => {
+                hello.ledger = None;
+                Frame::Hello(hello)
+            }
+            (Some(Bug::SentToOtherLedger), Frame::Batch(bytes)) => match self.other_chain {
+                Some(previous) => {
+                    let (header, body) =
+                        SealedBatch::split(&bytes).expect("the journal holds batches");
+                    let header = Header { previous, ..header };
+                    self.other_chain = Some(header.digest());
+                    Frame::Batch([&header.encode()[..], body].concat())
+                }
+                None => Frame::Batch(bytes),
+            },
             (Some(Bug::Resequenced), Frame::Batch(bytes)) => Frame::Batch(made_anew(&bytes)),
             (_, frame) => frame,
         }
