@@ -32,3 +32,4 @@ pub mod settings;
 pub mod speed;
 pub mod stack;
 pub mod wait;
+pub mod world;

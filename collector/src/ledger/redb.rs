@@ -151,12 +151,24 @@ impl RedbStore {
         options: &RedbOptions,
         now: Timestamp,
     ) -> Result<(Self, Recovered), StoreError> {
+        let memory = redb::backends::InMemoryBackend::new;
+        Self::open_remaking(ledger, totals, memory, options, now)
+    }
+
+    /// The same; totals that are not of this ledger are made anew on what `remake` gives.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_remaking<B: StorageBackend>(
+        ledger: impl StorageBackend,
+        totals: impl StorageBackend,
+        remake: impl FnOnce() -> B,
+        options: &RedbOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Recovered), StoreError> {
         let ledger = files::open_on(LEDGER_FILE, ledger, options.ledger_cache_bytes)?;
         let totals = files::open_on(TOTALS_FILE, totals, options.totals_cache_bytes)?;
-        let remake = || {
-            let memory = redb::backends::InMemoryBackend::new();
-            files::open_on(TOTALS_FILE, memory, options.totals_cache_bytes)
-        };
+        let remake = || files::open_on(TOTALS_FILE, remake(), options.totals_cache_bytes);
         recover::recover(ledger, totals, remake, options, now)
     }
 
