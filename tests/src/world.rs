@@ -21,6 +21,7 @@
 )]
 
 pub mod agent;
+pub mod backup;
 pub mod collector;
 pub mod disk;
 pub mod fault;
@@ -92,13 +93,7 @@ pub fn run(seed: u64, options: Options) -> Outcome {
     if let Some(broken) = &broken {
         world.story.tell(world.now, || format!("BROKEN: {broken}"));
     }
-    Outcome {
-        seed,
-        broken,
-        events: world.load.events.len(),
-        millis: world.now,
-        story: world.story,
-    }
+    Outcome { seed, broken, events: world.load.events.len(), millis: world.now, story: world.story }
 }
 
 /// Everything there is.
@@ -300,7 +295,11 @@ impl World {
         }
         let mut sent = match client.waits.take() {
             Some(sent) => sent,
-            None => load.batch(client, stream, EPOCH.plus_millis(i64::try_from(self.now).expect("a world is short"))),
+            None => load.batch(
+                client,
+                stream,
+                EPOCH.plus_millis(i64::try_from(self.now).expect("a world is short")),
+            ),
         };
         sent.attempts += 1;
         if sent.attempts > 1 {

@@ -347,11 +347,8 @@ impl Process {
             parsed: json_line::message(line.as_bytes(), &naming),
             raw: line.as_bytes().into(),
         };
-        let submission = Submission {
-            door: Door::Events,
-            rules: None,
-            items: lines.iter().map(item).collect(),
-        };
+        let submission =
+            Submission { door: Door::Events, rules: None, items: lines.iter().map(item).collect() };
         let handle = self.handle.clone();
         let asked = async move {
             let answered = handle.submit(submission).await.ok()?;
@@ -425,8 +422,9 @@ pub fn poll<T>(future: &mut Pin<Box<dyn Future<Output = T>>>) -> Option<T> {
 /// # Errors
 /// Says what does not add up.
 pub fn conserved(state: &JournalState) -> Result<(), String> {
-    let JournalState { accepted, posted_events, events_in_chunks, events_in_unposted_batches, .. } =
-        state;
+    let JournalState {
+        accepted, posted_events, events_in_chunks, events_in_unposted_batches, ..
+    } = state;
     if posted_events + events_in_chunks + events_in_unposted_batches == *accepted {
         return Ok(());
     }

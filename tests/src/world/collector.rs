@@ -20,6 +20,7 @@ use tidemark_common::wire::{Frame, FrameBuffer, MeterRule, Rules};
 use tokio::sync::oneshot;
 
 use super::agent::poll;
+use super::backup::Backup;
 use super::disk::Disk;
 use super::here::{self, Clocks};
 use super::load::METERS;
@@ -47,7 +48,8 @@ pub struct CollectorHost {
     pub paused_until: u64,
     /// The version of its rules.
     pub rules: u64,
-    pub backup: Option<Disk>,
+    pub backup: Option<Backup>,
+    pub restores: u32,
     pub step_at: u64,
     /// How often the tail is folded.
     pub fold_millis: u64,
@@ -113,6 +115,7 @@ impl CollectorHost {
             paused_until: 0,
             rules: 1,
             backup: None,
+            restores: 0,
             step_at: 0,
             fold_millis: 3_000,
         }
@@ -260,7 +263,11 @@ impl Process {
     ///
     /// # Errors
     /// If the store fails: the process must end.
-    pub fn turn(&mut self, fold_millis: u64, around: &mut Surroundings<'_>) -> Result<(), StoreError> {
+    pub fn turn(
+        &mut self,
+        fold_millis: u64,
+        around: &mut Surroundings<'_>,
+    ) -> Result<(), StoreError> {
         for link in around.network.accept(around.number) {
             self.accept(link, around);
         }
@@ -351,7 +358,13 @@ impl Served {
         }
     }
 
-    fn act(&mut self, link: LinkId, ledger: &Ledger, bug: Option<Bug>, around: &mut Surroundings<'_>) {
+    fn act(
+        &mut self,
+        link: LinkId,
+        ledger: &Ledger,
+        bug: Option<Bug>,
+        around: &mut Surroundings<'_>,
+    ) {
         while let Some(action) = self.session.poll_action(ledger.now()) {
             match action {
                 Action::Send(frame) => {

@@ -39,10 +39,16 @@ pub enum Trouble {
     #[default]
     None,
     /// The process dies at the operation after so many, in the middle of a write.
-    Kill { after: u64 },
+    Kill {
+        after: u64,
+    },
     /// A write, or a change of length, fails.
-    WriteError { after: u64 },
-    SyncError { after: u64 },
+    WriteError {
+        after: u64,
+    },
+    SyncError {
+        after: u64,
+    },
     /// The file cannot grow any more, until somebody makes room.
     NoSpace,
 }

@@ -58,7 +58,8 @@ impl World {
                 (None, Some(_)) => {}
             }
         }
-        let why = self.restless().unwrap_or_else(|| "all is at rest, but never for long".to_owned());
+        let why =
+            self.restless().unwrap_or_else(|| "all is at rest, but never for long".to_owned());
         Err(format!("does not come to rest: {why}"))
     }
 

@@ -5,6 +5,7 @@
 
 use std::collections::VecDeque;
 
+use super::backup::Backup;
 use super::disk::{Disk, Trouble};
 use super::net::Path;
 use super::oracle::Broken;
@@ -287,7 +288,7 @@ impl World {
             Fault::SecondAgent => return Ok(self.second_agent(host)),
             Fault::SecondCollector => return Ok(self.second_collector()),
             Fault::SplitLedger => return Ok(self.split_ledger(now + lasting)),
-            Fault::LedgerRestored => return Ok(self.restore_ledger()),
+            Fault::LedgerRestored => return self.restore_ledger(),
             Fault::PausedAgent => self.agents[host].paused_until = now + 3 * lasting,
             Fault::PausedCollector => self.collectors[0].paused_until = now + 3 * lasting,
             Fault::AgentStopped => {
@@ -337,17 +338,17 @@ impl World {
         let random = &mut self.plan.random;
         let one_way = random.below(2) == 0;
         let path = match kind {
-            Fault::SlowPath => Path {
-                delay: random.below(800),
-                slowness: 5 + random.below(40),
-                ..Path::default()
-            },
+            Fault::SlowPath => {
+                Path { delay: random.below(800), slowness: 5 + random.below(40), ..Path::default() }
+            }
             Fault::Partition => {
                 Path { to_agent_blocked: true, to_collector_blocked: true, ..Path::default() }
             }
-            Fault::PartitionOneWay => {
-                Path { to_agent_blocked: one_way, to_collector_blocked: !one_way, ..Path::default() }
-            }
+            Fault::PartitionOneWay => Path {
+                to_agent_blocked: one_way,
+                to_collector_blocked: !one_way,
+                ..Path::default()
+            },
             _ => Path {
                 loss: random.below(300),
                 duplication: random.below(200),
@@ -441,9 +442,12 @@ impl World {
     fn destroy(&mut self, host: usize) {
         let Some(stream) = self.agents[host].stream else { return };
         self.plan.has_lost_disks = true;
-        let of_it = self.load.events.iter().zip(0..).filter(|(event, _)| {
-            event.told.is_some_and(|told| told.stream == stream)
-        });
+        let of_it = self
+            .load
+            .events
+            .iter()
+            .zip(0..)
+            .filter(|(event, _)| event.told.is_some_and(|told| told.stream == stream));
         self.oracle.destroyed.extend(of_it.map(|(_, number)| number));
         self.load.rejected.remove(&stream);
         for client in self.clients.iter_mut().filter(|client| client.host == host) {
@@ -560,22 +564,27 @@ impl World {
         }
     }
 
-    fn restore_ledger(&mut self) -> bool {
-        let keep_totals = self.plan.random.below(2) == 0;
+    fn restore_ledger(&mut self) -> Result<bool, Broken> {
+        let by_hand = self.plan.random.below(4) == 0;
         let host = &mut self.collectors[0];
+        here::enter(host.clocks(EPOCH, self.now));
         let Some(backup) = host.backup.take() else {
-            if host.process.is_some() {
-                host.backup = Some(host.ledger.copy());
+            if let Some(process) = &host.process {
+                let backup = Backup::take(&process.store, process.ledger.now());
+                host.backup = Some(backup.map_err(|error| error.to_string())?);
             }
-            return false;
+            return Ok(false);
         };
+        host.restores += 1;
+        let (ledger, totals) = backup.restore(host.restores)?;
         self.end_collector(0);
         let host = &mut self.collectors[0];
-        host.ledger = backup;
-        if !keep_totals {
-            host.totals = Disk::default();
+        host.ledger = ledger;
+        // Somebody who forgets the totals beside it leaves some that are newer.
+        if !by_hand {
+            host.totals = totals;
         }
         self.oracle.restored(0);
-        true
+        Ok(true)
     }
 }

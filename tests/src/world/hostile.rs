@@ -144,13 +144,19 @@ impl Hostile {
                 }
                 Frame::Batch(bytes)
             }
-            4 => Frame::Batch(self.batch(Position { sequence: Sequence(honest.sequence.0 + 3), ..honest }).bytes),
+            4 => Frame::Batch(
+                self.batch(Position { sequence: Sequence(honest.sequence.0 + 3), ..honest }).bytes,
+            ),
             5 => Frame::Batch(self.batch(Position { digest: Digest([3; 32]), ..honest }).bytes),
-            6 => Frame::Batch(self.batch(Position { end: EventNumber(honest.end.0 + 9), ..honest }).bytes),
+            6 => Frame::Batch(
+                self.batch(Position { end: EventNumber(honest.end.0 + 9), ..honest }).bytes,
+            ),
             // The last one again, with other bytes.
             7 => {
                 let sequence = Sequence(honest.sequence.0.saturating_sub(1));
-                Frame::Batch(self.batch(Position { sequence, digest: Digest([4; 32]), ..honest }).bytes)
+                Frame::Batch(
+                    self.batch(Position { sequence, digest: Digest([4; 32]), ..honest }).bytes,
+                )
             }
             8 => Frame::Confirm(Confirm {
                 ledger_time: Timestamp(i64::MAX),

@@ -74,7 +74,8 @@ impl World {
         match turn {
             Turn::Running => Ok(()),
             Turn::Closed => {
-                self.story.tell(self.now, || format!("agent {number}: closed its stream and ended"));
+                self.story
+                    .tell(self.now, || format!("agent {number}: closed its stream and ended"));
                 self.story.count("recovery stream closed");
                 self.end_agent(number, true);
                 Ok(())
@@ -188,7 +189,8 @@ impl World {
             }
             Started::SetAside(stream) => {
                 self.story.count("recovery journal set aside");
-                self.story.tell(self.now, || format!("agent {number}: stream {stream} is set aside"));
+                self.story
+                    .tell(self.now, || format!("agent {number}: stream {stream} is set aside"));
                 self.agents[number].start_at = Some(self.now + 1);
             }
             Started::Failed(OpenError::Corrupt { reason }) if self.agents[number].is_placed => {
@@ -204,7 +206,11 @@ impl World {
     }
 
     /// Accepted means durable: a journal that is opened again holds at least what applications were told.
-    fn check_started(&self, number: usize, was_known: Option<tidemark_common::id::StreamId>) -> Result<(), Broken> {
+    fn check_started(
+        &self,
+        number: usize,
+        was_known: Option<tidemark_common::id::StreamId>,
+    ) -> Result<(), Broken> {
         let Some(process) = &self.agents[number].process else { return Ok(()) };
         let state = process.state();
         agent::conserved(&state)?;
@@ -259,7 +265,8 @@ impl World {
         };
         let done = process.turn(host.fold_millis, &mut around);
         let read = process.ledger.now();
-        let through = process.ledger.snapshot().ok().and_then(|held| held.complete_through().through);
+        let through =
+            process.ledger.snapshot().ok().and_then(|held| held.complete_through().through);
         host.step_at = self.now + COLLECTOR_IDLE_MILLIS;
         for said in acknowledged {
             self.oracle.acknowledged(number, said);

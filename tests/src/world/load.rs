@@ -101,11 +101,7 @@ impl Load {
 
     /// A new event of some series.
     fn event(&mut self, random: &mut Random) -> usize {
-        let meter = if random.below(40) == 0 {
-            UNKNOWN_METER
-        } else {
-            *random.pick(&METERS)
-        };
+        let meter = if random.below(40) == 0 { UNKNOWN_METER } else { *random.pick(&METERS) };
         let customer = format!("c{}", random.below(4));
         let plan = if meter == UNKNOWN_METER { String::new() } else { "p".to_owned() };
         // The first of its kind that has room.
@@ -136,12 +132,12 @@ impl Load {
     pub fn batch(&mut self, client: &mut Client, stream: StreamId, wall: Timestamp) -> Sent {
         let random = &mut client.random;
         client.batches += 1;
-        let mut sent =
-            Sent { events: Vec::new(), lines: Vec::new(), bad: 0, stream, attempts: 0 };
+        let mut sent = Sent { events: Vec::new(), lines: Vec::new(), bad: 0, stream, attempts: 0 };
         for index in 0..=random.below(EVENTS_AT_ONCE_MAX) {
             if random.below(25) == 0 {
                 sent.bad += 1;
-                sent.lines.push(r#"{"meter":"api.calls","customer":"c0","quantity":"much"}"#.to_owned());
+                sent.lines
+                    .push(r#"{"meter":"api.calls","customer":"c0","quantity":"much"}"#.to_owned());
             }
             let event = self.event(random);
             let Series { customer, meter, plan } = &self.series[self.events[event].series];

@@ -151,6 +151,10 @@ impl fmt::Display for Summary {
         }
         let hours = self.millis / 3_600_000;
         let Self { worlds, events, failures, .. } = self;
-        writeln!(f, "{worlds} worlds, {events} events, {hours} simulated hours, {} failed", failures.len())
+        writeln!(
+            f,
+            "{worlds} worlds, {events} events, {hours} simulated hours, {} failed",
+            failures.len()
+        )
     }
 }

@@ -5,9 +5,9 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tidemark_collector::ledger::{Snapshot, StreamState};
 use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::store::{LedgerStore as _, UsageQuestion};
+use tidemark_collector::ledger::{Snapshot, StreamState};
 use tidemark_collector::live::ReadError;
 use tidemark_common::batch::{Body, Dimensions, SealedBatch, genesis};
 use tidemark_common::code::EvidenceCode;
@@ -88,7 +88,8 @@ impl Oracle {
         if self.contested.contains(&header.stream) {
             return Ok(());
         }
-        let first = self.shipped.entry((header.stream, header.sequence)).or_insert_with(|| bytes.clone());
+        let first =
+            self.shipped.entry((header.stream, header.sequence)).or_insert_with(|| bytes.clone());
         if *first != bytes {
             return Err(format!(
                 "not byte-identical: batch {} of stream {} was sent before with other bytes",
@@ -121,10 +122,16 @@ impl Oracle {
 
     /// What may be checked at any moment: nothing is counted twice, what was acknowledged is in the ledger,
     /// and all that was accepted before `complete_through` is there.
-    pub fn check(&self, collector: usize, snapshot: &Snapshot, load: &Load) -> Result<Posted, Broken> {
+    pub fn check(
+        &self,
+        collector: usize,
+        snapshot: &Snapshot,
+        load: &Load,
+    ) -> Result<Posted, Broken> {
         let posted = posted(snapshot, load)?;
         let known: BTreeMap<StreamId, Sequence> = snapshot.posted().collect();
-        for ((_, stream), said) in self.acknowledged.iter().filter(|((of, _), _)| *of == collector) {
+        for ((_, stream), said) in self.acknowledged.iter().filter(|((of, _), _)| *of == collector)
+        {
             let is = known.get(stream).copied().unwrap_or(Sequence::ZERO);
             if is < *said {
                 return Err(format!(
@@ -133,11 +140,15 @@ impl Oracle {
             }
         }
         for status in snapshot.streams() {
-            if status.accepted != status.posted_events + status.quarantined_events + status.in_transit {
+            if status.accepted
+                != status.posted_events + status.quarantined_events + status.in_transit
+            {
                 return Err(format!("not conserved: {status:?}"));
             }
         }
-        if collector == 0 && let Some(through) = snapshot.complete_through().through {
+        if collector == 0
+            && let Some(through) = snapshot.complete_through().through
+        {
             // A stream that is closed may begin again, and is late then, as one that nobody knows is.
             let open: BTreeSet<StreamId> = snapshot
                 .streams()
@@ -170,8 +181,7 @@ impl Oracle {
     pub fn check_told(&self, posted: &Posted, load: &Load) -> Result<(), Broken> {
         for (event, sent) in load.events.iter().enumerate() {
             let Some(told) = sent.told else { continue };
-            let excused =
-                self.contested.contains(&told.stream) || self.destroyed.contains(&event);
+            let excused = self.contested.contains(&told.stream) || self.destroyed.contains(&event);
             if !excused && !posted.holds(load, event) {
                 return Err(format!(
                     "told and not posted: event {event} of {:?}, accepted by stream {}",
@@ -245,8 +255,7 @@ pub fn check_batches(
             let bytes = at_once(Box::pin(store.batch(stream, sequence)))
                 .map_err(|error| error.to_string())?
                 .ok_or_else(|| format!("batch {sequence} of stream {stream} is not stored"))?;
-            let (header, stored) =
-                SealedBatch::split(&bytes).map_err(|error| error.to_string())?;
+            let (header, stored) = SealedBatch::split(&bytes).map_err(|error| error.to_string())?;
             if (header.previous, header.first_event) != before || header.sequence != sequence {
                 return Err(format!("the chain of stream {stream} breaks at batch {sequence}"));
             }

@@ -51,9 +51,8 @@ impl PlantedStore {
                 continue;
             };
             let header = admission.header;
-            let known = skipped
-                .entry(header.stream)
-                .or_insert(Skipped { last: None, one_is: false });
+            let known =
+                skipped.entry(header.stream).or_insert(Skipped { last: None, one_is: false });
             if known.one_is {
                 if let Some(last) = known.last {
                     close_gap(&mut admission, &last);

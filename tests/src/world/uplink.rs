@@ -9,7 +9,9 @@ use std::sync::Arc;
 use tidemark_agent::commit::CommitHandle;
 use tidemark_agent::driver::home::{AgentHome, Home as _, HomeError};
 use tidemark_agent::intake::IntakeHandle;
-use tidemark_agent::session::{Action, End, JournalWrite, Looked, Monotonic, Session, SessionState};
+use tidemark_agent::session::{
+    Action, End, JournalWrite, Looked, Monotonic, Session, SessionState,
+};
 use tidemark_common::batch::{Header, SealedBatch, genesis};
 use tidemark_common::id::{Digest, LedgerId, Sequence};
 use tidemark_common::wire::{Frame, FrameBuffer, Welcome};
@@ -216,7 +218,9 @@ impl Uplink {
                 Action::Write(write) => {
                     if let JournalWrite::Conflict(message) = &write {
                         around.story.count("recovery journal in conflict");
-                        around.story.tell(around.now, || format!("agent {}: conflict: {message}", around.host));
+                        around.story.tell(around.now, || {
+                            format!("agent {}: conflict: {message}", around.host)
+                        });
                     }
                     self.writing = Some(Box::pin(self.home.write(write)));
                 }
@@ -266,7 +270,7 @@ impl Uplink {
             Sequence::ZERO => Some(genesis(ledger, self.home.facts().stream)),
             sequence => reader.digest(sequence).map_err(|error| error.reason)?,
         };
-        let first_held = reader.first_sequence().map_err(|error| error.reason)?;
+        let first_held = reader.first_held().map_err(|error| error.reason)?;
         Ok(Looked { digest, first_held })
     }
 
