@@ -6,31 +6,36 @@
 //! GET /readyz         200 while the doors are open; 503 and why otherwise
 //! GET /status         what `tidemark-agent status` shows, as JSON
 //! GET /dead-letters?from=N&limit=N    rejected events from number N on, as JSON
+//! POST /dead-letters/replay           takes some of them once more: from this machine only; see `replay`
 //! ```
 //!
 //! **Owns** these answers. **Does not own** the figures ([`observed`] draws them together) or their
 //! shape ([`crate::status`], [`metrics`]).
 //!
-//! It only reads, and asks for no password: it listens on localhost unless told otherwise.
+//! It asks for no password, and listens on localhost unless told otherwise. What changes something is answered
+//! only to this machine, and not to what a browser sends for some page: see [`local`].
 
 pub mod client;
 pub mod dead_letter;
 pub mod growth;
 pub mod lately;
+mod local;
 pub mod metrics;
 pub mod observed;
+pub mod replay;
 
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 
-use axum::extract::{Query, State};
-use axum::http::{StatusCode, header};
+use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
@@ -38,11 +43,17 @@ use tokio::net::TcpListener;
 
 use crate::status::Status;
 pub use dead_letter::DeadLetterShown;
+use replay::{ReplayAnswer, ReplayAsked, ReplayError};
 
 /// One answer lists at most this many dead letters.
 pub const DEAD_LETTERS_PER_ANSWER_MAX: usize = 1_000;
 /// And this many unless asked otherwise.
 const DEAD_LETTERS_PER_ANSWER: usize = 100;
+/// A request's body is at most this many bytes.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// An answer that takes a while.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Where the answers come from.
 pub trait Observe: Send + Sync + 'static {
@@ -60,6 +71,9 @@ pub trait Observe: Send + Sync + 'static {
     /// # Errors
     /// What failed, for people.
     fn dead_letters(&self, from: u64, limit: usize) -> Result<Vec<DeadLetterShown>, String>;
+
+    /// Takes dead letters once more.
+    fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>>;
 }
 
 /// Yes, or no and why.
@@ -119,7 +133,8 @@ impl Admin {
         source: Arc<dyn Observe>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        axum::serve(self.listener, router(source)).with_graceful_shutdown(stop).await
+        let service = router(source).into_make_service_with_connect_info::<SocketAddr>();
+        axum::serve(self.listener, service).with_graceful_shutdown(stop).await
     }
 }
 
@@ -137,6 +152,8 @@ fn router(source: Arc<dyn Observe>) -> Router {
         )
         .route("/status", get(async |State(source): State<Arc<dyn Observe>>| Json(source.status())))
         .route("/dead-letters", get(answer_dead_letters))
+        .route("/dead-letters/replay", post(answer_replay))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
@@ -184,6 +201,29 @@ async fn answer_dead_letters(
     };
     (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to read the dead letters: {problem}\n"))
         .into_response()
+}
+
+async fn answer_replay(
+    State(source): State<Arc<dyn Observe>>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    headers: HeaderMap,
+    Json(asked): Json<ReplayAsked>,
+) -> Response {
+    if !local::may_act(peer, &headers) {
+        return local::refusal();
+    }
+    let error = match source.replay(asked).await {
+        Ok(answer) => return Json(answer).into_response(),
+        Err(error) => error,
+    };
+    let status = match error {
+        ReplayError::UnknownReason(_) | ReplayError::TooMany { .. } => StatusCode::BAD_REQUEST,
+        ReplayError::Full | ReplayError::Stopping | ReplayError::RulesChanging => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ReplayError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{error}\n")).into_response()
 }
 
 /// A full answer may not be the last.

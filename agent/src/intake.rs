@@ -23,6 +23,7 @@ pub mod http;
 mod ids;
 pub mod job;
 pub mod passage;
+pub mod replay;
 pub mod socket_file;
 pub mod stream;
 
@@ -42,6 +43,7 @@ use crate::event::{Door, Parsed, RejectReason};
 pub use answer::{Answer, Answered, Barrier, IntakeClosed};
 use datagram::Datagrams;
 use job::Job;
+use replay::Replay;
 
 /// Submissions that wait for the intake thread; a door that has more waits to send.
 pub const SUBMISSIONS_QUEUED_MAX: usize = 64;
@@ -84,6 +86,13 @@ pub enum Control {
         unique_key: UniqueKey,
         clock_offset_millis: i64,
         reply: oneshot::Sender<()>,
+    },
+    /// Take dead letters once more. Answered as a submission is.
+    Replay {
+        /// As of a [`Submission`].
+        rules: Option<RulesVersion>,
+        replays: Vec<Replay>,
+        reply: oneshot::Sender<Answered>,
     },
     /// Read what the kernel still holds, close all doors, seal everything.
     Stop {
@@ -182,6 +191,22 @@ impl IntakeHandle {
         self.controls.send(adopt).await.map_err(|_| IntakeClosed)?;
         (self.wake)();
         adopted.await.map_err(|_| IntakeClosed)
+    }
+
+    /// Takes dead letters once more. The receiver resolves after their commit.
+    ///
+    /// # Errors
+    /// Once intake has stopped.
+    pub async fn replay(
+        &self,
+        rules: Option<RulesVersion>,
+        replays: Vec<Replay>,
+    ) -> Result<oneshot::Receiver<Answered>, IntakeClosed> {
+        let (reply, answered) = oneshot::channel();
+        let replay = Control::Replay { rules, replays, reply };
+        self.controls.send(replay).await.map_err(|_| IntakeClosed)?;
+        (self.wake)();
+        Ok(answered)
     }
 
     /// Closes the datagram doors and seals everything that was accepted.
@@ -342,6 +367,23 @@ impl IntakeThread {
         Ok(())
     }
 
+    fn replay(
+        &mut self,
+        rules: Option<RulesVersion>,
+        replays: &[Replay],
+        reply: oneshot::Sender<Answered>,
+    ) -> Result<(), IntakeClosed> {
+        if rules.is_some_and(|rules| rules != self.core.rules_version()) {
+            drop(reply.send(Answered::RulesChanged));
+            return Ok(());
+        }
+        let arrival = self.arrival();
+        let answers = replays.iter().map(|replay| self.core.replay(replay, arrival)).collect();
+        self.send_jobs()?;
+        self.waiters.push(Waiter { reply, answers });
+        Ok(())
+    }
+
     fn controls(&mut self) -> Result<(), IntakeClosed> {
         while let Ok(control) = self.inbox.controls.try_recv() {
             let arrival = self.arrival();
@@ -357,6 +399,9 @@ impl IntakeThread {
                     self.send_jobs()?;
                     // A driver that is gone has ended the agent.
                     let _unheard = reply.send(());
+                }
+                Control::Replay { rules, replays, reply } => {
+                    self.replay(rules, &replays, reply)?;
                 }
                 Control::Stop { reply } => self.stopping = Some(reply),
             }

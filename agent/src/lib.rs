@@ -36,6 +36,7 @@ pub mod uplink;
 
 pub mod admin;
 mod life;
+pub mod replay;
 pub mod status;
 
 pub use life::{Ended, RunError, run};

@@ -26,6 +26,7 @@ use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::admin::observed::{Doors, Observer, Parts};
+use crate::admin::replay::Replayer;
 use crate::admin::{self, Admin};
 use crate::commit::{CommitError, CommitHandle, CommitStart, Committer, Shared};
 use crate::config::{Config, ConfigError};
@@ -145,8 +146,8 @@ impl Drop for Beside {
 
 impl Agent {
     async fn begin(config: Config) -> Result<Self, RunError> {
-        let naming = Naming::new(&config.naming)?;
-        let settings = settings(&config, naming.clone())?;
+        let naming = Arc::new(Naming::new(&config.naming)?);
+        let settings = settings(&config, Naming::clone(&naming))?;
         let pem = read_pem(&config)?;
         let admin = Admin::bind(config.admin.listen).await?;
         let (journal, recovered) = opening::open_journal(config.journal.clone()).await?;
@@ -168,7 +169,7 @@ impl Agent {
         let known = rules.clone().or_else(|| opening::seed_rules(&config.rules));
         let wake = Arc::new(move || waker.wake());
         let (intake, inbox) = IntakeHandle::channel(Arc::clone(&shared), known, wake);
-        let passage = Passage::new(intake.clone(), Arc::new(naming), Arc::clone(&figures));
+        let passage = Passage::new(intake.clone(), Arc::clone(&naming), Arc::clone(&figures));
         let streams = StreamDoors::bind(&stream_config(&config), &passage)?;
         let http = HttpDoor::bind(http_config(&config), &passage)?;
 
@@ -195,6 +196,7 @@ impl Agent {
             uplink: uplink.clone(),
             figures: Arc::clone(&figures),
             doors: doors_seen,
+            replayer: Replayer::new(commit.reader(), intake.clone(), naming),
             clock,
         };
         let beside = beside(parts, admin, config.clone(), pem_sender);

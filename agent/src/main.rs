@@ -14,7 +14,9 @@ use tidemark_agent::Ended;
 use tidemark_agent::admin::DeadLetterShown;
 use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
 use tidemark_agent::admin::dead_letter::read_offline;
+use tidemark_agent::admin::replay::{ReplayAnswer, Selection};
 use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
+use tidemark_agent::replay::{self, Numbers, What};
 use tidemark_agent::status::text;
 use tidemark_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
@@ -51,7 +53,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List or export the events that an agent has rejected and kept.
+    /// List, export or replay the events that an agent has rejected and kept.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
     /// Print every configuration key with its default and meaning, as Markdown.
@@ -92,6 +94,28 @@ enum DeadLetters {
         /// A new file to write to; standard output without it.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Have the running agent take them once more. Each leaves in the very commit that makes it an event;
+    /// what is rejected again stays, and makes the exit code 1.
+    #[command(group(clap::ArgGroup::new("what").required(true)))]
+    Replay {
+        #[command(flatten)]
+        agent: RunningAgent,
+        /// As they were received, once what they were rejected for is mended.
+        #[arg(long, group = "what")]
+        as_is: bool,
+        /// As they stand in this file: an export whose texts were mended.
+        #[arg(long, value_name = "FILE", group = "what")]
+        corrected: Option<PathBuf>,
+        /// Only those that were rejected for this reason.
+        #[arg(long, conflicts_with = "corrected", value_parser = replay::parse_reason)]
+        reason: Option<String>,
+        /// Only this number, or those from N to M.
+        #[arg(long, value_name = "N..M", conflicts_with = "corrected")]
+        number: Option<Numbers>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -143,6 +167,19 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
                 Some(path) => export_to_file(&path, &letters),
                 None => export(&mut io::stdout().lock(), &letters),
             }
+        }
+        Command::DeadLetters(DeadLetters::Replay {
+            agent,
+            as_is: _,
+            corrected,
+            reason,
+            number,
+            json,
+        }) => {
+            let from = number.map_or(0, |number| number.from);
+            let selection = Selection { reason, from, to: number.map(|number| number.to) };
+            let what = corrected.map_or(What::AsIs(selection), What::Corrected);
+            runtime.block_on(replay_dead_letters(&agent, &what, json))
         }
         Command::ConfigReference => {
             io::stdout().lock().write_all(reference::markdown().as_bytes())?;
@@ -237,6 +274,23 @@ async fn ask_dead_letters(client: &AdminClient) -> Result<Vec<DeadLetterShown>, 
         from = next;
     }
     Ok(letters)
+}
+
+async fn replay_dead_letters(
+    agent: &RunningAgent,
+    what: &What,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let (answer, ended) = replay::replay(&client(agent)?, what).await;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &answer)?;
+        writeln!(out)?;
+    } else if ended.is_ok() || answer != ReplayAnswer::default() {
+        replay::show(&mut out, &answer)?;
+    }
+    ended?;
+    Ok(if answer.kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn list(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {

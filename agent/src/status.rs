@@ -98,6 +98,9 @@ pub struct EventFigures {
     pub excluded_by_metered: u64,
     pub duplicates: u64,
     pub dropped_dimensions: u64,
+    /// Accepted from dead letters: counted as rejected, too, when they first came.
+    #[serde(default)]
+    pub replayed: u64,
     /// Datagrams that the kernel dropped.
     pub kernel_drops: u64,
     /// Numbers missing in the counters of numbered sources.

@@ -5,6 +5,7 @@ mod api;
 mod bad_input;
 mod catalogue;
 mod commands;
+mod dead_letters;
 mod delivery;
 mod house;
 mod kill9;

@@ -9,6 +9,7 @@ use std::time::Duration;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
+use super::replay::{ReplayAnswer, ReplayAsked};
 use super::{DeadLetterPage, DeadLetterShown};
 use crate::status::Status;
 
@@ -90,15 +91,32 @@ impl AdminClient {
         Ok((page.dead_letters, next))
     }
 
+    /// Has dead letters taken once more.
+    ///
+    /// # Errors
+    /// As [`AdminClient::status`].
+    pub async fn replay(&self, asked: &ReplayAsked) -> Result<ReplayAnswer, ClientError> {
+        let url = format!("{}/dead-letters/replay", self.base);
+        self.answer(self.http.post(&url).json(asked), url).await
+    }
+
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let url = format!("{}{path}", self.base);
+        self.answer(self.http.get(&url), url).await
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        url: String,
+    ) -> Result<T, ClientError> {
         let unreachable = |error: reqwest::Error| match is_refused(&error) {
             true => ClientError::NobodyThere { base: self.base.clone() },
             false => {
                 ClientError::Unreachable { url: url.clone(), reason: chain(&error.without_url()) }
             }
         };
-        let answer = self.http.get(&url).send().await.map_err(unreachable)?;
+        let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
         let text = answer.text().await.map_err(unreachable)?;
         if !status.is_success() {

@@ -95,6 +95,7 @@ fn events(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "Dimensions that the rules do not list.",
         events.dropped_dimensions,
     )?;
+    page.counter("replayed_events", "Events accepted from dead letters.", events.replayed)?;
     page.counter("kernel_drops", "Datagrams that the kernel dropped.", events.kernel_drops)?;
     page.counter("source_gaps", "Numbers missing in numbered sources.", events.source_gaps)?;
     page.counter(

@@ -18,7 +18,8 @@ use tokio::time::MissedTickBehavior;
 
 use super::growth::Growth;
 use super::lately::{Lately, WINDOW_MILLIS};
-use super::{DeadLetterShown, Observe, Verdict};
+use super::replay::{ReplayAnswer, ReplayAsked, ReplayError, Replayer};
+use super::{DeadLetterShown, Later, Observe, Verdict};
 use crate::commit::{CommitHandle, FsyncFigures};
 use crate::driver::{UplinkState, UplinkStatus};
 use crate::event::Door;
@@ -46,6 +47,7 @@ pub struct Parts {
     pub uplink: watch::Receiver<UplinkStatus>,
     pub figures: Arc<DoorFigures>,
     pub doors: watch::Receiver<Doors>,
+    pub replayer: Replayer,
     /// Reads the wall clock.
     pub clock: fn() -> Timestamp,
 }
@@ -172,6 +174,11 @@ impl Observe for Observer {
             .map_err(|error| error.to_string())?;
         Ok(letters.into_iter().map(DeadLetterShown::from).collect())
     }
+
+    fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>> {
+        let replayer = self.parts.replayer.clone();
+        Box::pin(async move { replayer.replay(asked).await })
+    }
 }
 
 /// All that a status is made of, at one instant.
@@ -281,6 +288,7 @@ fn events(journal: &JournalState) -> EventFigures {
         excluded_by_metered: count(EvidenceCode::ExcludedByMetered),
         duplicates: count(EvidenceCode::Duplicates),
         dropped_dimensions: count(EvidenceCode::DroppedDimensions),
+        replayed: count(EvidenceCode::Replayed),
         kernel_drops: count(EvidenceCode::KernelDrops),
         source_gaps: count(EvidenceCode::SourceGaps),
         unclean_starts: count(EvidenceCode::UncleanStarts),

@@ -44,6 +44,16 @@ impl Observe for Told {
         };
         Ok((from..3).take(limit).map(letter).collect())
     }
+
+    fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>> {
+        let answer = match asked {
+            ReplayAsked::AsIs(all) => {
+                Ok(ReplayAnswer { replayed: vec![all.from], ..ReplayAnswer::default() })
+            }
+            ReplayAsked::Corrected(_) => Err(ReplayError::Full),
+        };
+        Box::pin(async move { answer })
+    }
 }
 
 async fn ask(source: &Arc<Told>, path: &str) -> (u16, String) {

@@ -8,6 +8,7 @@
 //! - A group's chunks are handed over before it is closed, and groups close in order.
 //! - Nothing is aggregated under one rules version and recorded under another.
 
+mod replay;
 mod turn;
 
 use std::collections::{HashMap, HashSet};
@@ -71,6 +72,8 @@ pub struct Core {
     chunk_oldest: Timestamp,
     chunk_began: Ticks,
     dead_letters: Vec<DeadLetter>,
+    /// Dead letters whose events are in the open chunk.
+    replayed: Vec<u64>,
     /// What was rejected since the start, once each, and what of it the shell has not been told.
     rejections_seen: HashSet<(Door, RejectReason)>,
     rejections_new: Vec<(Door, RejectReason)>,
@@ -115,6 +118,7 @@ impl Core {
             chunk_oldest: Timestamp(0),
             chunk_began: 0,
             dead_letters: Vec::new(),
+            replayed: Vec::new(),
             rejections_seen: HashSet::new(),
             rejections_new: Vec::new(),
             moved_sources: HashSet::new(),
@@ -292,7 +296,19 @@ impl Core {
         arrival: Timestamp,
     ) -> Result<(), RejectReason> {
         let event = event.as_ref().map_err(|reason| *reason)?;
-        let time = judge_time(event.time, arrival, &self.settings.time)?;
+        let (known, time) = self.judge(event, event.time, arrival)?;
+        self.record(known, time, arrival, event.quantity, event.unique.as_deref());
+        Ok(())
+    }
+
+    /// Where an event of this time belongs, if it is to be taken.
+    fn judge(
+        &mut self,
+        event: &UsageEvent,
+        time: Option<Timestamp>,
+        arrival: Timestamp,
+    ) -> Result<(Known, Timestamp), RejectReason> {
+        let time = judge_time(time, arrival, &self.settings.time)?;
         let known = self.known(&Labels {
             meter: event.meter.clone(),
             customer: event.customer.clone(),
@@ -303,8 +319,7 @@ impl Core {
         if event.quantity.is_some_and(|quantity| quantity.is_negative()) && !known.negative {
             return Err(RejectReason::Negative);
         }
-        self.record(known, time, arrival, event.quantity, event.unique.as_deref());
-        Ok(())
+        Ok((known, time))
     }
 
     /// The slot of the labels' series under the current rules.

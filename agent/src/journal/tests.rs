@@ -8,6 +8,7 @@
 mod disk;
 mod files;
 mod golden;
+mod letters;
 mod model;
 mod rules;
 

@@ -67,6 +67,10 @@ fn events(page: &mut Page, status: &Status) {
     for (reason, count) in &events.rejected {
         page.row("", format_args!("{reason} {}", grouped(*count)));
     }
+    if events.replayed > 0 {
+        let replayed = plural(events.replayed, "event", "events");
+        page.row("replayed", format_args!("{replayed}: rejected at first, accepted since"));
+    }
     page.row("duplicates", format_args!("{} events", grouped(events.duplicates)));
     page.row("not metered", format_args!("{} metrics", grouped(events.not_metered)));
     page.row(

@@ -2,6 +2,8 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test panics, as it should")]
 
+mod replay;
+
 use tidemark_common::id::MeterName;
 use tidemark_common::wire::MeterRule;
 
