@@ -19,6 +19,7 @@ mod arc_slot;
 pub mod core;
 pub mod datagram;
 pub mod figures;
+pub mod forward;
 pub mod http;
 mod ids;
 pub mod job;
@@ -42,6 +43,8 @@ use crate::commit::{JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 pub use answer::{Answer, Answered, Barrier, IntakeClosed};
 use datagram::Datagrams;
+use forward::Forwarder;
+use forward::packer::Packed;
 use job::Job;
 use replay::Replay;
 
@@ -232,18 +235,23 @@ impl IntakeHandle {
 ///
 /// `clock` reads the agent's wall clock.
 pub fn run(
-    core: core::Core,
+    mut core: core::Core,
     mut datagrams: Datagrams,
     inbox: Inbox,
     jobs: JobSender,
     shared: Arc<Shared>,
+    forwarder: Option<Forwarder>,
     clock: fn() -> Timestamp,
 ) {
+    if forwarder.is_some() {
+        core.begin_forwarding();
+    }
     let mut thread = IntakeThread {
         core,
         inbox,
         jobs,
         shared,
+        forwarder,
         clock,
         started: now(),
         waiters: Vec::new(),
@@ -258,6 +266,7 @@ struct IntakeThread {
     inbox: Inbox,
     jobs: JobSender,
     shared: Arc<Shared>,
+    forwarder: Option<Forwarder>,
     clock: fn() -> Timestamp,
     started: Instant,
     /// Who waits for the commit that is being filled.
@@ -273,6 +282,7 @@ impl IntakeThread {
         let received = self.receive(datagrams, wait)?;
         self.send_jobs()?;
         self.submissions()?;
+        forward(&mut self.core, &mut self.forwarder, Packed::All);
         self.controls()?;
         let dropped = self.shared.take_dropped_at_replay();
         if dropped > 0 {
@@ -326,10 +336,12 @@ impl IntakeThread {
         wait: Duration,
     ) -> Result<usize, IntakeClosed> {
         let (core, shared, clock) = (&mut self.core, &self.shared, self.clock);
+        let forwarder = &mut self.forwarder;
         let wait = if self.stopping.is_some() { Duration::ZERO } else { wait };
         let received = datagrams.receive(wait, |door, datagram| {
             let arrival = shared.corrected(clock());
             core.datagram(door, datagram.bytes, !datagram.truncated, arrival);
+            forward(core, forwarder, Packed::Full);
         });
         received.map(|received| received.datagrams).map_err(|error| {
             tracing::error!(%error, "failed to wait for datagrams; intake stops");
@@ -415,6 +427,7 @@ impl IntakeThread {
         while let Ok(submit) = self.inbox.submissions.try_recv() {
             self.submit(submit)?;
         }
+        forward(&mut self.core, &mut self.forwarder, Packed::All);
         self.log_new_rejections();
         let arrival = self.arrival();
         self.core.close(arrival);
@@ -457,6 +470,13 @@ impl IntakeThread {
 
     fn ticks(&self) -> core::Ticks {
         u64::try_from(now().duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// Sends on what is not metered, if that is wanted.
+fn forward(core: &mut core::Core, forwarder: &mut Option<Forwarder>, packed: Packed) {
+    if let (Some(forwarder), Some(packer)) = (forwarder, core.outgoing()) {
+        forwarder.send(packer, packed);
     }
 }
 

@@ -38,6 +38,7 @@ use crate::event::{Door, TimeLimits};
 use crate::intake::core::Core;
 use crate::intake::datagram::{BindError, DatagramConfig, Datagrams};
 use crate::intake::figures::DoorFigures;
+use crate::intake::forward::{ForwardError, Forwarder};
 use crate::intake::http::{HttpBindError, HttpConfig, HttpDoor, HttpToken};
 use crate::intake::job::{IntakeSettings, IntakeStart};
 use crate::intake::passage::Passage;
@@ -78,6 +79,8 @@ pub enum RunError {
     Naming(#[from] NamingError),
     #[error(transparent)]
     Datagrams(#[from] BindError),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Socket(#[from] SocketFileError),
     #[error(transparent)]
@@ -148,7 +151,7 @@ impl Agent {
     async fn begin(config: Config) -> Result<Self, RunError> {
         let naming = Arc::new(Naming::new(&config.naming)?);
         let settings = settings(&config, Naming::clone(&naming))?;
-        let pem = read_pem(&config)?;
+        let (pem_sender, pem) = watch::channel(Arc::new(read_pem(&config)?));
         let admin = Admin::bind(config.admin.listen).await?;
         let (journal, recovered) = opening::open_journal(config.journal.clone()).await?;
 
@@ -166,6 +169,7 @@ impl Agent {
 
         let figures = Arc::new(DoorFigures::default());
         let (datagrams, waker) = Datagrams::bind(&datagram_config(&config), Arc::clone(&figures))?;
+        let forwarder = forwarder(&config, &datagrams, &figures)?;
         let known = rules.clone().or_else(|| opening::seed_rules(&config.rules));
         let wake = Arc::new(move || waker.wake());
         let (intake, inbox) = IntakeHandle::channel(Arc::clone(&shared), known, wake);
@@ -176,12 +180,11 @@ impl Agent {
         let committed = spawn("tidemark-commit", move || committer.run())?;
         let core = Core::new(settings, intake_start(recovered, rules));
         let intake_ended = spawn("tidemark-intake", move || {
-            intake::run(core, datagrams, inbox, jobs, shared, clock)
+            intake::run(core, datagrams, inbox, jobs, shared, forwarder, clock)
         })?;
 
         let (doors_stop, stop) = watch::channel(false);
         let doors = vec![tokio::spawn(streams.serve(stop.clone())), tokio::spawn(http.serve(stop))];
-        let (pem_sender, pem) = watch::channel(Arc::new(pem));
         let home = AgentHome::new(commit.clone(), intake.clone());
         let (driver, uplink) = Driver::new(driver_config(&config, pem), home)?;
         let (sealed, all_sealed) = oneshot::channel();
@@ -483,6 +486,16 @@ fn datagram_config(config: &Config) -> DatagramConfig {
         socket_mode: config.doors.socket_mode,
         receive_buffer_bytes: config.doors.receive_buffer_bytes,
     }
+}
+
+fn forwarder(
+    config: &Config,
+    datagrams: &Datagrams,
+    figures: &Arc<DoorFigures>,
+) -> Result<Option<Forwarder>, ForwardError> {
+    let Some(address) = &config.forward else { return Ok(None) };
+    let unix = config.doors.unix_datagram.as_deref();
+    Forwarder::open(address, &datagrams.udp_addresses(), unix, Arc::clone(figures)).map(Some)
 }
 
 fn stream_config(config: &Config) -> StreamConfig {

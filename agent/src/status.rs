@@ -32,6 +32,8 @@ pub struct Status {
     pub backlog: Backlog,
     pub journal: JournalFigures,
     pub fsync: Fsync,
+    #[serde(default)]
+    pub forward: Forward,
     pub doors: BTreeMap<String, DoorStatus>,
 }
 
@@ -177,6 +179,14 @@ pub struct Fsync {
     pub p50_micros: u64,
     pub p99_micros: u64,
     pub max_micros: u64,
+}
+
+/// Lines that are not metered and were to go to another server, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub forwarded: u64,
+    /// What could not be sent at once.
+    pub forward_dropped: u64,
 }
 
 /// One door since the process began.

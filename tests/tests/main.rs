@@ -7,6 +7,7 @@ mod catalogue;
 mod commands;
 mod dead_letters;
 mod delivery;
+mod forward;
 mod house;
 mod kill9;
 mod real_clients;

@@ -81,6 +81,16 @@ fn events(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     page.counters("rejected_events", "Rejected events by reason.", &rejected)?;
     page.counter("not_metered", "Metrics that no metered pattern matches.", events.not_metered)?;
     page.counter(
+        "forwarded",
+        "Lines that are not metered, sent to another server.",
+        status.forward.forwarded,
+    )?;
+    page.counter(
+        "forward_dropped",
+        "Lines that are not metered and could not be forwarded.",
+        status.forward.forward_dropped,
+    )?;
+    page.counter(
         "excluded_by_metered",
         "Metrics of the catalogue that metered excludes.",
         events.excluded_by_metered,

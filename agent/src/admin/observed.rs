@@ -26,7 +26,8 @@ use crate::event::Door;
 use crate::intake::figures::{DoorCounts, DoorFigures};
 use crate::journal::JournalState;
 use crate::status::{
-    Backlog, DoorStatus, EventFigures, Fsync, JournalFigures, Recent, Session, SessionState, Status,
+    Backlog, DoorStatus, EventFigures, Forward, Fsync, JournalFigures, Recent, Session,
+    SessionState, Status,
 };
 
 /// How often growth is looked at.
@@ -223,6 +224,10 @@ impl Observed<'_> {
                 p50_micros: self.fsync.p50_micros,
                 p99_micros: self.fsync.p99_micros,
                 max_micros: self.fsync.max_micros,
+            },
+            forward: Forward {
+                forwarded: self.figures.forwarded.value(),
+                forward_dropped: self.figures.forward_dropped.value(),
             },
             doors: Door::ALL
                 .map(|door| (door.name().to_owned(), door_status(self.figures.of(door))))

@@ -181,10 +181,10 @@ pub const KEYS: &[Key] = &[
         "Which metric names are usage; `*` stands for any text, a leading `!` excludes. What does not match is counted as not metered.",
     ),
     key(
-        "naming.forward_not_metered",
+        "forward.address",
         Kind::Text,
         r#""""#,
-        "Reserved for forwarding what is not metered; must be empty in this version.",
+        "Where DogStatsD lines that are not metered go, unchanged: another server's `address:port` (UDP) or `unix:///path` (datagrams). Empty: nowhere. It may not be a door of this agent; nor may that server send them back here.",
     ),
     // Events.
     key(

@@ -3,9 +3,11 @@
 //! Pure: text in, value out. **Does not own** where a text stands.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::CollectorAddress;
+use crate::intake::forward::ForwardAddress;
 
 /// Why a text is not such a value, and how one is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -93,6 +95,23 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Unfit> {
     })
 }
 
+/// `address:port`, or `unix:///path`. A name would have to be looked up, and intake waits for nobody.
+pub(super) fn forward_address(text: &str) -> Result<ForwardAddress, Unfit> {
+    let remedy =
+        "write \"10.0.0.7:8125\", \"[2001:db8::7]:8125\" or \"unix:///run/datadog/dsd.socket\"";
+    if let Some(path) = text.strip_prefix("unix://") {
+        return match Path::new(path).is_absolute() {
+            true => Ok(ForwardAddress::Unix(PathBuf::from(path))),
+            false => Err(unfit(format!("{text:?} holds no absolute path"), remedy)),
+        };
+    }
+    let address: Option<SocketAddr> = text.parse().ok();
+    let usable = address.filter(|to| to.port() > 0 && !to.ip().is_unspecified());
+    usable
+        .map(ForwardAddress::Udp)
+        .ok_or_else(|| unfit(format!("{text:?} is no address with a port"), remedy))
+}
+
 /// `host:port`; the host is a name or an address.
 pub(super) fn collector(text: &str) -> Result<CollectorAddress, Unfit> {
     let remedy =
@@ -167,6 +186,27 @@ mod tests {
         check("0660", Some(0o660));
         check("600", Some(0o600));
         for wrong in ["", "8", "0999", "1777", "rw", "+660"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn forward_addresses() {
+        let check = |text, expected: Option<&str>| {
+            let found = forward_address(text).ok().map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        };
+        check("10.0.0.7:8125", Some("10.0.0.7:8125"));
+        check("[::1]:8125", Some("[::1]:8125"));
+        check("unix:///run/dsd.socket", Some("unix:///run/dsd.socket"));
+        for wrong in [
+            "localhost:8125",
+            "10.0.0.7",
+            "10.0.0.7:0",
+            "0.0.0.0:8125",
+            "unix://dsd.socket",
+            "/run/dsd.socket",
+        ] {
             check(wrong, None);
         }
     }

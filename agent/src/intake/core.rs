@@ -31,6 +31,7 @@ use crate::parse::dogstatsd::{self, Labels, RawMetric, Read, Value};
 
 use super::Answer;
 use super::alias::{Alias, Aliases, Known};
+use super::forward::packer::Packer;
 use super::ids::IdWindow;
 use super::job::{IntakeSettings, IntakeStart, Job};
 
@@ -72,6 +73,8 @@ pub struct Core {
     chunk_oldest: Timestamp,
     chunk_began: Ticks,
     dead_letters: Vec<DeadLetter>,
+    /// What is not metered, if it is to be forwarded.
+    outgoing: Option<Packer>,
     /// Dead letters whose events are in the open chunk.
     replayed: Vec<u64>,
     /// What was rejected since the start, once each, and what of it the shell has not been told.
@@ -118,6 +121,7 @@ impl Core {
             chunk_oldest: Timestamp(0),
             chunk_began: 0,
             dead_letters: Vec::new(),
+            outgoing: None,
             replayed: Vec::new(),
             rejections_seen: HashSet::new(),
             rejections_new: Vec::new(),
@@ -150,6 +154,9 @@ impl Core {
 
     /// Takes one datagram of DogStatsD lines.
     pub fn datagram(&mut self, door: Door, bytes: &[u8], whole: bool, arrival: Timestamp) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.begin(bytes.len());
+        }
         let mut lines = dogstatsd::lines(bytes).peekable();
         while let Some(line) = lines.next() {
             // The kernel cut the datagram somewhere in its last line.
@@ -172,7 +179,7 @@ impl Core {
             Some(Alias::Series(known)) => {
                 self.values(door, &raw, known, line, arrival);
             }
-            Some(Alias::NotMetered { excluded }) => self.count_not_metered(excluded),
+            Some(Alias::NotMetered { excluded }) => self.not_metered(line, excluded),
             None => self.first_sight(door, &raw, line, arrival),
         }
     }
@@ -182,7 +189,7 @@ impl Core {
         match dogstatsd::refused(line, reason, &self.settings.naming) {
             Parsed::NotMetered { name } => {
                 let excluded = self.is_of_catalogue(&name);
-                self.count_not_metered(excluded);
+                self.not_metered(line, excluded);
             }
             Parsed::Message(_) | Parsed::Rejected(_) => self.reject(door, reason, line, arrival),
         }
@@ -195,7 +202,7 @@ impl Core {
                 let name = std::str::from_utf8(raw.name).unwrap_or_default();
                 let excluded = self.is_of_catalogue(name);
                 self.aliases.remember(raw.name, raw.tags, Alias::NotMetered { excluded });
-                return self.count_not_metered(excluded);
+                return self.not_metered(line, excluded);
             }
             Err(reason) => return self.reject(door, reason, line, arrival),
         };
@@ -259,6 +266,9 @@ impl Core {
             Parsed::NotMetered { name } => {
                 let excluded = self.is_of_catalogue(&name);
                 self.count_not_metered(excluded);
+                if let Some(outgoing) = self.outgoing.as_mut().filter(|_| door != Door::Http) {
+                    outgoing.kept_line(raw);
+                }
                 Answer::NotMetered
             }
             Parsed::Rejected(reason) => {
@@ -435,6 +445,23 @@ impl Core {
 
     fn is_of_catalogue(&self, name: &str) -> bool {
         self.rules.as_ref().is_some_and(|rules| rules.meter(name).is_some())
+    }
+
+    /// From now on what is not metered is packed, to be sent to another server.
+    pub fn begin_forwarding(&mut self) {
+        self.outgoing = Some(Packer::default());
+    }
+
+    /// What is not metered and waits to be forwarded; `None` if that is not wanted.
+    pub fn outgoing(&mut self) -> Option<&mut Packer> {
+        self.outgoing.as_mut()
+    }
+
+    fn not_metered(&mut self, line: &[u8], excluded: bool) {
+        self.count_not_metered(excluded);
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.line(line);
+        }
     }
 
     fn count_not_metered(&mut self, excluded: bool) {

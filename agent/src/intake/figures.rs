@@ -16,6 +16,9 @@ pub struct DoorFigures {
     dsd_stream: DoorCounts,
     events: DoorCounts,
     http: DoorCounts,
+    /// Lines that are not metered and were sent on, and those that could not be.
+    pub forwarded: Count,
+    pub forward_dropped: Count,
 }
 
 impl DoorFigures {

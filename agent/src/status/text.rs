@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{DoorStatus, Status, trouble};
+use super::{DoorStatus, Forward, Status, trouble};
 
 /// The width of the column of names.
 const NAME_WIDTH: usize = 13;
@@ -73,6 +73,11 @@ fn events(page: &mut Page, status: &Status) {
     }
     page.row("duplicates", format_args!("{} events", grouped(events.duplicates)));
     page.row("not metered", format_args!("{} metrics", grouped(events.not_metered)));
+    let Forward { forwarded, forward_dropped } = status.forward;
+    if forwarded > 0 || forward_dropped > 0 {
+        let (sent, dropped) = (grouped(forwarded), grouped(forward_dropped));
+        page.row("forwarded", format_args!("{sent} lines, {dropped} could not be"));
+    }
     page.row(
         "lost before",
         format_args!(
