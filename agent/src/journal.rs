@@ -32,7 +32,9 @@
 mod apply;
 mod backend;
 mod budget;
+mod examine;
 mod open;
+mod overlay;
 mod reader;
 mod record;
 mod recover;
@@ -57,6 +59,7 @@ use budget::Budget;
 use record::RecordError;
 
 pub use budget::JOURNAL_BYTES_MIN;
+pub use examine::{Conflict, Depth, Examined, Figures, Finding, LastOpening, Positions};
 pub use open::{OpenError, set_aside};
 pub use reader::{Chunks, JournalReader, ReadError, StoredDeadLetter};
 pub use state::{FreshIds, Group, JournalOptions, JournalState, Recovered};

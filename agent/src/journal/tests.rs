@@ -6,6 +6,7 @@
 )]
 
 mod disk;
+mod examine;
 mod files;
 mod golden;
 mod letters;
