@@ -7,17 +7,21 @@
 //! GET /status         what `tidemark-agent status` shows, as JSON
 //! GET /dead-letters?from=N&limit=N    rejected events from number N on, as JSON
 //! POST /dead-letters/replay           takes some of them once more: from this machine only; see `replay`
+//! GET /inspect             what is in the journal, as JSON: from this machine only, as the next two
+//! GET /fsck                whether all of it is sound, as JSON
+//! GET /batches/N           a batch's frozen bytes
 //! ```
 //!
 //! **Owns** these answers. **Does not own** the figures ([`observed`] draws them together) or their
 //! shape ([`crate::status`], [`metrics`]).
 //!
-//! It asks for no password, and listens on localhost unless told otherwise. What changes something is answered
-//! only to this machine, and not to what a browser sends for some page: see [`local`].
+//! It asks for no password, and listens on localhost unless told otherwise. What changes something, takes long, or
+//! holds usage is answered only to this machine, and not to what a browser sends for some page: see [`local`].
 
 pub mod client;
 pub mod dead_letter;
 pub mod growth;
+mod journal;
 pub mod lately;
 mod local;
 pub mod metrics;
@@ -41,6 +45,7 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpListener;
 
+use crate::inspect::JournalSeen;
 use crate::status::Status;
 pub use dead_letter::DeadLetterShown;
 use replay::{ReplayAnswer, ReplayAsked, ReplayError};
@@ -71,6 +76,9 @@ pub trait Observe: Send + Sync + 'static {
     /// # Errors
     /// What failed, for people.
     fn dead_letters(&self, from: u64, limit: usize) -> Result<Vec<DeadLetterShown>, String>;
+
+    /// The journal, to look into it.
+    fn journal(&self) -> JournalSeen;
 
     /// Takes dead letters once more.
     fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>>;
@@ -153,11 +161,12 @@ fn router(source: Arc<dyn Observe>) -> Router {
         .route("/status", get(async |State(source): State<Arc<dyn Observe>>| Json(source.status())))
         .route("/dead-letters", get(answer_dead_letters))
         .route("/dead-letters/replay", post(answer_replay))
+        .merge(journal::router())
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "Here are /metrics, /healthz, /readyz, /status and /dead-letters.\n",
+                "Here are /metrics, /healthz, /readyz, /status, /dead-letters, /inspect and /fsck.\n",
             )
         })
         .with_state(source)

@@ -35,6 +35,8 @@ pub mod session;
 pub mod uplink;
 
 pub mod admin;
+pub mod fsck;
+pub mod inspect;
 mod life;
 pub mod replay;
 pub mod status;

@@ -16,8 +16,10 @@ use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
 use tidemark_agent::admin::dead_letter::read_offline;
 use tidemark_agent::admin::replay::{ReplayAnswer, Selection};
 use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
+use tidemark_agent::inspect::{JournalAt, LookError};
 use tidemark_agent::replay::{self, Numbers, What};
 use tidemark_agent::status::text;
+use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -56,6 +58,25 @@ enum Command {
     /// List, export or replay the events that an agent has rejected and kept.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Show what is in a journal: of the agent that runs, or in a file that no agent holds. Nothing is changed.
+    Inspect {
+        #[command(flatten)]
+        journal: JournalMeant,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Show this batch: its header and its lines.
+        #[arg(long, value_name = "N")]
+        batch: Option<u64>,
+    },
+    /// Check all that a journal holds: exit code 0 if it is sound, 1 if not. Nothing is changed.
+    Fsck {
+        #[command(flatten)]
+        journal: JournalMeant,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
     /// Print every configuration key with its default and meaning, as Markdown.
     ConfigReference,
 }
@@ -75,6 +96,15 @@ struct RunningAgent {
     /// The agent's admin address [default: http://127.0.0.1:8128].
     #[arg(long, value_name = "URL")]
     admin: Option<String>,
+}
+
+#[derive(Debug, Args)]
+struct JournalMeant {
+    /// A journal's file that no agent holds, such as one that was set aside.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "admin"])]
+    journal: Option<PathBuf>,
+    #[command(flatten)]
+    agent: RunningAgent,
 }
 
 #[derive(Debug, Subcommand)]
@@ -156,6 +186,10 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(file) => check_config(&file.config),
         Command::Status { agent, json } => runtime.block_on(status(&agent, json)),
+        Command::Inspect { journal, json, batch } => {
+            runtime.block_on(inspect(&journal, json, batch))
+        }
+        Command::Fsck { journal, json } => runtime.block_on(fsck(&journal, json)),
         Command::DeadLetters(DeadLetters::List { agent, json }) => {
             let letters = runtime.block_on(dead_letters(&agent))?;
             let mut out = io::stdout().lock();
@@ -240,14 +274,55 @@ fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
 
 async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
     let status = client(agent)?.status().await?;
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, &status)?;
-        writeln!(out)?;
-    } else {
-        out.write_all(text::human(&status).as_bytes())?;
+    print(&status, text::human(&status), json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file that is named; or the configured one, unless an agent holds it: then that agent.
+fn journal_at(meant: &JournalMeant) -> anyhow::Result<JournalAt> {
+    if let Some(path) = &meant.journal {
+        return Ok(JournalAt::file(path, None)?);
+    }
+    if let Some(path) = &meant.agent.config {
+        let journal = load(path)?.journal;
+        match JournalAt::file(&journal.path, Some(journal.bytes_max)) {
+            Err(LookError::Held { .. }) => {}
+            found => return Ok(found?),
+        }
+    }
+    Ok(JournalAt::Agent(client(&meant.agent)?))
+}
+
+async fn inspect(meant: &JournalMeant, json: bool, batch: Option<u64>) -> anyhow::Result<ExitCode> {
+    let journal = journal_at(meant)?;
+    match batch {
+        Some(sequence) => {
+            let batch = journal.batch(Sequence(sequence)).await?;
+            print(&batch, batch.text(), json)?;
+        }
+        None => {
+            let inspection = journal.inspect().await?;
+            print(&inspection, inspection.text(), json)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn fsck(meant: &JournalMeant, json: bool) -> anyhow::Result<ExitCode> {
+    let fsck = journal_at(meant)?.fsck().await?;
+    print(&fsck, fsck.text(), json)?;
+    Ok(if fsck.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(shown: &impl serde::Serialize, text: String, json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, shown)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// From the running agent; if none runs, from the journal that the configuration names.

@@ -9,6 +9,7 @@ mod dead_letters;
 mod delivery;
 mod forward;
 mod house;
+mod inspect;
 mod kill9;
 mod real_clients;
 mod restart;

@@ -23,6 +23,7 @@ use super::{DeadLetterShown, Later, Observe, Verdict};
 use crate::commit::{CommitHandle, FsyncFigures};
 use crate::driver::{UplinkState, UplinkStatus};
 use crate::event::Door;
+use crate::inspect::JournalSeen;
 use crate::intake::figures::{DoorCounts, DoorFigures};
 use crate::journal::JournalState;
 use crate::status::{
@@ -174,6 +175,15 @@ impl Observe for Observer {
             .dead_letters(from, limit)
             .map_err(|error| error.to_string())?;
         Ok(letters.into_iter().map(DeadLetterShown::from).collect())
+    }
+
+    fn journal(&self) -> JournalSeen {
+        let state = Arc::clone(&self.parts.commit.state().borrow());
+        JournalSeen {
+            reader: self.parts.commit.reader(),
+            file_bytes: state.file_bytes,
+            bytes_max: Some(state.bytes_max),
+        }
     }
 
     fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>> {

@@ -1,10 +1,16 @@
 //! Requests in, answers out, over a real socket on a free port.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
+use tidemark_common::id::{OpeningId, StreamId};
+use tidemark_common::time::Timestamp;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::fsck::Fsck;
+use crate::inspect::Inspection;
+use crate::journal::{FreshIds, JOURNAL_BYTES_MIN, Journal, JournalOptions};
 use crate::status::tests::well;
 
 /// A source that answers what it was told to.
@@ -43,6 +49,24 @@ impl Observe for Told {
             hex: None,
         };
         Ok((from..3).take(limit).map(letter).collect())
+    }
+
+    fn journal(&self) -> JournalSeen {
+        let folder = tempfile::tempdir().unwrap();
+        let options = JournalOptions {
+            path: folder.path().join("journal.redb"),
+            bytes_max: JOURNAL_BYTES_MIN,
+            retain_acked_millis: 0,
+            retain_acked_bytes_max: 0,
+            ids_max: 10,
+            ids_window_millis: 0,
+            dead_letters_max: 10,
+            dead_letter_bytes_max: 1_000,
+        };
+        let fresh = FreshIds { stream: StreamId([1; 16]), opening: OpeningId([2; 16]) };
+        let opened = Journal::open(options, fresh, Timestamp(0), Duration::ZERO);
+        let (journal, _) = opened.unwrap();
+        JournalSeen { reader: journal.reader(), file_bytes: 7, bytes_max: Some(JOURNAL_BYTES_MIN) }
     }
 
     fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>> {
@@ -86,6 +110,19 @@ async fn answers() {
     assert_eq!((status, serde_json::from_str(&text).unwrap()), (200, well()));
     let (status, text) = ask(&source, "/nothing").await;
     assert!(status == 404 && text.contains("/metrics"), "{text}");
+}
+
+#[tokio::test]
+async fn the_journal_is_looked_at() {
+    let source = told();
+    let (status, text) = ask(&source, "/inspect").await;
+    let inspection: Inspection = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, inspection.stream), (200, Some("01".repeat(16))));
+    assert_eq!((inspection.room.file_bytes, inspection.damages), (7, 0));
+    let (status, text) = ask(&source, "/fsck").await;
+    assert!(status == 200 && serde_json::from_str::<Fsck>(&text).unwrap().sound, "{text}");
+    let (status, text) = ask(&source, "/batches/1").await;
+    assert!(status == 404 && text.contains("not held"), "{text}");
 }
 
 #[tokio::test]

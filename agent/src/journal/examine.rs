@@ -27,7 +27,7 @@ use super::record::{
 use super::tables::{DEAD_LETTERS, FORMAT, IDS, META, POSTED, RULES, RULES_ROW, SOURCES, meta};
 
 /// An examination tells of at most this many things that are wrong.
-pub const FINDINGS_MAX: usize = 100;
+const FINDINGS_MAX: usize = 100;
 
 const SET_ASIDE: &str = "The agent's next start sets this file aside and begins a new stream. Keep the file, on \
                          another disk if this one is failing.";

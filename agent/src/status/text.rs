@@ -195,7 +195,7 @@ fn sentence(word: &str) -> String {
 
 /// 1234567 as `1,234,567`.
 #[must_use]
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -209,7 +209,7 @@ pub(super) fn grouped(number: u64) -> String {
 
 /// `1 batch`, `2 batches`.
 #[must_use]
-pub(super) fn plural(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
@@ -247,7 +247,7 @@ fn micros(micros: u64) -> String {
 }
 
 /// `850 B`, `1.2 MiB`.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {

@@ -79,7 +79,7 @@ fn empty_seal(group: u64, opening: OpeningId, first: u64) -> Write {
     })
 }
 
-fn place() -> (TempDir, std::path::PathBuf) {
+fn place() -> (TempDir, PathBuf) {
     let folder = TempDir::new().unwrap();
     let path = folder.path().join("journal.redb");
     (folder, path)
