@@ -68,6 +68,8 @@ pub struct Doors {
     pub http_token: Option<Secret>,
     /// Permission bits of the socket files.
     pub socket_mode: u32,
+    /// The users whose processes may connect to the stream sockets; empty: all.
+    pub peer_uids: Vec<u32>,
     /// What the kernel is asked to buffer for each datagram socket.
     pub receive_buffer_bytes: usize,
 }

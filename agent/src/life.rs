@@ -503,6 +503,7 @@ fn stream_config(config: &Config) -> StreamConfig {
         dsd_stream: config.doors.dsd_stream.clone(),
         events: config.doors.events.clone(),
         socket_mode: config.doors.socket_mode,
+        peer_uids: config.doors.peer_uids.clone(),
     }
 }
 

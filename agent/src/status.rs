@@ -199,6 +199,8 @@ pub struct DoorStatus {
     pub connections_open: u64,
     pub connections_accepted: u64,
     pub connections_refused: u64,
+    #[serde(default)]
+    pub connections_forbidden: u64,
     pub connections_timed_out: u64,
     pub kernel_drops: u64,
     /// The smallest that the kernel granted; 0 for doors that have none.

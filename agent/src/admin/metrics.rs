@@ -216,7 +216,7 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
 fn doors(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     /// Name, help, and which of a door's counts it is.
     type Row = (&'static str, &'static str, fn(&DoorStatus) -> u64);
-    const COUNTERS: [Row; 8] = [
+    const COUNTERS: [Row; 9] = [
         (
             "door_messages",
             "Datagrams, frames, lines or requests since the process began.",
@@ -229,9 +229,16 @@ fn doors(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         ("door_connections_refused", "Connections closed at once: too many were open.", |door| {
             door.connections_refused
         }),
-        ("door_connections_timed_out", "Connections closed for idleness.", |door| {
-            door.connections_timed_out
-        }),
+        (
+            "door_connections_forbidden",
+            "Connections of users that peer_uids does not name.",
+            |door| door.connections_forbidden,
+        ),
+        (
+            "door_connections_timed_out",
+            "Connections closed for what they did not send or read in time.",
+            |door| door.connections_timed_out,
+        ),
         (
             "door_kernel_drops",
             "Datagrams dropped by the kernel since the socket was made.",

@@ -348,6 +348,7 @@ fn door_status(counts: &DoorCounts) -> DoorStatus {
         connections_open: counts.connections_open.value(),
         connections_accepted: counts.connections_accepted.value(),
         connections_refused: counts.connections_refused.value(),
+        connections_forbidden: counts.connections_forbidden.value(),
         connections_timed_out: counts.connections_timed_out.value(),
         kernel_drops: counts.kernel_drops.value(),
         receive_buffer_bytes: counts.receive_buffer_bytes.value(),

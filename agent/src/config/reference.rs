@@ -37,6 +37,8 @@ pub enum Kind {
     Bytes,
     Count,
     Mode,
+    /// Numbers of users.
+    Uids,
     Choice(&'static [&'static str]),
     /// Tables of `meter` and `dimensions`.
     Seed,
@@ -59,6 +61,7 @@ impl Kind {
             Self::Bytes => "size".to_owned(),
             Self::Count => "number".to_owned(),
             Self::Mode => "octal text".to_owned(),
+            Self::Uids => "list of numbers".to_owned(),
             Self::Choice(words) => words.join(" or "),
             Self::Seed => "list of tables".to_owned(),
         }
@@ -135,6 +138,12 @@ pub const KEYS: &[Key] = &[
         Kind::Mode,
         r#""0722""#,
         "Permission bits of the socket files. To send needs the permission to write.",
+    ),
+    key(
+        "doors.peer_uids",
+        Kind::Uids,
+        "[]",
+        "The users (`id -u NAME`) whose processes may connect to the two stream sockets; others are closed at once and counted as forbidden. Empty: whoever the permissions let in. Not for the datagram socket.",
     ),
     key(
         "doors.receive_buffer_bytes",

@@ -208,6 +208,8 @@ fn rules_between_keys() {
         "[forward]\naddress = \"localhost:8125\"",
         "agent.toml:7 | no address with a port | unix:///",
     );
+    check("[doors]\npeer_uids = [\"root\"]", "agent.toml:7 | not a user's number | id -u");
+    check("[doors]\npeer_uids = [-1]", "agent.toml:7 | not a user's number | id -u");
     check("ca_pem = \"x\"", "agent.toml:6 | `uplink.ca` is given too | one of the two");
     check("[events]\nnegative = [\"a?\"]", "agent.toml:7 | only * is special | credits.*");
     check("session_age_max = \"0s\"", "agent.toml:6 | too short | at least");

@@ -62,6 +62,7 @@ fn doors(reader: &mut Reader<'_>) -> Doors {
         http: listening(reader, "doors.http"),
         http_token: reader.secret("doors.http_token"),
         socket_mode: reader.mode("doors.socket_mode"),
+        peer_uids: reader.uids("doors.peer_uids"),
         receive_buffer_bytes: fitting(
             reader,
             "doors.receive_buffer_bytes",

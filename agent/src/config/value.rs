@@ -73,6 +73,13 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// A user's number; a name would have to be looked up.
+pub(super) fn uid(text: &str) -> Result<u32, Unfit> {
+    text.parse().map_err(|_| {
+        unfit(format!("{text:?} is not a user's number"), "write what `id -u NAME` says: [1000]")
+    })
+}
+
 /// Permission bits, in octal: `0660`.
 pub(super) fn mode(text: &str) -> Result<u32, Unfit> {
     let bits =

@@ -43,7 +43,10 @@ pub struct DoorCounts {
     pub connections_accepted: Count,
     /// Connections closed at once, because as many as are allowed were open.
     pub connections_refused: Count,
-    /// Connections closed because the client did not read its answers, or sent nothing for too long.
+    /// Connections closed at once, because their user is none of `peer_uids`.
+    pub connections_forbidden: Count,
+    /// Connections closed because the client did not read its answers, began what it did not end, or was silent while
+    /// its place was needed.
     pub connections_timed_out: Count,
     /// Datagrams, frames, lines that are not blank, or requests.
     pub messages: Count,
