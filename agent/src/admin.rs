@@ -35,17 +35,23 @@ use std::future::Future;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
+use axum::extract::connect_info::Connected;
 use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
 use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
 use crate::inspect::JournalSeen;
+use crate::intake::figures::DoorCounts;
+use crate::intake::limited::{LimitedListener, Limits, Patience};
 use crate::status::Status;
 pub use dead_letter::DeadLetterShown;
 use replay::{ReplayAnswer, ReplayAsked, ReplayError};
@@ -56,6 +62,11 @@ pub const DEAD_LETTERS_PER_ANSWER_MAX: usize = 1_000;
 const DEAD_LETTERS_PER_ANSWER: usize = 100;
 /// A request's body is at most this many bytes.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// The address serves at most this many connections at once.
+pub const CONNECTIONS_MAX: usize = 32;
+/// Nothing moved on a connection for this long, or its request was not answered: it is closed.
+pub const IDLE_MAX: Duration = Duration::from_secs(75);
 
 /// An answer that takes a while.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -112,7 +123,20 @@ pub struct BindError {
 /// The bound admin address.
 #[derive(Debug)]
 pub struct Admin {
-    listener: TcpListener,
+    listener: LimitedListener,
+}
+
+/// Who asks, and how to have the connection wait for a long answer.
+#[derive(Debug, Clone)]
+struct Peer {
+    address: SocketAddr,
+    patience: Patience,
+}
+
+impl Connected<IncomingStream<'_, LimitedListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, LimitedListener>) -> Self {
+        Self { address: *stream.remote_addr(), patience: stream.io().patience() }
+    }
 }
 
 impl Admin {
@@ -121,6 +145,12 @@ impl Admin {
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let listener =
             TcpListener::bind(address).await.map_err(|error| BindError { address, error })?;
+        let listener = LimitedListener {
+            listener,
+            counts: Arc::default(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            limits: Limits { idle_max: IDLE_MAX, request_max: IDLE_MAX },
+        };
         Ok(Self { listener })
     }
 
@@ -129,7 +159,13 @@ impl Admin {
     /// # Errors
     /// If the socket does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.listener.local_addr()
+    }
+
+    /// What passes through it.
+    #[must_use]
+    pub fn counts(&self) -> Arc<DoorCounts> {
+        Arc::clone(&self.listener.counts)
     }
 
     /// Answers until `stop` resolves.
@@ -141,7 +177,7 @@ impl Admin {
         source: Arc<dyn Observe>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        let service = router(source).into_make_service_with_connect_info::<SocketAddr>();
+        let service = router(source).into_make_service_with_connect_info::<Peer>();
         axum::serve(self.listener, service).with_graceful_shutdown(stop).await
     }
 }
@@ -214,11 +250,11 @@ async fn answer_dead_letters(
 
 async fn answer_replay(
     State(source): State<Arc<dyn Observe>>,
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
+    ConnectInfo(peer): ConnectInfo<Peer>,
     headers: HeaderMap,
     Json(asked): Json<ReplayAsked>,
 ) -> Response {
-    if !local::may_act(peer, &headers) {
+    if !local::may_act(peer.address, &headers) {
         return local::refusal();
     }
     let error = match source.replay(asked).await {

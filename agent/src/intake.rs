@@ -23,6 +23,7 @@ pub mod forward;
 pub mod http;
 mod ids;
 pub mod job;
+pub(crate) mod limited;
 pub mod passage;
 pub mod replay;
 pub mod socket_file;

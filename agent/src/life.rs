@@ -188,16 +188,15 @@ impl Agent {
         let home = AgentHome::new(commit.clone(), intake.clone());
         let (driver, uplink) = Driver::new(driver_config(&config, pem), home)?;
         let (sealed, all_sealed) = oneshot::channel();
-        let driver = tokio::spawn(driver.run(async move {
-            // Nothing is ever sent: the sender goes when all is sealed.
-            drop(all_sealed.await);
-        }));
+        // Nothing is ever sent: the sender goes when all is sealed.
+        let driver = tokio::spawn(driver.run(async move { drop(all_sealed.await) }));
 
         let (doors_shown, doors_seen) = watch::channel(Doors::Open);
         let parts = Parts {
             commit: commit.clone(),
             uplink: uplink.clone(),
             figures: Arc::clone(&figures),
+            admin: admin.counts(),
             doors: doors_seen,
             replayer: Replayer::new(commit.reader(), intake.clone(), naming),
             clock,
@@ -551,4 +550,26 @@ fn now() -> Instant {
 fn clock() -> Timestamp {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     Timestamp(millis_i64(since))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_parts_are_given_shows_no_secret() {
+        let text = "[uplink]\ncollectors = [\"localhost:1\"]\nca_pem = \"x\"\ncertificate_pem = \"x\"\nkey_pem = \"s3cr3t\"\n\
+                    [doors]\nhttp_token = \"s3cr3t\"\n";
+        let config = Config::read(text, "agent.toml", std::path::Path::new("/"), &[]).unwrap();
+        let (_sender, pem) = watch::channel(Arc::new(read_pem(&config).unwrap()));
+        let shown = format!(
+            "{:?} {:?} {:?} {:?}",
+            http_config(&config),
+            stream_config(&config),
+            datagram_config(&config),
+            driver_config(&config, pem)
+        );
+        assert!(shown.contains("HttpToken(..)"), "{shown}");
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
 }

@@ -35,6 +35,9 @@ pub struct Status {
     #[serde(default)]
     pub forward: Forward,
     pub doors: BTreeMap<String, DoorStatus>,
+    /// The admin address; its messages and bytes are not counted.
+    #[serde(default)]
+    pub admin: DoorStatus,
 }
 
 /// The session with the collector.

@@ -4,7 +4,6 @@
 //!
 //! One look at a time: each reads the whole file.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Path, Request, State};
@@ -17,7 +16,7 @@ use serde::Serialize;
 use tidemark_common::id::Sequence;
 use tokio::sync::Semaphore;
 
-use super::{Observe, local};
+use super::{Observe, Peer, local};
 use crate::fsck::{Fsck, Pages};
 use crate::inspect::{Inspection, JournalSeen};
 use crate::journal::ReadError;
@@ -43,12 +42,14 @@ pub(super) fn router() -> Router<Arc<dyn Observe>> {
         .layer(from_fn(only_here))
 }
 
-async fn only_here(
-    ConnectInfo(peer): ConnectInfo<SocketAddr>,
-    request: Request,
-    next: Next,
-) -> Response {
-    if local::may_act(peer, request.headers()) { next.run(request).await } else { local::refusal() }
+async fn only_here(ConnectInfo(peer): ConnectInfo<Peer>, request: Request, next: Next) -> Response {
+    if local::may_act(peer.address, request.headers()) {
+        // To look at a large journal takes longer than a connection may be silent.
+        peer.patience.begin();
+        next.run(request).await
+    } else {
+        local::refusal()
+    }
 }
 
 async fn look<T: Serialize + Send + 'static>(

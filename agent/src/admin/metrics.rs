@@ -245,19 +245,19 @@ fn doors(page: &mut Page<'_>, status: &Status) -> fmt::Result {
             |door| door.kernel_drops,
         ),
     ];
-    for (name, help, count) in COUNTERS {
-        let rows: Vec<_> = status
-            .doors
-            .iter()
-            .map(|(door, figures)| ([("door", door.as_str())], count(figures)))
-            .collect();
-        page.counters(name, help, &rows)?;
-    }
-    let open: Vec<_> = status
+    let all: Vec<(&str, &DoorStatus)> = status
         .doors
         .iter()
-        .map(|(door, figures)| ([("door", door.as_str())], figures.connections_open))
+        .map(|(door, figures)| (door.as_str(), figures))
+        .chain([("admin", &status.admin)])
         .collect();
+    for (name, help, count) in COUNTERS {
+        let rows: Vec<_> =
+            all.iter().map(|(door, figures)| ([("door", *door)], count(figures))).collect();
+        page.counters(name, help, &rows)?;
+    }
+    let open: Vec<_> =
+        all.iter().map(|(door, of)| ([("door", *door)], of.connections_open)).collect();
     page.gauges("door_connections_open", "Connections open now.", None, &open)?;
     let buffers: Vec<_> = status
         .doors

@@ -48,6 +48,8 @@ pub struct Parts {
     pub commit: CommitHandle,
     pub uplink: watch::Receiver<UplinkStatus>,
     pub figures: Arc<DoorFigures>,
+    /// Of the admin address.
+    pub admin: Arc<DoorCounts>,
     pub doors: watch::Receiver<Doors>,
     pub replayer: Replayer,
     /// Reads the wall clock.
@@ -148,6 +150,7 @@ impl Observe for Observer {
             lately: &watched.lately.added(&journal.evidence),
             failed: self.commits_ended(),
             figures: &self.parts.figures,
+            admin: &self.parts.admin,
         };
         observed.status()
     }
@@ -206,6 +209,7 @@ pub struct Observed<'a> {
     pub lately: &'a Evidence,
     pub failed: Option<String>,
     pub figures: &'a DoorFigures,
+    pub admin: &'a DoorCounts,
 }
 
 impl Observed<'_> {
@@ -242,6 +246,7 @@ impl Observed<'_> {
             doors: Door::ALL
                 .map(|door| (door.name().to_owned(), door_status(self.figures.of(door))))
                 .into(),
+            admin: door_status(self.admin),
         }
     }
 
@@ -426,6 +431,7 @@ mod tests {
             lately: &lately,
             failed: None,
             figures: &DoorFigures::default(),
+            admin: &DoorCounts::default(),
         }
         .status()
     }

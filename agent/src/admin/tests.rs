@@ -159,6 +159,32 @@ async fn dead_letters_come_in_pages() {
     check("?limit=5000", (0, 1_000), &[0, 1, 2], None).await;
 }
 
+/// Half a head, nothing at all, and one connection more than allowed; and a long answer is waited for.
+#[tokio::test(start_paused = true)]
+async fn nobody_holds_the_address() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (address, counts) = (admin.address().unwrap(), admin.counts());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(admin.serve(told(), async { drop(stopped.await) }));
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(b"GET /sta").await.unwrap();
+        held.push(connection);
+    }
+    let mut refused = TcpStream::connect(address).await.unwrap();
+    assert!(refused.read(&mut [0; 1]).await.map_or(true, |read| read == 0));
+    assert_eq!(counts.connections_refused.value(), 1);
+    for mut connection in held {
+        assert!(connection.read_to_end(&mut Vec::new()).await.is_ok());
+    }
+    assert_eq!(counts.connections_timed_out.value(), 32);
+    drop(stop);
+    served.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn the_client_reads_what_the_server_says() {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -173,4 +199,31 @@ async fn the_client_reads_what_the_server_says() {
     assert!(error.contains("500") && error.contains("a page is gone"), "{error}");
     drop((stop, client));
     served.await.unwrap().unwrap();
+}
+
+/// Whether an answer that takes ten times as long as a connection may be silent arrives.
+async fn arrives(patient: bool) -> bool {
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = admin.address().unwrap();
+    let router = Router::new().route(
+        "/",
+        get(async move |ConnectInfo(peer): ConnectInfo<Peer>| {
+            if patient {
+                peer.patience.begin();
+            }
+            tokio::time::sleep(IDLE_MAX.saturating_mul(10)).await;
+        }),
+    );
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    let serving = tokio::spawn(axum::serve(admin.listener, service).into_future());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(format!("http://{address}/")).send().await;
+    serving.abort();
+    answer.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_long_look_is_waited_for() {
+    assert!(arrives(true).await);
+    assert!(!arrives(false).await);
 }

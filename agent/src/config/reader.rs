@@ -132,7 +132,7 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn optional_path(&mut self, path: &str) -> Option<PathBuf> {
-        let text = self.parsed(path, Kind::OptionalPath, |text| Ok(text.to_owned()))?;
+        let text = self.parsed(path, Kind::OptionalPath, value::path)?;
         (!text.is_empty()).then(|| self.folder.join(text))
     }
 

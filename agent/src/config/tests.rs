@@ -1,5 +1,7 @@
 //! Configurations in, problems out.
 
+mod secrets;
+
 use std::path::Path;
 
 use super::reference::{self, KEYS};

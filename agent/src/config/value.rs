@@ -73,6 +73,17 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// A path. The text of a key in its place would be shown wherever the path is: in errors, in the log.
+pub(super) fn path(text: &str) -> Result<String, Unfit> {
+    if text.contains("-----BEGIN") {
+        return Err(unfit(
+            "is the text of a PEM file, not its path",
+            "write the path of the file, or give the text in `ca_pem`, `certificate_pem` or `key_pem`",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
 /// A user's number; a name would have to be looked up.
 pub(super) fn uid(text: &str) -> Result<u32, Unfit> {
     text.parse().map_err(|_| {

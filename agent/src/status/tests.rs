@@ -53,6 +53,7 @@ pub(crate) fn well() -> Status {
                 DoorStatus { messages: 1, bytes: 25, errors: 1, ..DoorStatus::default() },
             ),
         ]),
+        admin: DoorStatus::default(),
     }
 }
 
