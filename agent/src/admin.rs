@@ -16,7 +16,7 @@
 //! shape ([`crate::status`], [`metrics`]).
 //!
 //! It asks for no password, and listens on localhost unless told otherwise. What changes something, takes long, or
-//! holds usage is answered only to this machine, and not to what a browser sends for some page: see [`local`].
+//! holds usage is answered only to this machine, and not to what a browser sends for some page: see [`local::only_here`].
 
 pub mod client;
 pub mod dead_letter;
@@ -38,8 +38,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::extract::connect_info::Connected;
-use axum::extract::{ConnectInfo, DefaultBodyLimit, Query, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Query, State};
+use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::serve::IncomingStream;
@@ -184,6 +185,10 @@ impl Admin {
 
 /// All paths.
 fn router(source: Arc<dyn Observe>) -> Router {
+    let here = Router::new()
+        .route("/dead-letters/replay", post(answer_replay))
+        .merge(journal::router())
+        .layer(from_fn(local::only_here));
     Router::new()
         .route("/metrics", get(answer_metrics))
         .route(
@@ -196,8 +201,7 @@ fn router(source: Arc<dyn Observe>) -> Router {
         )
         .route("/status", get(async |State(source): State<Arc<dyn Observe>>| Json(source.status())))
         .route("/dead-letters", get(answer_dead_letters))
-        .route("/dead-letters/replay", post(answer_replay))
-        .merge(journal::router())
+        .merge(here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .fallback(async || {
             (
@@ -250,13 +254,8 @@ async fn answer_dead_letters(
 
 async fn answer_replay(
     State(source): State<Arc<dyn Observe>>,
-    ConnectInfo(peer): ConnectInfo<Peer>,
-    headers: HeaderMap,
     Json(asked): Json<ReplayAsked>,
 ) -> Response {
-    if !local::may_act(peer.address, &headers) {
-        return local::refusal();
-    }
     let error = match source.replay(asked).await {
         Ok(answer) => return Json(answer).into_response(),
         Err(error) => error,

@@ -7,6 +7,7 @@ mod catalogue;
 mod commands;
 mod dead_letters;
 mod delivery;
+mod doors;
 mod forward;
 mod house;
 mod inspect;

@@ -5,17 +5,37 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use axum::extract::{ConnectInfo, Request};
 use axum::http::header::{HOST, ORIGIN};
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{HeaderMap, Method, StatusCode};
+use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 
-pub(super) fn may_act(peer: SocketAddr, headers: &HeaderMap) -> bool {
+use super::Peer;
+
+/// Lets a request of this machine through; nobody else's body is read. An answer may take long, as to look at a
+/// large journal does; a body may not.
+pub(super) async fn only_here(
+    ConnectInfo(peer): ConnectInfo<Peer>,
+    request: Request,
+    next: Next,
+) -> Response {
+    if !may_act(peer.address, request.headers()) {
+        return refusal();
+    }
+    if request.method() == Method::GET {
+        peer.patience.begin();
+    }
+    next.run(request).await
+}
+
+fn may_act(peer: SocketAddr, headers: &HeaderMap) -> bool {
     let host = headers.get(HOST).and_then(|host| host.to_str().ok()).unwrap_or_default();
     peer.ip().to_canonical().is_loopback() && is_local(host) && !headers.contains_key(ORIGIN)
 }
 
 /// The answer to anybody else.
-pub(super) fn refusal() -> Response {
+fn refusal() -> Response {
     let told = "This is done only from the agent's own machine: run tidemark-agent there, with its admin address on \
                 127.0.0.1, [::1] or localhost.\n";
     (StatusCode::FORBIDDEN, told).into_response()

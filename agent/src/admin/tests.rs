@@ -3,6 +3,7 @@
 use std::sync::Mutex;
 use std::time::Duration;
 
+use axum::extract::ConnectInfo;
 use tidemark_common::id::{OpeningId, StreamId};
 use tidemark_common::time::Timestamp;
 use tokio::sync::oneshot;
