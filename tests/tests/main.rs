@@ -9,6 +9,7 @@ mod dead_letters;
 mod delivery;
 mod doors;
 mod forward;
+mod full;
 mod house;
 mod inspect;
 mod kill9;

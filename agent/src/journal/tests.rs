@@ -11,6 +11,7 @@ mod files;
 mod golden;
 mod letters;
 mod model;
+mod outage;
 mod rules;
 
 use std::path::PathBuf;
