@@ -52,17 +52,19 @@ fn check(stack: &mut Stack, mut receive: impl FnMut() -> Result<String>) -> Resu
     assert_conserved(stack)
 }
 
+fn received(receive: impl FnOnce(&mut [u8]) -> std::io::Result<usize>) -> Result<String> {
+    let mut datagram = vec![0; 65_536];
+    let length = receive(&mut datagram)?;
+    datagram.truncate(length);
+    Ok(String::from_utf8(datagram)?)
+}
+
 #[test]
 fn over_udp() -> Result<()> {
     let server = UdpSocket::bind("127.0.0.1:0")?;
     server.set_read_timeout(Some(ARRIVAL_WAIT))?;
     Stack::run(settings(server.local_addr()?.to_string())?, |stack| {
-        check(stack, || {
-            let mut datagram = vec![0; 65_536];
-            let length = server.recv(&mut datagram)?;
-            datagram.truncate(length);
-            Ok(String::from_utf8(datagram)?)
-        })
+        check(stack, || received(|datagram| server.recv(datagram)))
     })
 }
 
@@ -73,12 +75,7 @@ fn over_a_unix_socket() -> Result<()> {
     let server = UnixDatagram::bind(&path)?;
     server.set_read_timeout(Some(ARRIVAL_WAIT))?;
     Stack::run(settings(format!("unix://{}", path.display()))?, |stack| {
-        check(stack, || {
-            let mut datagram = vec![0; 65_536];
-            let length = server.recv(&mut datagram)?;
-            datagram.truncate(length);
-            Ok(String::from_utf8(datagram)?)
-        })
+        check(stack, || received(|datagram| server.recv(datagram)))
     })
 }
 

@@ -243,25 +243,15 @@ fn decode<R: Record>(found: &mut Examined, row: Option<Vec<u8>>, needed: Needed)
 
 impl From<Counters> for Positions {
     fn from(counters: Counters) -> Self {
-        let Counters {
-            accepted,
-            sealed_events,
-            posted_events,
-            sealed_sequence,
-            posted_sequence,
-            sealed_digest,
-            posted_digest,
-            newest,
-        } = counters;
         Self {
-            accepted,
-            sealed_events,
-            posted_events,
-            sealed_sequence,
-            posted_sequence,
-            sealed_digest,
-            posted_digest,
-            newest,
+            accepted: counters.accepted,
+            sealed_events: counters.sealed_events,
+            posted_events: counters.posted_events,
+            sealed_sequence: counters.sealed_sequence,
+            posted_sequence: counters.posted_sequence,
+            sealed_digest: counters.sealed_digest,
+            posted_digest: counters.posted_digest,
+            newest: counters.newest,
         }
     }
 }
