@@ -30,8 +30,9 @@ pub mod socket_file;
 pub mod stream;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_slot::ArcSlot;
 use tidemark_common::code::EvidenceCode;
@@ -40,10 +41,11 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Machine;
 use crate::commit::{JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 pub use answer::{Answer, Answered, Barrier, IntakeClosed};
-use datagram::Datagrams;
+use datagram::{Datagram, Received};
 use forward::Forwarder;
 use forward::packer::Packed;
 use job::Job;
@@ -232,44 +234,35 @@ impl IntakeHandle {
     }
 }
 
-/// Runs intake on the calling thread until it is told to stop or the commit thread is gone.
-///
-/// `clock` reads the agent's wall clock.
-pub fn run(
-    mut core: core::Core,
-    mut datagrams: Datagrams,
-    inbox: Inbox,
-    jobs: JobSender,
-    shared: Arc<Shared>,
-    forwarder: Option<Forwarder>,
-    clock: fn() -> Timestamp,
-) {
-    if forwarder.is_some() {
-        core.begin_forwarding();
-    }
-    let mut thread = IntakeThread {
-        core,
-        inbox,
-        jobs,
-        shared,
-        forwarder,
-        clock,
-        started: now(),
-        waiters: Vec::new(),
-        kernel_drops: 0,
-        stopping: None,
-    };
-    while thread.turn(&mut datagrams).is_ok() {}
+/// Where datagrams come from.
+pub trait DatagramSource {
+    /// Waits for datagrams, at most this long, and shows each.
+    ///
+    /// # Errors
+    /// If it cannot wait any more.
+    fn receive(
+        &mut self,
+        wait: Duration,
+        each: impl FnMut(Door, Datagram<'_>),
+    ) -> io::Result<Received>;
+
+    /// Datagrams that were dropped before they could be received, so far.
+    fn kernel_drops(&self) -> u64;
+
+    /// Nothing is received any more.
+    fn close(&mut self);
 }
 
-struct IntakeThread {
+/// Intake before it runs. [`Self::run`] takes the calling thread; [`Self::turn`] is one turn of it.
+#[derive(Debug)]
+pub struct IntakeThread {
     core: core::Core,
     inbox: Inbox,
     jobs: JobSender,
     shared: Arc<Shared>,
     forwarder: Option<Forwarder>,
-    clock: fn() -> Timestamp,
-    started: Instant,
+    machine: Machine,
+    started: core::Ticks,
     /// Who waits for the commit that is being filled.
     waiters: Vec<Waiter>,
     kernel_drops: u64,
@@ -277,8 +270,55 @@ struct IntakeThread {
 }
 
 impl IntakeThread {
-    fn turn(&mut self, datagrams: &mut Datagrams) -> Result<(), IntakeClosed> {
-        let wait = Duration::from_millis(self.core.wait_millis(!self.waiters.is_empty()));
+    #[must_use]
+    pub fn new(
+        core: core::Core,
+        inbox: Inbox,
+        jobs: JobSender,
+        shared: Arc<Shared>,
+        machine: Machine,
+    ) -> Self {
+        Self {
+            core,
+            inbox,
+            jobs,
+            shared,
+            forwarder: None,
+            machine,
+            started: (machine.ticks)(),
+            waiters: Vec::new(),
+            kernel_drops: 0,
+            stopping: None,
+        }
+    }
+
+    /// Sends on what is not metered.
+    #[must_use]
+    pub fn forward_to(mut self, forwarder: Option<Forwarder>) -> Self {
+        if forwarder.is_some() {
+            self.core.begin_forwarding();
+        }
+        self.forwarder = forwarder;
+        self
+    }
+
+    /// Runs on the calling thread until it is told to stop or the commit thread is gone.
+    pub fn run(mut self, mut datagrams: impl DatagramSource) {
+        while self.turn(&mut datagrams).is_ok() {}
+    }
+
+    /// How long nothing is due, unless something comes in.
+    #[must_use]
+    pub fn wait_millis(&self) -> u64 {
+        self.core.wait_millis(!self.waiters.is_empty())
+    }
+
+    /// Waits for input, takes what there is, and hands over what is due.
+    ///
+    /// # Errors
+    /// Once it is at its end.
+    pub fn turn(&mut self, datagrams: &mut impl DatagramSource) -> Result<(), IntakeClosed> {
+        let wait = Duration::from_millis(self.wait_millis());
         self.core.set_full(self.shared.is_full());
         let received = self.receive(datagrams, wait)?;
         self.send_jobs()?;
@@ -300,7 +340,7 @@ impl IntakeThread {
         }
         // Everything the kernel held has been read once nothing more comes.
         if received == 0 && self.stopping.is_some() {
-            datagrams.close_datagram_doors();
+            datagrams.close();
             // The kernel tells of the last drops only now.
             self.count_drops(datagrams);
             return self.stop();
@@ -308,7 +348,7 @@ impl IntakeThread {
         Ok(())
     }
 
-    fn count_drops(&mut self, datagrams: &Datagrams) {
+    fn count_drops(&mut self, datagrams: &impl DatagramSource) {
         let drops = datagrams.kernel_drops();
         if drops > self.kernel_drops {
             self.core.count(EvidenceCode::KernelDrops, drops.saturating_sub(self.kernel_drops));
@@ -333,10 +373,10 @@ impl IntakeThread {
 
     fn receive(
         &mut self,
-        datagrams: &mut Datagrams,
+        datagrams: &mut impl DatagramSource,
         wait: Duration,
     ) -> Result<usize, IntakeClosed> {
-        let (core, shared, clock) = (&mut self.core, &self.shared, self.clock);
+        let (core, shared, clock) = (&mut self.core, &self.shared, self.machine.wall);
         let forwarder = &mut self.forwarder;
         let wait = if self.stopping.is_some() { Duration::ZERO } else { wait };
         let received = datagrams.receive(wait, |door, datagram| {
@@ -466,11 +506,11 @@ impl IntakeThread {
     }
 
     fn arrival(&self) -> Timestamp {
-        self.shared.corrected((self.clock)())
+        self.shared.corrected((self.machine.wall)())
     }
 
     fn ticks(&self) -> core::Ticks {
-        u64::try_from(now().duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+        (self.machine.ticks)().saturating_sub(self.started)
     }
 }
 
@@ -479,12 +519,4 @@ fn forward(core: &mut core::Core, forwarder: &mut Option<Forwarder>, packed: Pac
     if let (Some(forwarder), Some(packer)) = (forwarder, core.outgoing()) {
         forwarder.send(packer, packed);
     }
-}
-
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the intake thread is a shell: it times linger and sealing"
-)]
-fn now() -> Instant {
-    Instant::now()
 }

@@ -17,6 +17,7 @@
 //! waits: the commit thread never waits for the sealer, the sealer never for intake.
 
 pub mod config;
+mod machine;
 
 pub mod event;
 pub mod parse;
@@ -42,3 +43,4 @@ pub mod replay;
 pub mod status;
 
 pub use life::{Ended, RunError, run};
+pub use machine::Machine;

@@ -15,7 +15,7 @@ mod opening;
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
@@ -25,6 +25,7 @@ use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::Machine;
 use crate::admin::observed::{Doors, Observer, Parts};
 use crate::admin::replay::Replayer;
 use crate::admin::{self, Admin};
@@ -44,7 +45,7 @@ use crate::intake::job::{IntakeSettings, IntakeStart};
 use crate::intake::passage::Passage;
 use crate::intake::socket_file::SocketFileError;
 use crate::intake::stream::{StreamConfig, StreamDoors};
-use crate::intake::{self, Barrier, IntakeHandle};
+use crate::intake::{Barrier, IntakeHandle, IntakeThread};
 use crate::journal::{JournalState, OpenError, Recovered, Write};
 use crate::parse::naming::{Naming, NamingError, Patterns};
 use crate::session::SessionConfig;
@@ -155,6 +156,7 @@ impl Agent {
         let admin = Admin::bind(config.admin.listen).await?;
         let (journal, recovered) = opening::open_journal(config.journal.clone()).await?;
 
+        let machine = Machine::real();
         let shared = Arc::new(Shared::default());
         let rules = recovered.rules.clone().map(Arc::new);
         let start = CommitStart {
@@ -163,9 +165,9 @@ impl Agent {
             rules: rules.clone(),
             unique_key: recovered.unique_key,
             shared: Arc::clone(&shared),
-            clock,
+            machine,
         };
-        let (committer, commit, jobs) = Committer::new(start)?;
+        let (committer, sealer, commit, jobs) = Committer::new(start)?;
 
         let figures = Arc::new(DoorFigures::default());
         let (datagrams, waker) = Datagrams::bind(&datagram_config(&config), Arc::clone(&figures))?;
@@ -177,11 +179,11 @@ impl Agent {
         let streams = StreamDoors::bind(&stream_config(&config), &passage)?;
         let http = HttpDoor::bind(http_config(&config), &passage)?;
 
+        spawn("tidemark-sealer", move || sealer.run())?;
         let committed = spawn("tidemark-commit", move || committer.run())?;
         let core = Core::new(settings, intake_start(recovered, rules));
-        let intake_ended = spawn("tidemark-intake", move || {
-            intake::run(core, datagrams, inbox, jobs, shared, forwarder, clock)
-        })?;
+        let thread = IntakeThread::new(core, inbox, jobs, shared, machine).forward_to(forwarder);
+        let intake_ended = spawn("tidemark-intake", move || thread.run(datagrams))?;
 
         let (doors_stop, stop) = watch::channel(false);
         let doors = vec![tokio::spawn(streams.serve(stop.clone())), tokio::spawn(http.serve(stop))];
@@ -546,10 +548,8 @@ fn now() -> Instant {
     Instant::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the agent reads the wall clock")]
 fn clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(millis_i64(since))
+    (Machine::real().wall)()
 }
 
 #[cfg(test)]

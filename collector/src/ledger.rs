@@ -49,7 +49,9 @@ use tokio::task::JoinHandle;
 
 pub use crate::ledger::completeness::Completeness;
 pub use crate::ledger::figures::{Durations, LedgerFigures};
+pub use crate::ledger::folder::Folder;
 pub use crate::ledger::stream::{StreamState, StreamStatus};
+pub use crate::ledger::writer::Writer;
 pub use crate::live::{ReadError, Snapshot};
 pub use crate::usage::{Seen, UsageRow};
 
@@ -225,6 +227,27 @@ impl Ledger {
         options: LedgerOptions,
         time: TimeSource,
     ) -> Result<Self, LedgerError> {
+        let (ledger, writer, folder) = Self::prepare(store, recovered, options, time).await?;
+        let shared = &ledger.shared;
+        let tasks = vec![
+            shared.supervise("writer", writer.run()),
+            shared.supervise("folder", folder.run()),
+        ];
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        Ok(ledger)
+    }
+
+    /// The ledger of an opened store and its two tasks, which whoever asks for them steps by hand.
+    /// Returns once ledger time can advance.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn prepare<S: LedgerStore>(
+        store: S,
+        recovered: Recovered,
+        options: LedgerOptions,
+        time: TimeSource,
+    ) -> Result<(Self, Writer<S>, Folder<S>), LedgerError> {
         let store = Arc::new(store);
         let totals = {
             let store = Arc::clone(&store);
@@ -246,14 +269,10 @@ impl Ledger {
             stage: watch::Sender::new(Stage::Running),
             tasks: Mutex::new(Vec::new()),
         });
-        writer::extend_clock(&shared, &*store).await?;
-        let tasks = vec![
-            shared
-                .supervise("writer", writer::run(Arc::clone(&shared), Arc::clone(&store), waiting)),
-            shared.supervise("folder", folder::run(Arc::clone(&shared), store)),
-        ];
-        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
-        Ok(Self { shared, requests })
+        let writer = Writer::new(Arc::clone(&shared), Arc::clone(&store), waiting);
+        writer.extend_clock().await?;
+        let folder = Folder::new(Arc::clone(&shared), store);
+        Ok((Self { shared, requests }, writer, folder))
     }
 
     /// Hands a request to the writer, waiting for room. The receiver resolves after the commit, in the
@@ -442,6 +461,20 @@ impl Shared {
                 LedgerError::Stopped
             }
         }
+    }
+}
+
+/// Does what blocks on the runtime's threads for that. Whoever steps the ledger by hand has no runtime, and
+/// does it himself.
+///
+/// # Errors
+/// A panic, in words.
+async fn off_task<T: Send + 'static>(
+    act: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(act).await.map_err(|error| error.to_string()),
+        Err(_) => Ok(act()),
     }
 }
 

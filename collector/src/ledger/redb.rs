@@ -35,6 +35,7 @@ use tidemark_common::time::Timestamp;
 use self::totals::TotalsFile;
 use crate::ledger::codec::RowError;
 use crate::ledger::fold::FoldSlice;
+use crate::ledger::off_task;
 use crate::ledger::request::Request;
 use crate::ledger::store::{Committed, LedgerStore, Recovered, StoreError, Totals};
 use crate::ledger::stream::StreamRecord;
@@ -67,6 +68,8 @@ pub struct RedbOptions {
     pub rebuild_lines_max: u64,
     /// Or bodies of this many bytes, if that is reached before.
     pub rebuild_bytes_max: u64,
+    /// Where a new ledger's id and key come from.
+    pub random: fn(&mut [u8]) -> Result<(), getrandom::Error>,
 }
 
 impl Default for RedbOptions {
@@ -77,6 +80,7 @@ impl Default for RedbOptions {
             streams_max: 1_000_000,
             rebuild_lines_max: 200_000,
             rebuild_bytes_max: 64 << 20,
+            random: getrandom::fill,
         }
     }
 }
@@ -150,9 +154,9 @@ impl RedbStore {
         act: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || act(&inner)).await;
-        done.unwrap_or_else(|error| {
-            Err(StoreError::Storage { act: "use", file: LEDGER_FILE, reason: error.to_string() })
+        let done = off_task(move || act(&inner)).await;
+        done.unwrap_or_else(|reason| {
+            Err(StoreError::Storage { act: "use", file: LEDGER_FILE, reason })
         })
     }
 }

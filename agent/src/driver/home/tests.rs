@@ -6,6 +6,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use super::*;
+use crate::Machine;
 use crate::commit::{CommitError, CommitStart, Committer, Shared};
 use crate::intake::Control;
 use crate::journal::{FreshIds, Journal, JournalOptions, Seal};
@@ -51,9 +52,10 @@ fn commit_thread(shared: &Arc<Shared>) -> (CommitHandle, CommitThread) {
         rules: None,
         unique_key: None,
         shared: Arc::clone(shared),
-        clock: || Timestamp(0),
+        machine: Machine { wall: || Timestamp(0), ..Machine::real() },
     };
-    let (committer, commit, _jobs) = Committer::new(start).unwrap();
+    let (committer, sealer, commit, _jobs) = Committer::new(start).unwrap();
+    std::thread::spawn(move || sealer.run());
     (commit, std::thread::spawn(|| committer.run()))
 }
 

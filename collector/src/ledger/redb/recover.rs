@@ -46,7 +46,7 @@ pub(super) fn recover(
     options: &RedbOptions,
     now: Timestamp,
 ) -> Result<(RedbStore, Recovered), StoreError> {
-    let meta = begin(&ledger, now)?;
+    let meta = begin(&ledger, options, now)?;
     let mut memory = read_streams(&ledger, &meta)?;
     let (totals, derivation) = usable_totals(totals, remake_totals, &memory, meta.ledger)?;
     let tail = read_tail(&ledger, &totals, &derivation, options, &mut memory)?;
@@ -72,7 +72,7 @@ pub(super) fn recover(
 ///
 /// The incarnation follows the wall clock where that is ahead: so the fences of a ledger restored from
 /// a backup lie above those that it handed out before it was lost.
-fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
+fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<Meta, StoreError> {
     let write = database.begin_write().map_err(Fault::write(LEDGER_FILE))?;
     let found;
     {
@@ -83,7 +83,7 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
             held.insert(name.value().to_vec(), value.value().to_vec());
         }
         if held.is_empty() {
-            held = new_ledger()?;
+            held = new_ledger(options.random)?;
         }
         found = read_meta(&held, now)?;
         held.insert(b"incarnation".to_vec(), found.incarnation.to_be_bytes().to_vec());
@@ -99,15 +99,17 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
     Ok(found)
 }
 
-fn new_ledger() -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+fn new_ledger(
+    random: fn(&mut [u8]) -> Result<(), getrandom::Error>,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     let (mut id, mut key) = ([0; 16], [0; 32]);
     let fault = |error: getrandom::Error| StoreError::Storage {
         act: "make",
         file: LEDGER_FILE,
         reason: error.to_string(),
     };
-    getrandom::fill(&mut id).map_err(fault)?;
-    getrandom::fill(&mut key).map_err(fault)?;
+    random(&mut id).map_err(fault)?;
+    random(&mut key).map_err(fault)?;
     let rows: [(&[u8], &[u8]); 5] = [
         (b"format", &FORMAT.to_be_bytes()),
         (b"ledger", &id),
