@@ -1,16 +1,19 @@
 //! How long a start takes with a full journal, after kill -9.
 //!
 //! From the start of the process until the doors are open: every page, chunk and sum is checked. Once with the
-//! file in memory, as after a crash of the agent alone, and once from the disk, as after a reboot.
+//! file in memory, as after a crash of the agent alone, and once from the disk, as after a reboot. Then how long
+//! `inspect` and `fsck` take with it.
 
 use std::fs::File;
 use std::io::Write;
 use std::os::fd::AsFd as _;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use nix::fcntl::{PosixFadviseAdvice, posix_fadvise};
 
+use crate::binaries::Program;
 use crate::full_journal::{Filled, fill, is_full};
 use crate::settings::{Ports, Settings};
 use crate::stack::Stack;
@@ -56,6 +59,21 @@ pub fn run(bytes_max: &str, out: &mut dyn Write) -> Result<()> {
         ensure!(is_full(&stack)?, "the journal is not full any more");
         let held = stack.agent_metrics()?.count("tidemark_agent_accepted_events_total")?;
         ensure!(held == accepted, "{held} events after the start, {accepted} before");
+    }
+    look(&stack, "through the agent", out)?;
+    stack.kill_agent()?;
+    look(&stack, "on the file of one that was killed", out)
+}
+
+/// Times the two commands that look at all of a journal.
+fn look(stack: &Stack, from: &str, out: &mut dyn Write) -> Result<()> {
+    for command in ["inspect", "fsck"] {
+        let mut agent = Command::new(Program::Agent.path()?);
+        agent.args([command, "--config", "agent.toml"]).current_dir(stack.folder());
+        let clock = Stopwatch::start();
+        let output = agent.output()?;
+        ensure!(output.status.success(), "{command}: {}", String::from_utf8_lossy(&output.stderr));
+        writeln!(out, "{command}, {from}: {:?}", clock.elapsed())?;
     }
     Ok(())
 }
