@@ -20,30 +20,32 @@ use crate::fsck::{Fsck, Pages};
 use crate::inspect::{Inspection, JournalSeen};
 use crate::journal::ReadError;
 
-static LOOKS: Semaphore = Semaphore::const_new(1);
-
 pub(super) fn router() -> Router<Arc<dyn Observe>> {
+    let inspecting = Arc::new(Semaphore::new(1));
+    let checking = Arc::clone(&inspecting);
     Router::new()
         .route(
             "/inspect",
-            get(async |State(source): State<Arc<dyn Observe>>| {
-                look(source.journal(), |seen| Inspection::of(&seen)).await
+            get(async move |State(source): State<Arc<dyn Observe>>| {
+                look(inspecting, source.journal(), |seen| Inspection::of(&seen)).await
             }),
         )
         .route(
             "/fsck",
-            get(async |State(source): State<Arc<dyn Observe>>| {
-                look(source.journal(), |seen| Fsck::of(&seen.reader, Pages::CheckedAtStart)).await
+            get(async move |State(source): State<Arc<dyn Observe>>| {
+                let check = |seen: JournalSeen| Fsck::of(&seen.reader, Pages::CheckedAtStart);
+                look(checking, source.journal(), check).await
             }),
         )
         .route("/batches/{sequence}", get(answer_batch))
 }
 
 async fn look<T: Serialize + Send + 'static>(
+    looks: Arc<Semaphore>,
     seen: JournalSeen,
     look: impl FnOnce(JournalSeen) -> Result<T, ReadError> + Send + 'static,
 ) -> Response {
-    let Ok(alone) = LOOKS.try_acquire() else {
+    let Ok(alone) = looks.try_acquire_owned() else {
         let told = "The journal is being looked at already; try again in a while.\n";
         return (StatusCode::SERVICE_UNAVAILABLE, told).into_response();
     };
