@@ -390,6 +390,9 @@ impl Committer {
         if !commit.dead_letters.is_empty() {
             writes.push(Write::DeadLetters(commit.dead_letters));
         }
+        if !commit.replayed.is_empty() {
+            writes.push(Write::Replayed(commit.replayed));
+        }
         if !commit.sources.is_empty() {
             writes.push(Write::SourceCounts(commit.sources));
         }

@@ -29,6 +29,7 @@ use thiserror::Error;
 use tidemark_common::id::MeterName;
 use tidemark_common::tls::Pem;
 
+use crate::intake::forward::ForwardAddress;
 use crate::parse::naming::NamingOptions;
 
 /// A configuration file is at most this many bytes.
@@ -42,6 +43,8 @@ pub struct Config {
     pub doors: Doors,
     /// `[naming]`: how metrics become meters and customers.
     pub naming: NamingOptions,
+    /// `[forward]`: where to what is not metered goes; absent: nowhere.
+    pub forward: Option<ForwardAddress>,
     pub events: Events,
     pub journal: Journal,
     pub uplink: Uplink,
@@ -65,6 +68,8 @@ pub struct Doors {
     pub http_token: Option<Secret>,
     /// Permission bits of the socket files.
     pub socket_mode: u32,
+    /// The users whose processes may connect to the stream sockets; empty: all.
+    pub peer_uids: Vec<u32>,
     /// What the kernel is asked to buffer for each datagram socket.
     pub receive_buffer_bytes: usize,
 }

@@ -19,10 +19,13 @@ mod arc_slot;
 pub mod core;
 pub mod datagram;
 pub mod figures;
+pub mod forward;
 pub mod http;
 mod ids;
 pub mod job;
+pub(crate) mod limited;
 pub mod passage;
+pub mod replay;
 pub mod socket_file;
 pub mod stream;
 
@@ -43,7 +46,10 @@ use crate::commit::{JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 pub use answer::{Answer, Answered, Barrier, IntakeClosed};
 use datagram::{Datagram, Received};
+use forward::Forwarder;
+use forward::packer::Packed;
 use job::Job;
+use replay::Replay;
 
 /// Submissions that wait for the intake thread; a door that has more waits to send.
 pub const SUBMISSIONS_QUEUED_MAX: usize = 64;
@@ -86,6 +92,13 @@ pub enum Control {
         unique_key: UniqueKey,
         clock_offset_millis: i64,
         reply: oneshot::Sender<()>,
+    },
+    /// Take dead letters once more. Answered as a submission is.
+    Replay {
+        /// As of a [`Submission`].
+        rules: Option<RulesVersion>,
+        replays: Vec<Replay>,
+        reply: oneshot::Sender<Answered>,
     },
     /// Read what the kernel still holds, close all doors, seal everything.
     Stop {
@@ -186,6 +199,22 @@ impl IntakeHandle {
         adopted.await.map_err(|_| IntakeClosed)
     }
 
+    /// Takes dead letters once more. The receiver resolves after their commit.
+    ///
+    /// # Errors
+    /// Once intake has stopped.
+    pub async fn replay(
+        &self,
+        rules: Option<RulesVersion>,
+        replays: Vec<Replay>,
+    ) -> Result<oneshot::Receiver<Answered>, IntakeClosed> {
+        let (reply, answered) = oneshot::channel();
+        let replay = Control::Replay { rules, replays, reply };
+        self.controls.send(replay).await.map_err(|_| IntakeClosed)?;
+        (self.wake)();
+        Ok(answered)
+    }
+
     /// Closes the datagram doors and seals everything that was accepted.
     ///
     /// # Errors
@@ -231,6 +260,7 @@ pub struct IntakeThread {
     inbox: Inbox,
     jobs: JobSender,
     shared: Arc<Shared>,
+    forwarder: Option<Forwarder>,
     machine: Machine,
     started: core::Ticks,
     /// Who waits for the commit that is being filled.
@@ -253,12 +283,23 @@ impl IntakeThread {
             inbox,
             jobs,
             shared,
+            forwarder: None,
             machine,
             started: (machine.ticks)(),
             waiters: Vec::new(),
             kernel_drops: 0,
             stopping: None,
         }
+    }
+
+    /// Sends on what is not metered.
+    #[must_use]
+    pub fn forward_to(mut self, forwarder: Option<Forwarder>) -> Self {
+        if forwarder.is_some() {
+            self.core.begin_forwarding();
+        }
+        self.forwarder = forwarder;
+        self
     }
 
     /// Runs on the calling thread until it is told to stop or the commit thread is gone.
@@ -282,6 +323,7 @@ impl IntakeThread {
         let received = self.receive(datagrams, wait)?;
         self.send_jobs()?;
         self.submissions()?;
+        forward(&mut self.core, &mut self.forwarder, Packed::All);
         self.controls()?;
         let dropped = self.shared.take_dropped_at_replay();
         if dropped > 0 {
@@ -335,10 +377,12 @@ impl IntakeThread {
         wait: Duration,
     ) -> Result<usize, IntakeClosed> {
         let (core, shared, clock) = (&mut self.core, &self.shared, self.machine.wall);
+        let forwarder = &mut self.forwarder;
         let wait = if self.stopping.is_some() { Duration::ZERO } else { wait };
         let received = datagrams.receive(wait, |door, datagram| {
             let arrival = shared.corrected(clock());
             core.datagram(door, datagram.bytes, !datagram.truncated, arrival);
+            forward(core, forwarder, Packed::Full);
         });
         received.map(|received| received.datagrams).map_err(|error| {
             tracing::error!(%error, "failed to wait for datagrams; intake stops");
@@ -376,6 +420,23 @@ impl IntakeThread {
         Ok(())
     }
 
+    fn replay(
+        &mut self,
+        rules: Option<RulesVersion>,
+        replays: &[Replay],
+        reply: oneshot::Sender<Answered>,
+    ) -> Result<(), IntakeClosed> {
+        if rules.is_some_and(|rules| rules != self.core.rules_version()) {
+            drop(reply.send(Answered::RulesChanged));
+            return Ok(());
+        }
+        let arrival = self.arrival();
+        let answers = replays.iter().map(|replay| self.core.replay(replay, arrival)).collect();
+        self.send_jobs()?;
+        self.waiters.push(Waiter { reply, answers });
+        Ok(())
+    }
+
     fn controls(&mut self) -> Result<(), IntakeClosed> {
         while let Ok(control) = self.inbox.controls.try_recv() {
             let arrival = self.arrival();
@@ -392,6 +453,9 @@ impl IntakeThread {
                     // A driver that is gone has ended the agent.
                     let _unheard = reply.send(());
                 }
+                Control::Replay { rules, replays, reply } => {
+                    self.replay(rules, &replays, reply)?;
+                }
                 Control::Stop { reply } => self.stopping = Some(reply),
             }
         }
@@ -404,6 +468,7 @@ impl IntakeThread {
         while let Ok(submit) = self.inbox.submissions.try_recv() {
             self.submit(submit)?;
         }
+        forward(&mut self.core, &mut self.forwarder, Packed::All);
         self.log_new_rejections();
         let arrival = self.arrival();
         self.core.close(arrival);
@@ -446,5 +511,12 @@ impl IntakeThread {
 
     fn ticks(&self) -> core::Ticks {
         (self.machine.ticks)().saturating_sub(self.started)
+    }
+}
+
+/// Sends on what is not metered, if that is wanted.
+fn forward(core: &mut core::Core, forwarder: &mut Option<Forwarder>, packed: Packed) {
+    if let (Some(forwarder), Some(packer)) = (forwarder, core.outgoing()) {
+        forwarder.send(packer, packed);
     }
 }

@@ -15,7 +15,7 @@
 //! 3. A batch gets its sequence and digest in the transaction that stores its bytes and removes its
 //!    chunks. The bytes never change: read again, after any crash, they are identical.
 //! 4. Nothing accepted leaves before the ledger has it. What leaves by age or size is what is posted, ids,
-//!    dead letters and numbers of sources.
+//!    dead letters and numbers of sources. A dead letter that is replayed leaves in the transaction of its events.
 //! 5. A start writes the opening's nonce before anything is appended, checks every page's checksum, every
 //!    chunk's crc32c and the counters against the rows, and takes seconds with a full journal, in memory
 //!    that does not grow with it.
@@ -32,7 +32,9 @@
 mod apply;
 mod backend;
 mod budget;
+mod examine;
 mod open;
+mod overlay;
 mod reader;
 mod record;
 mod recover;
@@ -57,6 +59,7 @@ use budget::Budget;
 use record::RecordError;
 
 pub use budget::JOURNAL_BYTES_MIN;
+pub use examine::{Conflict, Depth, Examined, Figures, Finding, LastOpening, Positions};
 pub use open::{OpenError, set_aside};
 pub use reader::{Chunks, JournalReader, ReadError, StoredDeadLetter};
 pub use state::{FreshIds, Group, JournalOptions, JournalState, Recovered};

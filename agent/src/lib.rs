@@ -36,7 +36,10 @@ pub mod session;
 pub mod uplink;
 
 pub mod admin;
+pub mod fsck;
+pub mod inspect;
 mod life;
+pub mod replay;
 pub mod status;
 
 pub use life::{Ended, RunError, run};

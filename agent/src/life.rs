@@ -27,6 +27,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::Machine;
 use crate::admin::observed::{Doors, Observer, Parts};
+use crate::admin::replay::Replayer;
 use crate::admin::{self, Admin};
 use crate::commit::{CommitError, CommitHandle, CommitStart, Committer, Shared};
 use crate::config::{Config, ConfigError};
@@ -38,6 +39,7 @@ use crate::event::{Door, TimeLimits};
 use crate::intake::core::Core;
 use crate::intake::datagram::{BindError, DatagramConfig, Datagrams};
 use crate::intake::figures::DoorFigures;
+use crate::intake::forward::{ForwardError, Forwarder};
 use crate::intake::http::{HttpBindError, HttpConfig, HttpDoor, HttpToken};
 use crate::intake::job::{IntakeSettings, IntakeStart};
 use crate::intake::passage::Passage;
@@ -78,6 +80,8 @@ pub enum RunError {
     Naming(#[from] NamingError),
     #[error(transparent)]
     Datagrams(#[from] BindError),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Socket(#[from] SocketFileError),
     #[error(transparent)]
@@ -146,9 +150,9 @@ impl Drop for Beside {
 
 impl Agent {
     async fn begin(config: Config) -> Result<Self, RunError> {
-        let naming = Naming::new(&config.naming)?;
-        let settings = settings(&config, naming.clone())?;
-        let pem = read_pem(&config)?;
+        let naming = Arc::new(Naming::new(&config.naming)?);
+        let settings = settings(&config, Naming::clone(&naming))?;
+        let (pem_sender, pem) = watch::channel(Arc::new(read_pem(&config)?));
         let admin = Admin::bind(config.admin.listen).await?;
         let (journal, recovered) = opening::open_journal(config.journal.clone()).await?;
 
@@ -167,36 +171,36 @@ impl Agent {
 
         let figures = Arc::new(DoorFigures::default());
         let (datagrams, waker) = Datagrams::bind(&datagram_config(&config), Arc::clone(&figures))?;
+        let forwarder = forwarder(&config, &datagrams, &figures)?;
         let known = rules.clone().or_else(|| opening::seed_rules(&config.rules));
         let wake = Arc::new(move || waker.wake());
         let (intake, inbox) = IntakeHandle::channel(Arc::clone(&shared), known, wake);
-        let passage = Passage::new(intake.clone(), Arc::new(naming), Arc::clone(&figures));
+        let passage = Passage::new(intake.clone(), Arc::clone(&naming), Arc::clone(&figures));
         let streams = StreamDoors::bind(&stream_config(&config), &passage)?;
         let http = HttpDoor::bind(http_config(&config), &passage)?;
 
         spawn("tidemark-sealer", move || sealer.run())?;
         let committed = spawn("tidemark-commit", move || committer.run())?;
         let core = Core::new(settings, intake_start(recovered, rules));
-        let thread = IntakeThread::new(core, inbox, jobs, shared, machine);
+        let thread = IntakeThread::new(core, inbox, jobs, shared, machine).forward_to(forwarder);
         let intake_ended = spawn("tidemark-intake", move || thread.run(datagrams))?;
 
         let (doors_stop, stop) = watch::channel(false);
         let doors = vec![tokio::spawn(streams.serve(stop.clone())), tokio::spawn(http.serve(stop))];
-        let (pem_sender, pem) = watch::channel(Arc::new(pem));
         let home = AgentHome::new(commit.clone(), intake.clone());
         let (driver, uplink) = Driver::new(driver_config(&config, pem), home)?;
         let (sealed, all_sealed) = oneshot::channel();
-        let driver = tokio::spawn(driver.run(async move {
-            // Nothing is ever sent: the sender goes when all is sealed.
-            drop(all_sealed.await);
-        }));
+        // Nothing is ever sent: the sender goes when all is sealed.
+        let driver = tokio::spawn(driver.run(async move { drop(all_sealed.await) }));
 
         let (doors_shown, doors_seen) = watch::channel(Doors::Open);
         let parts = Parts {
             commit: commit.clone(),
             uplink: uplink.clone(),
             figures: Arc::clone(&figures),
+            admin: admin.counts(),
             doors: doors_seen,
+            replayer: Replayer::new(commit.reader(), intake.clone(), naming),
             clock,
         };
         let beside = beside(parts, admin, config.clone(), pem_sender);
@@ -485,11 +489,22 @@ fn datagram_config(config: &Config) -> DatagramConfig {
     }
 }
 
+fn forwarder(
+    config: &Config,
+    datagrams: &Datagrams,
+    figures: &Arc<DoorFigures>,
+) -> Result<Option<Forwarder>, ForwardError> {
+    let Some(address) = &config.forward else { return Ok(None) };
+    let unix = config.doors.unix_datagram.as_deref();
+    Forwarder::open(address, &datagrams.udp_addresses(), unix, Arc::clone(figures)).map(Some)
+}
+
 fn stream_config(config: &Config) -> StreamConfig {
     StreamConfig {
         dsd_stream: config.doors.dsd_stream.clone(),
         events: config.doors.events.clone(),
         socket_mode: config.doors.socket_mode,
+        peer_uids: config.doors.peer_uids.clone(),
     }
 }
 
@@ -535,4 +550,26 @@ fn now() -> Instant {
 
 fn clock() -> Timestamp {
     (Machine::real().wall)()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_parts_are_given_shows_no_secret() {
+        let text = "[uplink]\ncollectors = [\"localhost:1\"]\nca_pem = \"x\"\ncertificate_pem = \"x\"\nkey_pem = \"s3cr3t\"\n\
+                    [doors]\nhttp_token = \"s3cr3t\"\n";
+        let config = Config::read(text, "agent.toml", std::path::Path::new("/"), &[]).unwrap();
+        let (_sender, pem) = watch::channel(Arc::new(read_pem(&config).unwrap()));
+        let shown = format!(
+            "{:?} {:?} {:?} {:?}",
+            http_config(&config),
+            stream_config(&config),
+            datagram_config(&config),
+            driver_config(&config, pem)
+        );
+        assert!(shown.contains("HttpToken(..)"), "{shown}");
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
 }

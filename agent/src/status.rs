@@ -32,7 +32,12 @@ pub struct Status {
     pub backlog: Backlog,
     pub journal: JournalFigures,
     pub fsync: Fsync,
+    #[serde(default)]
+    pub forward: Forward,
     pub doors: BTreeMap<String, DoorStatus>,
+    /// The admin address; its messages and bytes are not counted.
+    #[serde(default)]
+    pub admin: DoorStatus,
 }
 
 /// The session with the collector.
@@ -98,6 +103,9 @@ pub struct EventFigures {
     pub excluded_by_metered: u64,
     pub duplicates: u64,
     pub dropped_dimensions: u64,
+    /// Accepted from dead letters: counted as rejected, too, when they first came.
+    #[serde(default)]
+    pub replayed: u64,
     /// Datagrams that the kernel dropped.
     pub kernel_drops: u64,
     /// Numbers missing in the counters of numbered sources.
@@ -176,6 +184,14 @@ pub struct Fsync {
     pub max_micros: u64,
 }
 
+/// Lines that are not metered and were to go to another server, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub forwarded: u64,
+    /// What could not be sent at once.
+    pub forward_dropped: u64,
+}
+
 /// One door since the process began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorStatus {
@@ -186,6 +202,8 @@ pub struct DoorStatus {
     pub connections_open: u64,
     pub connections_accepted: u64,
     pub connections_refused: u64,
+    #[serde(default)]
+    pub connections_forbidden: u64,
     pub connections_timed_out: u64,
     pub kernel_drops: u64,
     /// The smallest that the kernel granted; 0 for doors that have none.

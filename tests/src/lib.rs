@@ -7,7 +7,7 @@
 //! http       requests with a time limit                metrics    OpenMetrics text, read
 //! api        the collector's answers                   conserved  accepted = posted + in transit
 //! doors      senders, one per door                     resend     a client that resends until durable
-//! audit      both programs' files, byte by byte
+//! audit      both programs' files, byte by byte    full_journal  an agent fed until its journal is full
 //! expected   what the usage API must show              random     seeded numbers
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
@@ -22,6 +22,7 @@ pub mod conserved;
 pub mod demo;
 pub mod doors;
 pub mod expected;
+pub mod full_journal;
 pub mod http;
 pub mod kill_loop;
 pub mod metrics;

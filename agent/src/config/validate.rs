@@ -16,7 +16,7 @@ use super::reader::Reader;
 use super::source::{Located, Place, Value};
 use super::{
     Admin, Config, Doors, Events, Journal, LogFormat, LogLevel, PemSource, SeedMeter, SeedRules,
-    Uplink,
+    Uplink, value,
 };
 
 /// A door of one kind listens on at most this many addresses.
@@ -35,6 +35,7 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Config {
     Config {
         doors: doors(reader),
         naming: naming(reader),
+        forward: reader.optional("forward.address", value::forward_address),
         events: events(reader),
         journal: journal(reader),
         uplink: uplink(reader),
@@ -61,6 +62,7 @@ fn doors(reader: &mut Reader<'_>) -> Doors {
         http: listening(reader, "doors.http"),
         http_token: reader.secret("doors.http_token"),
         socket_mode: reader.mode("doors.socket_mode"),
+        peer_uids: reader.uids("doors.peer_uids"),
         receive_buffer_bytes: fitting(
             reader,
             "doors.receive_buffer_bytes",
@@ -113,14 +115,6 @@ fn listening(reader: &mut Reader<'_>, path: &str) -> Vec<SocketAddr> {
 }
 
 fn naming(reader: &mut Reader<'_>) -> NamingOptions {
-    let forward = reader.text("naming.forward_not_metered");
-    if !forward.is_empty() {
-        reader.problem(
-            "naming.forward_not_metered",
-            "forwarding what is not metered is not supported yet",
-            "leave it empty; what no pattern of `metered` matches is counted as not metered",
-        );
-    }
     let options = NamingOptions {
         customer_tag: reader.text("naming.customer_tag"),
         id_tag: reader.text("naming.id_tag"),

@@ -163,6 +163,7 @@ impl<'t, 'o> Transaction<'t, 'o> {
                 Ok(())
             }
             Write::DeadLetters(letters) => self.keep_letters(letters),
+            Write::Replayed(numbers) => self.remove_letters(&numbers),
             Write::SourceCounts(counts) => self.keep_sources(&counts),
             Write::Seal(seal) => self.seal(seal),
             Write::Welcomed(welcomed) => self.welcomed(welcomed),

@@ -26,6 +26,7 @@ use tidemark_common::time::Timestamp;
 use super::apply::Tables;
 use super::backend::Measured;
 use super::budget::{Budget, JOURNAL_BYTES_MIN};
+use super::overlay::Overlay;
 use super::reader::JournalReader;
 use super::recover::recover;
 use super::state::{FreshIds, JournalOptions, Recovered};
@@ -186,19 +187,23 @@ impl Journal {
 }
 
 impl JournalReader {
-    /// Opens the journal of an agent that is not running, to look into it. No opening is written and
-    /// nothing is made; after a crash, redb repairs the file as it would at a start.
+    /// Opens the journal of an agent that is not running, to look into it, and checks every page. The file is
+    /// not changed: what redb writes to repair it after a crash stays in memory.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// See [`OpenError`]; `Held` at once while an agent runs.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
-            let source = io::Error::from(io::ErrorKind::NotFound);
-            return Err(OpenError::Io { act: "open", path: path.to_owned(), source });
+        let io_error = |source| OpenError::Io { act: "open", path: path.to_owned(), source };
+        let file = File::open(path).map_err(io_error)?;
+        if file.metadata().map_err(io_error)?.len() == 0 {
+            // redb would make a database of it.
+            return Err(OpenError::NotAJournal { reason: "it is empty".to_owned() });
         }
+        let file = FileBackend::new(file).map_err(|error| refusal(error, path))?;
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .create_with_backend(open_file(path)?)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(Overlay::new(file).map_err(io_error)?)
             .map_err(|error| refusal(error, path))?;
         let rows = database.begin_read()?;
         if !rows.list_tables()?.any(|table| table.name() == META.name()) {

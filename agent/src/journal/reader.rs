@@ -130,7 +130,7 @@ impl JournalReader {
         Ok(found)
     }
 
-    fn begin(&self) -> Result<ReadTransaction, ReadError> {
+    pub(super) fn begin(&self) -> Result<ReadTransaction, ReadError> {
         Ok(self.database.begin_read()?)
     }
 }

@@ -6,9 +6,12 @@
 )]
 
 mod disk;
+mod examine;
 mod files;
 mod golden;
+mod letters;
 mod model;
+mod outage;
 mod rules;
 
 use std::path::PathBuf;

@@ -22,6 +22,9 @@ pub enum Write {
     Evidence(Evidence),
     /// Rejected input, kept within its bounds; the oldest leave first.
     DeadLetters(Vec<DeadLetter>),
+    /// The numbers of dead letters whose events are appended, or known duplicates, in the same commit: they
+    /// leave. One that has left already is no error.
+    Replayed(Vec<u64>),
     /// The last number seen of each numbered source.
     SourceCounts(Vec<SourceCount>),
     /// The next batch. Its group's chunks leave in the same commit.

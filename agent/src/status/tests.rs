@@ -36,6 +36,7 @@ pub(crate) fn well() -> Status {
             retained_bytes: 1_200_000,
             ..JournalFigures::default()
         },
+        forward: Forward::default(),
         fsync: Fsync { count: 9_000, p50_micros: 1_250, p99_micros: 4_800, max_micros: 31_000 },
         doors: BTreeMap::from([
             (
@@ -52,6 +53,7 @@ pub(crate) fn well() -> Status {
                 DoorStatus { messages: 1, bytes: 25, errors: 1, ..DoorStatus::default() },
             ),
         ]),
+        admin: DoorStatus::default(),
     }
 }
 

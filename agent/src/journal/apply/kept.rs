@@ -80,6 +80,23 @@ impl Transaction<'_, '_> {
         Ok(())
     }
 
+    pub(super) fn remove_letters(&mut self, numbers: &[u64]) -> Result<(), JournalError> {
+        for number in numbers {
+            let removed = self.tables.dead_letters.remove(*number)?.map(|row| row.value().len());
+            if let Some(value_bytes) = removed {
+                self.letter_left(value_bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn letter_left(&mut self, value_bytes: usize) {
+        self.memory.left(value_bytes);
+        let state = &mut self.memory.state;
+        state.dead_letters = state.dead_letters.saturating_sub(1);
+        state.dead_letter_bytes = state.dead_letter_bytes.saturating_sub(to_u64(value_bytes));
+    }
+
     pub(super) fn drop_letters(&mut self) -> Result<(), JournalError> {
         for _ in 0..ROWS_DROPPED_MAX {
             let state = &self.memory.state;
@@ -93,10 +110,7 @@ impl Transaction<'_, '_> {
             else {
                 break;
             };
-            self.memory.left(value_bytes);
-            let state = &mut self.memory.state;
-            state.dead_letters = state.dead_letters.saturating_sub(1);
-            state.dead_letter_bytes = state.dead_letter_bytes.saturating_sub(to_u64(value_bytes));
+            self.letter_left(value_bytes);
         }
         Ok(())
     }
