@@ -35,6 +35,9 @@ pub mod session;
 pub mod uplink;
 
 pub mod admin;
+pub mod drain;
+pub mod export;
+pub mod import;
 mod life;
 pub mod status;
 

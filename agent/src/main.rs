@@ -15,6 +15,9 @@ use tidemark_agent::admin::DeadLetterShown;
 use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
 use tidemark_agent::admin::dead_letter::read_offline;
 use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
+use tidemark_agent::drain::{DrainArguments, drain};
+use tidemark_agent::export::{self, ExportArguments};
+use tidemark_agent::import::{ImportArguments, import};
 use tidemark_agent::status::text;
 use tidemark_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
@@ -54,6 +57,12 @@ enum Command {
     /// List or export the events that an agent has rejected and kept.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Ship the journals that agents which are gone left in a folder.
+    Drain(DrainArguments),
+    /// Write what a journal that was set aside holds as JSON, one row a line.
+    Export(ExportArguments),
+    /// Post what `export` wrote, once, however often it is imported.
+    Import(ImportArguments),
     /// Print every configuration key with its default and meaning, as Markdown.
     ConfigReference,
 }
@@ -135,14 +144,30 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(DeadLetters::List { agent, json }) => {
             let letters = runtime.block_on(dead_letters(&agent))?;
             let mut out = io::stdout().lock();
-            if json { export(&mut out, &letters) } else { list(&mut out, &letters) }
+            if json { export_letters(&mut out, &letters) } else { list(&mut out, &letters) }
         }
         Command::DeadLetters(DeadLetters::Export { agent, output }) => {
             let letters = runtime.block_on(dead_letters(&agent))?;
             match output {
                 Some(path) => export_to_file(&path, &letters),
-                None => export(&mut io::stdout().lock(), &letters),
+                None => export_letters(&mut io::stdout().lock(), &letters),
             }
+        }
+        Command::Drain(arguments) => {
+            let config = load(&arguments.config)?;
+            start_logs(&config);
+            let code = runtime.block_on(drain(&arguments, &config, &mut io::stdout().lock()))?;
+            Ok(ExitCode::from(code))
+        }
+        Command::Export(arguments) => {
+            export::export(&arguments, &mut io::stdout().lock(), &mut io::stderr().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Import(arguments) => {
+            let config = load(&arguments.config)?;
+            start_logs(&config);
+            let code = runtime.block_on(import(&arguments, &config, &mut io::stdout().lock()))?;
+            Ok(ExitCode::from(code))
         }
         Command::ConfigReference => {
             io::stdout().lock().write_all(reference::markdown().as_bytes())?;
@@ -177,8 +202,9 @@ async fn run(path: &Path) -> anyhow::Result<ExitCode> {
             writeln!(
                 io::stderr().lock(),
                 "Conflict: {message}\n\
-                 What to do: start the agent again. It renames this journal to JOURNAL.conflict-STREAM, in the same \
-                 folder, and begins a new stream. Keep the renamed file: it holds what could not be shipped."
+                 What to do: start the agent again. It begins a new stream with what is known not to be posted, and \
+                 keeps this journal as JOURNAL.conflict-STREAM, in the same folder. Keep that file; `tidemark-agent \
+                 export` shows what it holds."
             )?;
             Ok(ExitCode::from(EXIT_CONFLICT))
         }
@@ -272,7 +298,7 @@ fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
     })
 }
 
-fn export(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
+fn export_letters(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
     for letter in letters {
         serde_json::to_writer(&mut *out, letter)?;
         writeln!(out)?;
@@ -286,7 +312,8 @@ fn export_to_file(path: &Path, letters: &[DeadLetterShown]) -> anyhow::Result<Ex
         format!("failed to make {}; name a file that does not exist yet", path.display())
     })?;
     let mut out = io::BufWriter::new(file);
-    export(&mut out, letters).with_context(|| format!("failed to write {}", path.display()))?;
+    export_letters(&mut out, letters)
+        .with_context(|| format!("failed to write {}", path.display()))?;
     out.get_ref().sync_all().with_context(|| format!("failed to write {}", path.display()))?;
     writeln!(io::stderr().lock(), "wrote {} dead letters to {}", letters.len(), path.display())?;
     Ok(ExitCode::SUCCESS)
@@ -401,7 +428,7 @@ mod tests {
     #[test]
     fn an_export_for_machines() {
         let mut out = Vec::new();
-        export(&mut out, &[letter(7, "a\nb"), letter(8, "c")]).unwrap();
+        export_letters(&mut out, &[letter(7, "a\nb"), letter(8, "c")]).unwrap();
         let lines: Vec<DeadLetterShown> = String::from_utf8(out)
             .unwrap()
             .lines()

@@ -31,4 +31,5 @@ pub mod resend;
 pub mod settings;
 pub mod speed;
 pub mod stack;
+pub mod usage;
 pub mod wait;

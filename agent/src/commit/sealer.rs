@@ -15,14 +15,10 @@ use tokio::sync::oneshot;
 
 use super::{Aggregate, JobSender, SealError, Sealed, Task};
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
-use crate::chunk::{GroupReader, Record, Unique};
+use crate::chunk::{CHUNK_UNPACKED_BYTES_MAX, GroupReader, Record, Unique};
 use crate::intake::answer::Barrier;
 use crate::intake::job::Position;
 use crate::journal::{JournalReader, Seal};
-
-/// A chunk decompresses to at most this many bytes: it is cut at `CHUNK_RAW_BYTES_MAX`, and one message
-/// on top takes far less than the rest.
-const CHUNK_RAW_BYTES_LIMIT: usize = 4 << 20;
 
 /// What the sealer is to do, in order.
 #[derive(Debug)]
@@ -113,7 +109,7 @@ fn replay(
     let mut projection = Projection::new(position, rules, unique_key);
     for chunk in reader.chunks(group).map_err(|error| unreadable(error.to_string()))? {
         let chunk = chunk.map_err(|error| unreadable(error.to_string()))?;
-        let raw = zstd::bulk::decompress(&chunk, CHUNK_RAW_BYTES_LIMIT)
+        let raw = zstd::bulk::decompress(&chunk, CHUNK_UNPACKED_BYTES_MAX)
             .map_err(|error| unreadable(error.to_string()))?;
         chunks
             .read(&raw, |key_id, record, series| projection.add(key_id, record, series))

@@ -9,6 +9,7 @@ mod disk;
 mod files;
 mod golden;
 mod model;
+mod moving;
 mod rules;
 
 use std::path::PathBuf;
