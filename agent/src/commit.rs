@@ -474,6 +474,10 @@ impl Committer {
     }
 
     fn order_close(&mut self, close: CloseJob, aggregate: Option<Box<Aggregate>>) {
+        // A journal in conflict ships nothing more, and events that are not summed up can be told apart.
+        if self.journal.state().conflict.is_some() {
+            return;
+        }
         let position = close.position;
         match (close.group, aggregate) {
             (None, _) => self.orders.push_back(sealer::Order::Evidence(position)),

@@ -32,7 +32,10 @@
 mod apply;
 mod backend;
 mod budget;
+mod carrier;
 mod examine;
+mod leftover;
+mod moving;
 mod open;
 mod overlay;
 mod reader;
@@ -59,11 +62,16 @@ use budget::Budget;
 use record::RecordError;
 
 pub use budget::JOURNAL_BYTES_MIN;
+pub(crate) use carrier::{Carried, Carrier};
 pub use examine::{Conflict, Depth, Examined, Figures, Finding, LastOpening, Positions};
+pub use leftover::{ChunkHeld, Held, Leftover};
+pub(crate) use moving::derived;
+pub use moving::{Moved, Settled, settle_conflict};
+pub(crate) use open::sync_folder_of;
 pub use open::{OpenError, set_aside};
 pub use reader::{Chunks, JournalReader, ReadError, StoredDeadLetter};
 pub use state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
-pub use write::{Append, DeadLetter, Seal, Welcomed, Write};
+pub use write::{Append, ConflictAnswer, DeadLetter, Seal, Welcomed, Write};
 
 /// redb's cache: written pages on their way, and the inner pages of the trees.
 const CACHE_BYTES: usize = 8 << 20;

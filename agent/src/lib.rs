@@ -36,7 +36,10 @@ pub mod session;
 pub mod uplink;
 
 pub mod admin;
+pub mod drain;
+pub mod export;
 pub mod fsck;
+pub mod import;
 pub mod inspect;
 mod life;
 pub mod replay;

@@ -11,6 +11,7 @@
 //! acks and closes the stream. What cannot be shipped in time stays on disk.
 
 mod opening;
+mod ship;
 
 use std::pin::pin;
 use std::sync::Arc;
@@ -50,6 +51,9 @@ use crate::journal::{JournalState, OpenError, Recovered, Write};
 use crate::parse::naming::{Naming, NamingError, Patterns};
 use crate::session::SessionConfig;
 use crate::uplink::quic::LinkTimes;
+
+pub(crate) use opening::journal_options;
+pub(crate) use ship::{ShipEnd, Shipped, ship};
 
 /// Batches sent and not acknowledged; a collector may ask for fewer.
 const BATCHES_IN_FLIGHT_MAX: u32 = 64;

@@ -18,6 +18,9 @@ use tidemark_agent::admin::replay::{ReplayAnswer, Selection};
 use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
 use tidemark_agent::inspect::{JournalAt, LookError};
 use tidemark_agent::replay::{self, Numbers, What};
+use tidemark_agent::drain::{DrainArguments, drain};
+use tidemark_agent::export::{self, ExportArguments};
+use tidemark_agent::import::{ImportArguments, import};
 use tidemark_agent::status::text;
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
@@ -77,6 +80,12 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Ship the journals that agents which are gone left in a folder.
+    Drain(DrainArguments),
+    /// Write what a journal that was set aside holds as JSON, one row a line.
+    Export(ExportArguments),
+    /// Post what `export` wrote, once, however often it is imported.
+    Import(ImportArguments),
     /// Print every configuration key with its default and meaning, as Markdown.
     ConfigReference,
 }
@@ -193,13 +202,13 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         Command::DeadLetters(DeadLetters::List { agent, json }) => {
             let letters = runtime.block_on(dead_letters(&agent))?;
             let mut out = io::stdout().lock();
-            if json { export(&mut out, &letters) } else { list(&mut out, &letters) }
+            if json { export_letters(&mut out, &letters) } else { list(&mut out, &letters) }
         }
         Command::DeadLetters(DeadLetters::Export { agent, output }) => {
             let letters = runtime.block_on(dead_letters(&agent))?;
             match output {
                 Some(path) => export_to_file(&path, &letters),
-                None => export(&mut io::stdout().lock(), &letters),
+                None => export_letters(&mut io::stdout().lock(), &letters),
             }
         }
         Command::DeadLetters(DeadLetters::Replay {
@@ -214,6 +223,21 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let selection = Selection { reason, from, to: number.map(|number| number.to) };
             let what = corrected.map_or(What::AsIs(selection), What::Corrected);
             runtime.block_on(replay_dead_letters(&agent, &what, json))
+        Command::Drain(arguments) => {
+            let config = load(&arguments.config)?;
+            start_logs(&config);
+            let code = runtime.block_on(drain(&arguments, &config, &mut io::stdout().lock()))?;
+            Ok(ExitCode::from(code))
+        }
+        Command::Export(arguments) => {
+            export::export(&arguments, &mut io::stdout().lock(), &mut io::stderr().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Import(arguments) => {
+            let config = load(&arguments.config)?;
+            start_logs(&config);
+            let code = runtime.block_on(import(&arguments, &config, &mut io::stdout().lock()))?;
+            Ok(ExitCode::from(code))
         }
         Command::ConfigReference => {
             io::stdout().lock().write_all(reference::markdown().as_bytes())?;
@@ -248,8 +272,9 @@ async fn run(path: &Path) -> anyhow::Result<ExitCode> {
             writeln!(
                 io::stderr().lock(),
                 "Conflict: {message}\n\
-                 What to do: start the agent again. It renames this journal to JOURNAL.conflict-STREAM, in the same \
-                 folder, and begins a new stream. Keep the renamed file: it holds what could not be shipped."
+                 What to do: start the agent again. It begins a new stream with what is known not to be posted, and \
+                 keeps this journal as JOURNAL.conflict-STREAM, in the same folder. Keep that file; `tidemark-agent \
+                 export` shows what it holds."
             )?;
             Ok(ExitCode::from(EXIT_CONFLICT))
         }
@@ -401,7 +426,7 @@ fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
     })
 }
 
-fn export(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
+fn export_letters(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
     for letter in letters {
         serde_json::to_writer(&mut *out, letter)?;
         writeln!(out)?;
@@ -415,7 +440,8 @@ fn export_to_file(path: &Path, letters: &[DeadLetterShown]) -> anyhow::Result<Ex
         format!("failed to make {}; name a file that does not exist yet", path.display())
     })?;
     let mut out = io::BufWriter::new(file);
-    export(&mut out, letters).with_context(|| format!("failed to write {}", path.display()))?;
+    export_letters(&mut out, letters)
+        .with_context(|| format!("failed to write {}", path.display()))?;
     out.get_ref().sync_all().with_context(|| format!("failed to write {}", path.display()))?;
     writeln!(io::stderr().lock(), "wrote {} dead letters to {}", letters.len(), path.display())?;
     Ok(ExitCode::SUCCESS)
@@ -530,7 +556,7 @@ mod tests {
     #[test]
     fn an_export_for_machines() {
         let mut out = Vec::new();
-        export(&mut out, &[letter(7, "a\nb"), letter(8, "c")]).unwrap();
+        export_letters(&mut out, &[letter(7, "a\nb"), letter(8, "c")]).unwrap();
         let lines: Vec<DeadLetterShown> = String::from_utf8(out)
             .unwrap()
             .lines()

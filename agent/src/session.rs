@@ -21,6 +21,8 @@
 //! - `acked <= sent <= sealed`: an Ack beyond what this session sent ends it.
 //! - A Confirm leaves after the batches that it speaks of, on the same ordered stream.
 //! - A session that ends takes nothing with it: the next Welcome says where to resume.
+//! - A conflict is the collector's to judge: what the agent finds itself, it states in its next Hello (its own
+//!   digest of the sequence in question), so that the answer names what is posted of each opening.
 
 mod backoff;
 mod joined;
@@ -39,10 +41,13 @@ use tidemark_common::wire::{
     Ack, FirstHeld, Frame, HeldOpening, Hello, OPENINGS_MAX, RefuseReason, Welcome,
 };
 
+use crate::journal::ConflictAnswer;
 use backoff::{Backoff, Retry, within};
 use joined::{Joined, Phase};
 pub use output::{Action, End, JournalWrite, Looked, SessionState, SessionStatus, Welcomed};
-use reasons::{Fault, Leave, conflict_message, frame_name, hole, other_ledger, refused, too_new};
+use reasons::{
+    Accusation, Fault, Leave, conflict_message, frame_name, hole, other_ledger, refused, too_new,
+};
 
 /// A Welcome must follow Hello within this time.
 pub const WELCOME_MILLIS_MAX: u64 = 30_000;
@@ -125,6 +130,8 @@ pub struct Session {
     closed_written: bool,
     last_error: Option<String>,
     clock_offset_millis: Option<i64>,
+    /// What the next Hello says in place of the last posted sequence.
+    accusation: Option<Accusation>,
 }
 
 #[derive(Debug)]
@@ -145,6 +152,7 @@ enum State {
     /// The conflict is being written.
     Condemned {
         message: String,
+        answer: Option<ConflictAnswer>,
     },
     Ended {
         end: End,
@@ -158,6 +166,8 @@ struct Greeting {
     clock: Timestamp,
     hello_sent: bool,
     ends_at: Monotonic,
+    /// The openings that Hello asked about.
+    asked: Vec<OpeningId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -200,6 +210,7 @@ impl Session {
             closed_written: false,
             last_error: None,
             clock_offset_millis: None,
+            accusation: None,
         }
     }
 
@@ -220,7 +231,9 @@ impl Session {
     pub fn handle_connected(&mut self, now: Monotonic, clock: Timestamp, random: u64) {
         let half = self.config.session_millis_max / 2;
         let ends_at = now.plus(half).plus(within(random, half));
-        self.state = State::Greeting(Greeting { at: now, clock, hello_sent: false, ends_at });
+        let asked = Vec::new();
+        self.state =
+            State::Greeting(Greeting { at: now, clock, hello_sent: false, ends_at, asked });
     }
 
     /// The link is down, or could not be made, for `reason`. `random` is uniform over its range.
@@ -261,7 +274,11 @@ impl Session {
                 if let RefuseReason::Fenced { .. } = refuse.reason {
                     self.fenced_in_a_row = self.fenced_in_a_row.saturating_add(1);
                 }
-                Err(refused(&refuse, self.facts.ledger, self.fenced_in_a_row))
+                let asked = match &self.state {
+                    State::Greeting(greeting) => Some(greeting.asked.as_slice()),
+                    _ => None,
+                };
+                Err(refused(&refuse, self.facts.ledger, self.fenced_in_a_row, asked))
             }
             (State::Joined(joined), Frame::Ack(ack)) => {
                 joined.last_heard = now;
@@ -350,7 +367,7 @@ impl Session {
                 joined.since = now;
                 self.facts.ledger = Some(joined.welcome.ledger);
             }
-            (Writing::Conflict, State::Condemned { message }) => {
+            (Writing::Conflict, State::Condemned { message, .. }) => {
                 let message = std::mem::take(message);
                 self.state = State::Ended { end: End::Conflict { message }, told: false };
             }
@@ -389,8 +406,9 @@ impl Session {
                 "the ledger has posted sequence {}, and this journal has sealed only {}",
                 welcome.posted_sequence, self.facts.sealed_sequence
             );
-            return Err(Fault::Conflict(found));
+            return Err(Fault::Conflict { found, answer: None });
         }
+        self.accusation = None;
         // The collector read its time about half way between Hello and now.
         let half = i64::try_from(now.since(hello_at) / 2).unwrap_or(i64::MAX);
         let offset = welcome.ledger_time.millis_since(clock.plus_millis(half));
@@ -420,10 +438,16 @@ impl Session {
         self.credit(now);
         self.state = match fault {
             Fault::Leave(leave) => State::Leaving { leave, asked: false },
-            Fault::Conflict(found) => {
+            Fault::Accuse { found, accusation } => {
+                self.accusation = Some(accusation);
+                let reason =
+                    format!("{found}: the next Hello asks the collector what it has posted");
+                State::Leaving { leave: Leave::soon(reason), asked: false }
+            }
+            Fault::Conflict { found, answer } => {
                 let message = conflict_message(self.facts.stream, &found);
                 self.last_error = Some(message.clone());
-                State::Condemned { message }
+                State::Condemned { message, answer }
             }
         };
     }
@@ -440,14 +464,18 @@ impl Session {
 
     fn hello(&self, clock: Timestamp) -> Hello {
         let facts = &self.facts;
+        let (posted_sequence, posted_digest) = match self.accusation {
+            Some(Accusation { sequence, digest }) => (sequence, digest),
+            None => (facts.posted_sequence, facts.posted_digest),
+        };
         Hello {
             header_version: HEADER_VERSION,
             body_version: BODY_VERSION,
             stream: facts.stream,
             ledger: facts.ledger,
             opening: facts.opening,
-            posted_sequence: facts.posted_sequence,
-            posted_digest: facts.posted_digest,
+            posted_sequence,
+            posted_digest,
             sealed_sequence: facts.sealed_sequence,
             accepted: facts.accepted,
             rules_version: facts.rules_version,
@@ -487,13 +515,17 @@ fn judge_posted(
     }
     match looked.digest {
         Some(digest) if digest == joined.welcome.posted_digest => Ok(()),
-        Some(digest) => Err(Fault::Conflict(format!(
-            "the ledger's digest of sequence {posted} is {}, and this journal's is {digest}",
-            joined.welcome.posted_digest
-        ))),
+        Some(digest) => Err(Fault::Accuse {
+            found: format!(
+                "the ledger's digest of sequence {posted} is {}, and this journal's is {digest}",
+                joined.welcome.posted_digest
+            ),
+            accusation: Accusation { sequence: posted, digest },
+        }),
         // All later batches are held, so a journal that cannot tell has lost what it must keep.
         None => {
-            Err(Fault::Conflict(format!("this journal no longer knows its own sequence {posted}")))
+            let found = format!("this journal no longer knows its own sequence {posted}");
+            Err(Fault::Conflict { found, answer: None })
         }
     }
 }

@@ -18,6 +18,7 @@ use tidemark_collector::dev_certs::{self, Existing};
 use tidemark_collector::ledger::TimeSource;
 use tidemark_collector::restore::Used;
 use tidemark_collector::{Signal, backup, fsck, restore, run};
+use tidemark_common::id::NameError;
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{self, AgentName};
 
@@ -48,6 +49,9 @@ enum Command {
         /// An agent's name; may be given several times.
         #[arg(long = "agent", default_value = "agent")]
         agents: Vec<String>,
+        /// The name of a drainer, which may ship the journals of agents that are gone.
+        #[arg(long = "drainer")]
+        drainers: Vec<String>,
         /// Replaces files that are there already.
         #[arg(long)]
         force: bool,
@@ -139,8 +143,9 @@ fn execute(command: Command) -> Result<ExitCode> {
         }
         Command::Serve { config } => serve(&config),
         Command::CheckConfig { config } => check_config(&config),
-        Command::DevCerts { dir, agents, force } => {
-            make_certs(&dir, &agents, if force { Existing::Overwrite } else { Existing::Keep })
+        Command::DevCerts { dir, agents, drainers, force } => {
+            let existing = if force { Existing::Overwrite } else { Existing::Keep };
+            make_certs(&dir, &agents, &drainers, existing)
         }
         Command::Backup { place, to } => make_backup(&place.data_dir()?, &to),
         Command::Restore { from, check: true, .. } => {
@@ -187,13 +192,22 @@ fn check_config(path: &Path) -> Result<()> {
     print(&report)
 }
 
-fn make_certs(dir: &Path, agents: &[String], existing: Existing) -> Result<()> {
-    let parse = |name: &String| {
-        AgentName::parse(name).with_context(|| {
-            format!("{name:?} is no agent's name; use A-Z, a-z, 0-9, `.`, `_` and `-`")
+fn make_certs(
+    dir: &Path,
+    agents: &[String],
+    drainers: &[String],
+    existing: Existing,
+) -> Result<()> {
+    let named = |name: &String, parsed: Result<AgentName, NameError>| {
+        parsed.with_context(|| {
+            format!("{name:?} is no name for one; use A-Z, a-z, 0-9, `.`, `_` and `-`")
         })
     };
-    let agents = agents.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    let agents = agents
+        .iter()
+        .map(|name| named(name, AgentName::parse(name)))
+        .chain(drainers.iter().map(|name| named(name, AgentName::parse_drainer(name))))
+        .collect::<Result<Vec<_>>>()?;
     let today = jiff::Zoned::now().date();
     let files = dev_certs::make(dir, &agents, existing, today)?;
     print(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())

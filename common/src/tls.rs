@@ -3,7 +3,8 @@
 //! TLS 1.3 only, certificates on both sides, ring as the one crypto provider (passed explicitly: no
 //! process-wide default that a second dependency could take first). An agent is who its certificate
 //! says: the URI `tidemark://agent/NAME` among the subject's alternative names, which survives
-//! renewal of the certificate.
+//! renewal of the certificate. `tidemark://drainer/NAME` names a drainer, which ships the journals that
+//! agents left behind.
 //!
 //! **Owns** the rules of who may speak, and the TLS settings. **Does not own** files (callers pass
 //! PEM bytes), sockets, or what a name may do.
@@ -38,6 +39,10 @@ pub use expiry::not_after;
 pub const AGENT_NAME_BYTES_MAX: usize = 128;
 /// What an agent's certificate calls it, before its name.
 const AGENT_URI: &str = "tidemark://agent/";
+/// What a drainer's certificate calls it, before its name.
+const DRAINER_URI: &str = "tidemark://drainer/";
+/// What a drainer's identity begins with: no agent's name holds a colon.
+const DRAINER_PREFIX: &str = "drainer:";
 
 /// One end's certificates and key, as the PEM bytes of three files.
 #[derive(Clone, PartialEq, Eq)]
@@ -90,17 +95,20 @@ pub enum TlsError {
     NoCertificate,
     #[error("failed to identify the agent: its certificate cannot be read: {reason}")]
     Unreadable { reason: String },
-    #[error("failed to identify the agent: its certificate has no URI name {AGENT_URI}NAME")]
+    #[error(
+        "failed to identify the agent: its certificate has no URI name {AGENT_URI}NAME or {DRAINER_URI}NAME"
+    )]
     NoAgentName,
     #[error(
-        "failed to identify the agent: its certificate has {names} names {AGENT_URI}..., where one is due"
+        "failed to identify the agent: its certificate has {names} names {AGENT_URI}... or {DRAINER_URI}..., where \
+         one is due"
     )]
     ManyAgentNames { names: usize },
     #[error("failed to identify the agent: the name {name:?} in its certificate {error}")]
     BadAgentName { name: String, error: NameError },
 }
 
-/// Who an agent is, from its certificate: 1-128 of `[A-Za-z0-9._-]`.
+/// Who an agent is, from its certificate: 1-128 of `[A-Za-z0-9._-]`; a drainer's stands behind `drainer:`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentName(String);
 
@@ -123,15 +131,47 @@ impl AgentName {
         }
     }
 
+    /// The identity of the drainer called `text`.
+    ///
+    /// # Errors
+    /// Says what about `text` is not a name.
+    pub fn parse_drainer(text: &str) -> Result<Self, NameError> {
+        Self::parse(text).map(|name| Self(format!("{DRAINER_PREFIX}{}", name.0)))
+    }
+
+    /// Reads back what [`Self::as_str`] gave, of a drainer too.
+    ///
+    /// # Errors
+    /// Says what about `text` is no identity.
+    pub fn parse_identity(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix(DRAINER_PREFIX) {
+            Some(name) => Self::parse_drainer(name),
+            None => Self::parse(text),
+        }
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The URI that stands for this agent in its certificate.
+    /// The name in the certificate, without the role.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.strip_prefix(DRAINER_PREFIX).unwrap_or(&self.0)
+    }
+
+    /// Whether this is a drainer, which may ship the streams of others.
+    #[must_use]
+    pub fn is_drainer(&self) -> bool {
+        self.0.starts_with(DRAINER_PREFIX)
+    }
+
+    /// The URI that stands for this identity in its certificate.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("{AGENT_URI}{}", self.0)
+        let role = if self.is_drainer() { DRAINER_URI } else { AGENT_URI };
+        format!("{role}{}", self.name())
     }
 }
 
@@ -181,20 +221,28 @@ pub fn client_config(pem: &Pem) -> Result<ClientConfig, TlsError> {
 /// Who the agent with this verified chain is. The chain's first certificate is its own.
 ///
 /// # Errors
-/// A certificate without exactly one valid `tidemark://agent/NAME`: guessing which of two identities
-/// is meant would bill the wrong one.
+/// A certificate without exactly one valid `tidemark://agent/NAME` or `tidemark://drainer/NAME`: guessing
+/// which of two identities is meant would bill the wrong one.
 pub fn agent_name(chain: &[CertificateDer<'_>]) -> Result<AgentName, TlsError> {
     let own = chain.first().ok_or(TlsError::NoCertificate)?;
     let certificate = EndEntityCert::try_from(own)
         .map_err(|error| TlsError::Unreadable { reason: error.to_string() })?;
-    let names: Vec<&str> =
-        certificate.valid_uri_names().filter_map(|uri| uri.strip_prefix(AGENT_URI)).collect();
-    match names.as_slice() {
-        [] => Err(TlsError::NoAgentName),
-        [name] => AgentName::parse(name)
-            .map_err(|error| TlsError::BadAgentName { name: (*name).to_owned(), error }),
-        many => Err(TlsError::ManyAgentNames { names: many.len() }),
-    }
+    let names: Vec<&str> = certificate
+        .valid_uri_names()
+        .filter(|uri| uri.starts_with(AGENT_URI) || uri.starts_with(DRAINER_URI))
+        .collect();
+    let [uri] = names.as_slice() else {
+        return Err(match names.len() {
+            0 => TlsError::NoAgentName,
+            names => TlsError::ManyAgentNames { names },
+        });
+    };
+    let (name, parsed) = match (uri.strip_prefix(AGENT_URI), uri.strip_prefix(DRAINER_URI)) {
+        (Some(name), _) => (name, AgentName::parse(name)),
+        (None, Some(name)) => (name, AgentName::parse_drainer(name)),
+        (None, None) => return Err(TlsError::NoAgentName),
+    };
+    parsed.map_err(|error| TlsError::BadAgentName { name: name.to_owned(), error })
 }
 
 /// The certificates of a PEM text, in its order: for [`agent_name`] and [`not_after`] of one's own.

@@ -182,7 +182,9 @@ pub enum RefuseReason {
     Unavailable,
 }
 
-/// How far the ledger has posted one opening's events: all before `end`.
+/// How far the ledger has posted one opening's events: all before `end`. In the answer to a Hello in conflict,
+/// an opening with nothing posted is named where another copy of the journal may still ship it; one that is left
+/// out never will be posted under this stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostedOpening {
     pub opening: OpeningId,

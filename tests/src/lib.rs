@@ -32,5 +32,6 @@ pub mod resend;
 pub mod settings;
 pub mod speed;
 pub mod stack;
+pub mod usage;
 pub mod wait;
 pub mod world;

@@ -90,6 +90,7 @@ impl Stack {
         let output = Command::new(Program::Collector.path()?)
             .arg("dev-certs")
             .arg(&certificates)
+            .args(["--agent", "agent", "--agent", "other", "--drainer", "drainer"])
             .output()
             .context("failed to run dev-certs")?;
         ensure!(
@@ -242,6 +243,25 @@ impl Stack {
         self.settings.write(self.folder.path())?;
         let collector = self.collector.as_ref().context("the collector is not running")?;
         collector.signal(Signal::SIGHUP)
+    }
+
+    /// Runs a command in the folder; its exit code, and what it wrote.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn command(&self, program: Program, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+        let output =
+            Command::new(program.path()?).args(arguments).current_dir(self.folder()).output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8(text)?))
+    }
+
+    /// Waits until an agent that was spawned is ready.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub fn wait_agent_ready(&mut self) -> Result<()> {
+        self.wait_ready(Program::Agent)
     }
 
     /// The agent's process.

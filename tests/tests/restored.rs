@@ -10,34 +10,12 @@ use tidemark_tests::doors::Lines;
 use tidemark_tests::process::Process;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
+use tidemark_tests::usage::{CATALOGUE, SEEN_WAIT, send, used};
 use tidemark_tests::wait::{pause, until};
 
-const CATALOGUE: &str = r#"
-seal_interval = "50ms"
-[[meter]]
-name = "api.calls"
-aggregation = "sum"
-[[customer]]
-id = "acme"
-"#;
 /// What the agent exits with after a conflict, so that a supervisor need not start it again.
 const EXIT_CONFLICT: i32 = 3;
 const STOPPED: &str = "tidemark_agent_session_state{state=\"stopped\"}";
-const SEEN_WAIT: Duration = Duration::from_secs(60);
-
-fn send(stack: &Stack, count: usize) -> Result<()> {
-    let mut lines = Lines::to(&stack.path("events.socket"))?;
-    let text = "api.calls:1|c|#customer:acme\n".repeat(count);
-    lines.send(text.as_bytes(), u64::try_from(count)?)?;
-    let refusals = lines.wait_durable()?;
-    ensure!(refusals.is_empty(), "{refusals:?}");
-    Ok(())
-}
-
-fn used(stack: &Stack) -> Result<String> {
-    let usage = stack.api().usage("acme", "")?.usage;
-    Ok(usage.into_iter().find_map(|entry| entry.quantity).unwrap_or_default())
-}
 
 fn copy_folder(from: &Path, to: &Path) -> Result<()> {
     std::fs::create_dir_all(to)?;

@@ -27,7 +27,7 @@ use super::state::{JournalOptions, JournalState};
 use super::tables::{
     BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RULES, SEALED, SOURCES, meta,
 };
-use super::write::{Append, Seal, Write};
+use super::write::{Append, ConflictAnswer, Seal, Write};
 use crate::seal::{Content, Position};
 
 #[cfg(test)]
@@ -168,7 +168,7 @@ impl<'t, 'o> Transaction<'t, 'o> {
             Write::Seal(seal) => self.seal(seal),
             Write::Welcomed(welcomed) => self.welcomed(welcomed),
             Write::Posted(sequence) => self.posted(sequence),
-            Write::Conflict(reason) => self.conflict(&reason),
+            Write::Conflict { reason, answer } => self.conflict(&reason, answer.as_ref()),
             Write::Closed => {
                 self.memory.clean = true;
                 Ok(())
@@ -305,10 +305,17 @@ impl<'t, 'o> Transaction<'t, 'o> {
         Ok(note.oldest)
     }
 
-    fn conflict(&mut self, reason: &str) -> Result<(), JournalError> {
+    fn conflict(
+        &mut self,
+        reason: &str,
+        answer: Option<&ConflictAnswer>,
+    ) -> Result<(), JournalError> {
         let reason: String = reason.chars().take(CONFLICT_CHARS_MAX).collect();
         let conflicted = Conflicted { at: self.now, reason };
         self.tables.meta.insert(meta::CONFLICTED, conflicted.encode().as_slice())?;
+        if let Some(answer) = answer {
+            self.tables.meta.insert(meta::ANSWERED, answer.encode().as_slice())?;
+        }
         self.memory.state.conflict = Some(conflicted.reason);
         Ok(())
     }

@@ -8,7 +8,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -181,7 +181,7 @@ impl Journal {
         };
         let placed =
             placed.map_err(|source| OpenError::Io { act: "make", path: path.clone(), source })?;
-        sync_folder(folder_of(path))?;
+        sync_folder_of(path)?;
         Ok(placed)
     }
 }
@@ -232,12 +232,12 @@ pub fn set_aside(path: &Path, suffix: &str) -> Result<PathBuf, OpenError> {
         path: path.to_owned(),
         source,
     })?;
-    sync_folder(folder_of(path))?;
+    sync_folder_of(path)?;
     Ok(aside)
 }
 
 /// The file, for its owner only: it holds customers' names and the ledger's key for unique values.
-fn open_file(path: &Path) -> Result<FileBackend, OpenError> {
+pub(super) fn open_file(path: &Path) -> Result<FileBackend, OpenError> {
     let io_error = |source| OpenError::Io { act: "open", path: path.to_owned(), source };
     let file = OpenOptions::new()
         .read(true)
@@ -271,6 +271,16 @@ fn sync_folder(folder: &Path) -> Result<(), OpenError> {
     })
 }
 
+/// Makes the entry of `path` in its folder durable.
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), OpenError> {
+    sync_folder(folder_of(path))
+}
+
+/// What tells the file at `path` from all others; `None` if there is none.
+pub(super) fn file_number(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -278,7 +288,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);

@@ -49,6 +49,10 @@ impl JournalReader {
         Self { database }
     }
 
+    pub(super) fn database(&self) -> &Database {
+        &self.database
+    }
+
     /// A batch's frozen bytes, header first; `None` if it is not sealed yet or not held any more.
     ///
     /// # Errors

@@ -11,6 +11,7 @@ mod files;
 mod golden;
 mod letters;
 mod model;
+mod moving;
 mod outage;
 mod rules;
 

@@ -1,11 +1,12 @@
 //! What a [`Session`] asks for, and how it stands.
 
-use tidemark_common::id::{Digest, Fence, LedgerId, Sequence};
-use tidemark_common::wire::{Close, FirstHeld, Frame, Rules, UniqueKey};
+use tidemark_common::id::{Digest, Fence, LedgerId, OpeningId, Sequence};
+use tidemark_common::wire::{Close, FirstHeld, Frame, Hello, Rules, UniqueKey};
 
 use super::backoff::Retry;
 use super::joined::Phase;
 use super::{Barrier, Monotonic, Session, State, WELCOME_MILLIS_MAX, Writing};
+use crate::journal::ConflictAnswer;
 
 /// What the driver is to do. Each but `Disconnect` and `Finished` is answered by a `handle_*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,10 @@ pub enum JournalWrite {
     /// Pin the ledger and store the rules; then intake adopts them.
     Welcomed(Box<Welcomed>),
     Posted(Sequence),
-    Conflict(String),
+    Conflict {
+        message: String,
+        answer: Option<ConflictAnswer>,
+    },
     Closed,
 }
 
@@ -151,7 +155,11 @@ impl Session {
             State::Greeting(greeting) if !greeting.hello_sent => {
                 greeting.hello_sent = true;
                 let clock = greeting.clock;
-                Some(Frame::Hello(self.hello(clock)))
+                let hello = self.hello(clock);
+                if let State::Greeting(greeting) = &mut self.state {
+                    greeting.asked = asked(&hello);
+                }
+                Some(Frame::Hello(hello))
             }
             State::Joined(joined) if joined.may_send() => {
                 if let Some(confirm) = joined.take_confirm() {
@@ -264,9 +272,10 @@ impl Session {
         }
         let sealed = self.facts.sealed_sequence;
         match &mut self.state {
-            State::Condemned { message } => {
+            State::Condemned { message, answer } => {
                 self.writing = Some(Writing::Conflict);
-                Some(JournalWrite::Conflict(message.clone()))
+                let (message, answer) = (message.clone(), answer.clone());
+                Some(JournalWrite::Conflict { message, answer })
             }
             State::Joined(joined) if joined.phase == Phase::AdoptDue => {
                 joined.phase = Phase::Adopting;
@@ -310,4 +319,9 @@ impl Session {
             }
         }
     }
+}
+
+/// The openings that a hello asks about.
+fn asked(hello: &Hello) -> Vec<OpeningId> {
+    hello.openings.iter().map(|held| held.opening).chain([hello.opening]).collect()
 }

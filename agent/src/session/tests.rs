@@ -28,6 +28,7 @@ struct World {
     posted: u64,
     ledger: Option<LedgerId>,
     conflict: Option<String>,
+    answer: Option<ConflictAnswer>,
     rules: RulesVersion,
     /// Writes are not answered while they are held.
     hold: bool,
@@ -48,6 +49,7 @@ impl World {
             posted: 0,
             ledger: None,
             conflict: None,
+            answer: None,
             rules: RulesVersion(0),
             hold: false,
             held_writes: 0,
@@ -188,9 +190,10 @@ impl World {
                 assert!(sequence.0 > self.posted && sequence.0 <= self.sealed);
                 self.posted = sequence.0;
             }
-            JournalWrite::Conflict(message) => {
+            JournalWrite::Conflict { message, answer } => {
                 self.say("write-conflict");
                 self.conflict = Some(message);
+                self.answer = answer;
             }
             JournalWrite::Closed => self.say("write-closed"),
         }
@@ -424,7 +427,7 @@ fn a_hole_stops_and_is_named() {
 
 #[test]
 fn conflicts_are_written_and_final() {
-    let check = |table: &str, expected: &str| {
+    let check_final = |table: &str, expected: &str| {
         let mut world = check(table);
         let message = world.conflict.clone().expect("a stored conflict");
         assert!(
@@ -438,21 +441,45 @@ fn conflicts_are_written_and_final() {
         }
         assert_eq!(world.step("restart"), "finished-in-conflict");
     };
-    check(
+    check_final(
         "seal:3 connect -> hello:0/3
          welcome:4      -> write-conflict finished-in-conflict",
         "posted sequence 4, and this journal has sealed only 3",
     );
-    check(
+    // What the agent finds itself it states in its next Hello, for the collector to answer.
+    check_final(
         "seal:3 connect         -> hello:0/3
-         welcome-other-digest:2 -> look:2 write-conflict finished-in-conflict",
-        "ledger's digest of sequence 2 is 6363",
+         welcome-other-digest:2 -> look:2 disconnect
+         wait:60000             -> connect
+         connect                -> hello:2/3
+         refuse:conflict        -> write-conflict finished-in-conflict",
+        "opening 03030303030303030303030303030303 it has posted the events below 17",
     );
-    check(
+    // The answer to a batch tells of that batch alone.
+    check_final(
         "seal:3 connect welcome:0 -> hello:0/3 look:0 pin:0 batch:1 batch:2 batch:3
+         refuse:conflict          -> disconnect
+         wait:60000 connect       -> connect hello:0/3
+         welcome-other-digest:2   -> look:2 disconnect
+         wait:60000 connect       -> connect hello:2/3
          refuse:conflict          -> write-conflict finished-in-conflict",
         "opening 03030303030303030303030303030303 it has posted the events below 17",
     );
+    // An accusation that a Welcome answers is withdrawn.
+    let mut world = check(
+        "seal:3 connect         -> hello:0/3
+         welcome-other-digest:2 -> look:2 disconnect
+         wait:60000 connect     -> connect hello:2/3
+         welcome:2              -> look:2 pin:2 batch:3
+         lost                   ->
+         wait:60000 connect     -> connect hello:2/3",
+    );
+    assert_eq!((world.conflict.take(), world.session.accusation), (None, None));
+    let world =
+        check("seal:3 connect refuse:conflict -> hello:0/3 write-conflict finished-in-conflict");
+    let own = OpeningId([3; 16]);
+    let settled = vec![PostedOpening { opening: own, end: EventNumber(17) }];
+    assert_eq!(world.answer, Some(ConflictAnswer { asked: vec![own], settled }));
     // Durable before the agent leaves.
     let mut world = World::new();
     for step in ["connect", "hold"] {

@@ -202,6 +202,7 @@ fn door(registry: &mut Registry, figures: &ListenFigures) {
         ("handshakes_failed", "Handshakes that failed or took too long", figures.handshakes_failed),
         ("sessions_full", "Connections refused because sessions_max were open", figures.full),
         ("sessions_slow", "Sessions ended because the agent did not read in time", figures.slow),
+        ("sessions_drainers", "Sessions of drainers, for streams of others", figures.drainers),
         ("sessions_unnamed", "Connections whose certificate names no agent", figures.unnamed),
     ] {
         counter(registry, name, help, value);

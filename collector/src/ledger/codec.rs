@@ -340,7 +340,7 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
     let full = |(ledger_time, sequence, accepted)| Confirmed { ledger_time, sequence, accepted };
     Ok(StreamRecord {
         stream: row.stream,
-        agent: AgentName::parse(&row.agent)
+        agent: AgentName::parse_identity(&row.agent)
             .map_err(|error| broken("stream", format!("its agent {error}")))?,
         state: match row.state {
             0 => StreamState::Open,

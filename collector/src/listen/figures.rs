@@ -26,6 +26,7 @@ pub(super) struct ListenCounters {
     pub(super) full: Count,
     pub(super) slow: Count,
     pub(super) unnamed: Count,
+    pub(super) drainers: Count,
 }
 
 /// The door's figures at one moment.
@@ -43,6 +44,8 @@ pub struct ListenFigures {
     pub slow: u64,
     /// Connections whose certificate names no agent.
     pub unnamed: u64,
+    /// Sessions of drainers, which ship the streams of others.
+    pub drainers: u64,
 }
 
 impl ListenCounters {
@@ -58,6 +61,7 @@ impl ListenCounters {
             full: self.full.read(),
             slow: self.slow.read(),
             unnamed: self.unnamed.read(),
+            drainers: self.drainers.read(),
         }
     }
 }

@@ -43,6 +43,9 @@ pub(super) async fn serve(connection: &Connection, shared: &Shared) {
             let agent = link.session.agent();
             let stream = link.session.stream();
             match ended {
+                Ended::Said if agent.is_drainer() => {
+                    tracing::info!(%peer, %agent, ?stream, "a drainer's session ended")
+                }
                 Ended::Said => tracing::debug!(%peer, %agent, ?stream, "a session ended"),
                 Ended::Lost(reason) => {
                     tracing::info!(%peer, %agent, ?stream, %reason, "a session was lost")
@@ -104,6 +107,9 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
     };
     match identity(connection) {
         Ok(agent) => {
+            if agent.is_drainer() {
+                shared.counters.drainers.add();
+            }
             let terms = shared.terms();
             Ok(Link {
                 shared,

@@ -58,6 +58,9 @@ fn an_agent_is_who_its_certificate_says() {
     check(&["web.example", "spiffe://x/y", "tidemark://agent/A.b_c-9"], Ok("A.b_c-9"));
     check(&["web.example"], Err(TlsError::NoAgentName));
     check(&["tidemark://collector/a"], Err(TlsError::NoAgentName));
+    check(&["tidemark://drainer/node-7"], Ok("drainer:node-7"));
+    let both = ["tidemark://drainer/a", "tidemark://agent/a"];
+    check(&both, Err(TlsError::ManyAgentNames { names: 2 }));
     check(
         &["tidemark://agent/a", "tidemark://agent/b"],
         Err(TlsError::ManyAgentNames { names: 2 }),
@@ -189,4 +192,16 @@ fn strangers_and_the_expired_are_refused() {
     check(&agent, &with_ca(stranger.issue(&["collector.example"], |_| {})), "UnknownIssuer");
     check(&agent, &ca.issue(&["collector.example"], long_ago), "expired");
     check(&agent, &ca.issue(&["elsewhere.example"], |_| {}), "not valid for name");
+}
+
+#[test]
+fn a_drainer_is_no_agent_of_the_same_name() {
+    let (agent, drainer) = (AgentName::parse("a").unwrap(), AgentName::parse_drainer("a").unwrap());
+    assert_ne!(agent, drainer);
+    for identity in [agent, drainer] {
+        assert_eq!(AgentName::parse_identity(identity.as_str()).as_ref(), Ok(&identity));
+        assert_eq!(name_in(&[&identity.uri()]), Ok(identity.to_string()));
+        assert_eq!(identity.name(), "a");
+    }
+    assert!(AgentName::parse("drainer:a").is_err() && AgentName::parse_identity("x:a").is_err());
 }

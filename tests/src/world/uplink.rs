@@ -216,7 +216,7 @@ impl Uplink {
                     self.session.handle_batch(sequence, bytes, around.age);
                 }
                 Action::Write(write) => {
-                    if let JournalWrite::Conflict(message) = &write {
+                    if let JournalWrite::Conflict { message, .. } = &write {
                         around.story.count("recovery journal in conflict");
                         around.story.tell(around.now, || {
                             format!("agent {}: conflict: {message}", around.host)

@@ -123,6 +123,7 @@ impl World {
             full: 0,
             slow: 0,
             unnamed: 0,
+            drainers: 0,
         };
         let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
         let (running, stopping) = watch::channel(false);
