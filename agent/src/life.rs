@@ -46,7 +46,7 @@ use crate::intake::{self, Barrier, IntakeHandle};
 use crate::journal::{JournalState, OpenError, Recovered, Write};
 use crate::parse::naming::{Naming, NamingError, Patterns};
 use crate::session::SessionConfig;
-use crate::uplink::quic::LinkTimes;
+use crate::uplink::LinkTimes;
 
 /// Batches sent and not acknowledged; a collector may ask for fewer.
 const BATCHES_IN_FLIGHT_MAX: u32 = 64;
@@ -502,6 +502,8 @@ fn driver_config(config: &Config, pem: watch::Receiver<Arc<Pem>>) -> DriverConfi
     DriverConfig {
         collectors: config.uplink.collectors.iter().map(ToString::to_string).collect(),
         server_name: config.uplink.server_name.clone(),
+        transport: config.uplink.transport,
+        quic_probe_interval: config.uplink.quic_probe_interval,
         pem,
         session: SessionConfig {
             batches_in_flight_max: BATCHES_IN_FLIGHT_MAX,

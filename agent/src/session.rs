@@ -307,6 +307,20 @@ impl Session {
         self.apply(verdict, now);
     }
 
+    /// The session is to begin anew, over a better link: it drains as if it had reached its age.
+    pub fn handle_leave(&mut self, now: Monotonic) {
+        match &mut self.state {
+            State::Greeting(greeting) => greeting.ends_at = now,
+            State::Joined(joined) => joined.ends_at = joined.ends_at.min(now),
+            State::Waiting { .. }
+            | State::Due
+            | State::Connecting
+            | State::Leaving { .. }
+            | State::Condemned { .. }
+            | State::Ended { .. } => {}
+        }
+    }
+
     /// The journal's answer to [`Action::Look`].
     pub fn handle_looked(&mut self, looked: &Looked, now: Monotonic) {
         self.looking = false;

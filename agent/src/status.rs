@@ -42,6 +42,9 @@ pub struct Session {
     /// How long there has been a session; or how long there has been none, whatever was tried.
     pub since_age_millis: u64,
     pub collector: Option<String>,
+    /// `quic` or `tcp`; absent while there is no link.
+    #[serde(default)]
+    pub transport: Option<String>,
     pub fence: Option<String>,
     /// Batches sent and not yet acknowledged.
     pub in_flight: u64,

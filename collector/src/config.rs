@@ -52,6 +52,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub quic: SocketAddr,
+    /// `None`: not at all.
+    pub tcp: Option<SocketAddr>,
     pub http: SocketAddr,
 }
 

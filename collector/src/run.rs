@@ -42,7 +42,7 @@ pub enum RunError {
     Open { path: PathBuf, source: LedgerError },
     #[error("failed to keep the version of the rules in {}: {source}; is the disk full?", path.display())]
     Rules { path: PathBuf, source: io::Error },
-    #[error("{0}; stop what holds the port, or set `listen.quic`")]
+    #[error("{0}; stop what holds the port, or set `listen.quic` and `listen.tcp`")]
     Listen(#[from] ListenError),
     #[error(
         "failed to listen on {address} for the HTTP API: {source}; stop what holds the port, or set `listen.http`"
@@ -67,6 +67,8 @@ pub enum Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     pub quic: SocketAddr,
+    /// Absent where TCP is off.
+    pub tcp: Option<SocketAddr>,
     pub http: SocketAddr,
 }
 
@@ -92,7 +94,7 @@ pub async fn run(
     started: impl FnOnce(Addresses),
 ) -> Result<(), RunError> {
     let (mut collector, addresses) = Collector::start(config).await?;
-    tracing::info!(quic = %addresses.quic, http = %addresses.http, "listening");
+    tracing::info!(quic = %addresses.quic, tcp = addresses.tcp.map(tracing::field::display), http = %addresses.http, "listening");
     started(addresses);
     let ended = loop {
         tokio::select! {
@@ -120,7 +122,7 @@ impl Collector {
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
         let listener =
             Listener::start(listen_options(&config), credentials, ledger.clone(), Arc::new(rules))?;
-        let addresses = Addresses { quic: listener.address(), http };
+        let addresses = Addresses { quic: listener.address(), tcp: listener.tcp_address(), http };
 
         let aggregations = catalog.aggregations();
         let (catalogs, watched) = watch::channel(Arc::new(catalog));
@@ -232,6 +234,7 @@ fn listen_options(config: &Config) -> ListenOptions {
     } = config.session;
     ListenOptions {
         address: config.listen.quic,
+        tcp: config.listen.tcp,
         sessions_max: size(sessions_max.into()),
         handshakes_max: size(handshakes_max.into()),
         confirm_interval: Duration::from_millis(confirm_interval_millis),

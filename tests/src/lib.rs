@@ -9,6 +9,7 @@
 //! doors      senders, one per door                     resend     a client that resends until durable
 //! audit      both programs' files, byte by byte
 //! expected   what the usage API must show              random     seeded numbers
+//! udp_relay  UDP that a test lets through
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
 //!
@@ -31,4 +32,5 @@ pub mod resend;
 pub mod settings;
 pub mod speed;
 pub mod stack;
+pub mod udp_relay;
 pub mod wait;

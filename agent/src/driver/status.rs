@@ -6,6 +6,7 @@ use tidemark_common::id::{Fence, LedgerId};
 use tidemark_common::time::Timestamp;
 
 use crate::session::{Monotonic, SessionState, SessionStatus};
+use crate::uplink::chooser::Transport;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UplinkStatus {
@@ -14,6 +15,8 @@ pub struct UplinkStatus {
     pub since: Timestamp,
     /// The collector in use, or next to be tried.
     pub collector: String,
+    /// What carries the link, while there is one.
+    pub transport: Option<Transport>,
     /// The ledger that the journal is pinned to.
     pub ledger: Option<LedgerId>,
     /// The session's fence, while it is live.
@@ -65,6 +68,7 @@ impl UplinkStatus {
             state: UplinkState::Connecting,
             since,
             collector: String::new(),
+            transport: None,
             ledger: None,
             fence: None,
             in_flight: 0,
@@ -80,7 +84,7 @@ impl UplinkStatus {
         &mut self,
         session: SessionStatus,
         collector: String,
-        round_trip: Option<Duration>,
+        link: Option<(Transport, Option<Duration>)>,
         clock: Timestamp,
         wall: impl Fn(Monotonic) -> Timestamp,
     ) -> bool {
@@ -104,11 +108,14 @@ impl UplinkStatus {
             },
             since: if same_kind { self.since } else { clock },
             collector,
+            transport: link.map(|(transport, _)| transport),
             ledger: session.ledger,
             fence: session.fence,
             in_flight: session.in_flight,
             last_error: session.last_error,
-            rtt_micros: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            rtt_micros: link
+                .and_then(|(_, round_trip)| round_trip)
+                .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             clock_offset_millis: session.clock_offset_millis,
         };
         if !same_kind {
@@ -126,6 +133,7 @@ impl UplinkStatus {
             UplinkState::Live => {
                 tracing::info!(
                     collector,
+                    transport = self.transport.map(Transport::name),
                     fence = self.fence.map(|fence| fence.to_string()),
                     "uplink live"
                 );

@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::text::human;
 use super::trouble::find;
 use super::*;
+use crate::uplink::chooser::Transport;
 use crate::uplink::{CertificateFault, LinkError};
 
 /// An agent that is well: everything posted.
@@ -20,6 +21,7 @@ pub(crate) fn well() -> Status {
             collector: Some("collector.example.com:8129".to_owned()),
             fence: Some("1.2".to_owned()),
             in_flight: 0,
+            transport: Some("quic".to_owned()),
             rtt_micros: Some(850),
             clock_offset_millis: Some(-12),
             last_error: None,
@@ -67,7 +69,7 @@ rejected     0 events
 duplicates   0 events
 not metered  0 metrics
 lost before  0 datagrams dropped by the kernel, 0 events missing in numbered sources
-session      connected for 1h 1m, collector.example.com:8129, round trip 850us
+session      connected for 1h 1m, collector.example.com:8129 over quic, round trip 850us
 sequences    420 posted, 420 sealed, 0 in flight
 stream       0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a
 ledger       0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c
@@ -99,7 +101,7 @@ fn what_is_wrong_comes_first() {
     let shown = human(&status);
     let expected = "\
 No session with collector.example.com:8129 for 3m 12s: failed to connect: refused
-  Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached.
+  Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port, or the same TCP port, can be reached.
 Also: Rejected 40 events in the last 5m: sampled 40
   `tidemark-agent dead-letters list` shows those that were kept, with a remedy each.
 
@@ -265,7 +267,8 @@ fn each_remedy_fits_its_trouble() {
     );
     let address = "127.0.0.1:8129".parse().unwrap();
     let after = Duration::from_secs(1);
-    check(&unreachable(LinkError::NoAnswer { address, after }), "UDP port", "uplink.ca");
+    let silence = LinkError::NoAnswer { transport: Transport::Quic, address, after };
+    check(&unreachable(silence), "UDP port", "uplink.ca");
     check(
         &|status| status.recent.rejected = [("journal_full".to_owned(), 5)].into(),
         "journal.bytes_max",
@@ -295,6 +298,7 @@ fn names_in_json_are_stable() {
         "/ledger",
         "/session/state",
         "/session/collector",
+        "/session/transport",
         "/session/since_age_millis",
         "/session/in_flight",
         "/session/last_error",

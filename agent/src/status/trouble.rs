@@ -123,7 +123,7 @@ fn session(status: &Status) -> Option<Trouble> {
             let remedy = if named.contains("certificate") || named.contains("private key") {
                 "Nothing is lost: events are kept on disk. Mend the certificates (uplink.ca, .certificate, .key; the collector's tls); the agent reads its own again every 30 s."
             } else {
-                "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached."
+                "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port, or the same TCP port, can be reached."
             };
             // Between two sessions a moment passes; that the first one fails is trouble at once.
             let never = status.ledger.is_none() && session.last_error.is_some();

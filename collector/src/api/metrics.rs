@@ -181,6 +181,12 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
 /// What the QUIC door did since it was opened.
 fn door(registry: &mut Registry, figures: &ListenFigures) {
     gauge(registry, "sessions_open", "Agents connected", figures.sessions_open);
+    gauge(
+        registry,
+        "sessions_open_tcp",
+        "Agents connected over TCP, for want of QUIC or by their configuration",
+        figures.tcp_sessions_open,
+    );
     for (name, help, value) in [
         ("sessions", "Sessions begun", figures.sessions_begun),
         ("sessions_refused", "Sessions that the collector ended with Refuse", figures.refusals),

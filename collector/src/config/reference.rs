@@ -8,6 +8,8 @@ use std::fmt::Write;
 pub enum Kind {
     /// `IP:PORT`.
     Address,
+    /// `IP:PORT`, or one of these words.
+    AddressOr(&'static [&'static str]),
     /// A file or folder; in the file, relative to the file's own folder.
     Path,
     /// `250ms`, `10s`, `5m`, `24h`, `35d`.
@@ -42,7 +44,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 30] = [
+pub const SETTINGS: [Setting; 31] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -74,6 +76,12 @@ pub const SETTINGS: [Setting; 30] = [
         "How long sessions and requests may take to end after SIGTERM.",
     ),
     setting("listen.quic", Kind::Address, "0.0.0.0:8129", "Where agents connect (UDP)."),
+    setting(
+        "listen.tcp",
+        Kind::AddressOr(&["same", "off"]),
+        "same",
+        "Where agents connect whose network lets no UDP through (TLS over TCP): `same` address and port as `listen.quic`, `off`, or another address.",
+    ),
     setting(
         "listen.http",
         Kind::Address,
@@ -219,6 +227,7 @@ impl Setting {
         match self.kind {
             Kind::Count => self.default.to_owned(),
             Kind::Address
+            | Kind::AddressOr(_)
             | Kind::Path
             | Kind::Duration
             | Kind::Size
@@ -237,9 +246,13 @@ pub fn markdown() -> String {
     for setting in &SETTINGS {
         let choices = match setting.kind {
             Kind::Choice(words) => format!(" One of `{}`.", words.join("`, `")),
-            Kind::Address | Kind::Path | Kind::Duration | Kind::Size | Kind::Count | Kind::Text => {
-                String::new()
-            }
+            Kind::Address
+            | Kind::AddressOr(_)
+            | Kind::Path
+            | Kind::Duration
+            | Kind::Size
+            | Kind::Count
+            | Kind::Text => String::new(),
         };
         // Writing to a string cannot fail.
         let _ignored = writeln!(

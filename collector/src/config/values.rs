@@ -128,7 +128,7 @@ impl Values {
     /// All settings read; `None` if any cannot be. All are read before the first is missed, so that
     /// every problem is found.
     pub(super) fn config(&mut self, tokens: Vec<Token>) -> Option<Config> {
-        let listen = (self.address("listen.quic"), self.address("listen.http"));
+        let listen = self.listen();
         let shutdown_grace_millis = self.millis("shutdown_grace", 0);
         let log_format = self.log_format();
         let session = self.session();
@@ -139,7 +139,7 @@ impl Values {
             log_format: log_format?,
             log_level: self.text("log_level").to_owned(),
             shutdown_grace_millis: shutdown_grace_millis?,
-            listen: Listen { quic: listen.0?, http: listen.1? },
+            listen: listen?,
             tls: Tls {
                 ca: self.path("tls.ca"),
                 certificate: self.path("tls.certificate"),
@@ -149,6 +149,17 @@ impl Values {
             ledger: ledger?,
             tokens,
         })
+    }
+
+    fn listen(&mut self) -> Option<Listen> {
+        let quic = self.address("listen.quic");
+        let tcp = match self.text("listen.tcp") {
+            "same" => quic.map(Some),
+            "off" => Some(None),
+            _ => self.address("listen.tcp").map(Some),
+        };
+        let http = self.address("listen.http");
+        Some(Listen { quic: quic?, tcp: tcp?, http: http? })
     }
 
     fn session(&mut self) -> Option<SessionLimits> {

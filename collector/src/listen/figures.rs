@@ -21,6 +21,8 @@ impl Count {
 pub(super) struct ListenCounters {
     pub(super) sessions_begun: Count,
     pub(super) sessions_ended: Count,
+    pub(super) tcp_sessions_begun: Count,
+    pub(super) tcp_sessions_ended: Count,
     pub(super) refusals: Count,
     pub(super) handshakes_failed: Count,
     pub(super) full: Count,
@@ -33,6 +35,8 @@ pub(super) struct ListenCounters {
 pub struct ListenFigures {
     /// Sessions between Hello's connection and their end.
     pub sessions_open: u64,
+    /// Those of them that go over TCP.
+    pub tcp_sessions_open: u64,
     pub sessions_begun: u64,
     /// Sessions that the collector ended with Refuse.
     pub refusals: u64,
@@ -50,7 +54,10 @@ impl ListenCounters {
         // Ends are read first: a session that ends in between must not make the difference negative.
         let ended = self.sessions_ended.read();
         let begun = self.sessions_begun.read();
+        let tcp_ended = self.tcp_sessions_ended.read();
+        let tcp_begun = self.tcp_sessions_begun.read();
         ListenFigures {
+            tcp_sessions_open: tcp_begun.saturating_sub(tcp_ended),
             sessions_open: begun.saturating_sub(ended),
             sessions_begun: begun,
             refusals: self.refusals.read(),

@@ -3,15 +3,18 @@
 //! **Owns** the order of replies: they are taken in the order of their requests.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, RecvStream, SendStream, VarInt};
 use rustls::pki_types::CertificateDer;
 use tidemark_common::id::RulesVersion;
-use tidemark_common::tls::{self, AgentName};
+use tidemark_common::tls;
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
@@ -32,27 +35,72 @@ const OPENED_FACTOR: usize = 9;
 /// After its last frame a connection is kept this long for the peer to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
+/// What an agent is told that finds no room.
+pub(super) const FULL: &str = "as many agents are connected as may be";
+const STOPPING: &str = "the collector is stopping";
+
+/// The other end of a connection whose certificate is verified.
+pub(super) struct Peer<R, W> {
+    pub(super) address: SocketAddr,
+    /// Its own certificate first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) receive: R,
+    pub(super) send: W,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
+    /// Says that there is no room for a session.
+    pub(super) async fn turn_away(self) {
+        self.refuse(RefuseReason::Unavailable, FULL.to_owned()).await;
+    }
+
+    async fn refuse(mut self, reason: RefuseReason, message: String) {
+        if let Ok(bytes) = Frame::Refuse(Refuse { reason, message, extras: Vec::new() }).encode() {
+            drop(timeout(FAREWELL_MAX, self.send.write_all(&bytes)).await);
+            say_farewell(&mut self.receive, &mut self.send).await;
+        }
+    }
+}
+
 /// Serves a connection until it ends.
-pub(super) async fn serve(connection: &Connection, shared: &Shared) {
+pub(super) async fn serve<R, W>(peer: Peer<R, W>, shared: &Shared)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     shared.counters.sessions_begun.add();
-    let peer = connection.remote_address();
-    match begin(connection, shared).await {
-        Ok(mut link) => {
+    let address = peer.address;
+    match tls::agent_name(&peer.chain) {
+        Ok(agent) => {
+            let terms = shared.terms();
+            let mut link = Link {
+                shared,
+                rules: terms.rules.version,
+                session: Session::new(agent, terms),
+                send: peer.send,
+                receive: peer.receive,
+                buffer: FrameBuffer::default(),
+                chunk: vec![0; READ_BYTES],
+                due: VecDeque::new(),
+                frame_room: None,
+            };
             let ended = link.run().await;
-            link.say_farewell().await;
+            say_farewell(&mut link.receive, &mut link.send).await;
             let agent = link.session.agent();
             let stream = link.session.stream();
             match ended {
-                Ended::Said => tracing::debug!(%peer, %agent, ?stream, "a session ended"),
+                Ended::Said => tracing::debug!(peer = %address, %agent, ?stream, "a session ended"),
                 Ended::Lost(reason) => {
-                    tracing::info!(%peer, %agent, ?stream, %reason, "a session was lost")
+                    tracing::info!(peer = %address, %agent, ?stream, %reason, "a session was lost")
                 }
             }
         }
-        Err(Ended::Lost(reason)) => tracing::warn!(%peer, %reason, "a session did not begin"),
-        Err(Ended::Said) => {}
+        Err(error) => {
+            shared.counters.unnamed.add();
+            tracing::warn!(peer = %address, %error, "a session did not begin");
+            peer.refuse(RefuseReason::Unauthorized, error.to_string()).await;
+        }
     }
-    connection.close(VarInt::from_u32(0), b"");
     shared.counters.sessions_ended.add();
 }
 
@@ -64,13 +112,13 @@ enum Ended {
     Lost(String),
 }
 
-struct Link<'a> {
+struct Link<'a, R, W> {
     shared: &'a Shared,
     session: Session,
     /// The rules that its Welcome names.
     rules: RulesVersion,
-    send: SendStream,
-    receive: RecvStream,
+    send: W,
+    receive: R,
     buffer: FrameBuffer,
     chunk: Vec<u8>,
     due: VecDeque<oneshot::Receiver<Reply>>,
@@ -95,54 +143,7 @@ enum Woken {
     Lost(String),
 }
 
-async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'a>, Ended> {
-    let opened = timeout(shared.options.handshake_max, connection.accept_bi()).await;
-    let (mut send, receive) = match opened {
-        Ok(Ok(streams)) => streams,
-        Ok(Err(error)) => return Err(Ended::Lost(error.to_string())),
-        Err(_) => return Err(Ended::Lost("it opened no stream in time".to_owned())),
-    };
-    match identity(connection) {
-        Ok(agent) => {
-            let terms = shared.terms();
-            Ok(Link {
-                shared,
-                rules: terms.rules.version,
-                session: Session::new(agent, terms),
-                send,
-                receive,
-                buffer: FrameBuffer::default(),
-                chunk: vec![0; READ_BYTES],
-                due: VecDeque::new(),
-                frame_room: None,
-            })
-        }
-        Err(message) => {
-            shared.counters.unnamed.add();
-            let refuse = Refuse {
-                reason: RefuseReason::Unauthorized,
-                message: message.clone(),
-                extras: Vec::new(),
-            };
-            if let Ok(bytes) = Frame::Refuse(refuse).encode() {
-                drop(timeout(FAREWELL_MAX, send.write_all(&bytes)).await);
-                farewell(&mut send).await;
-            }
-            Err(Ended::Lost(message))
-        }
-    }
-}
-
-fn identity(connection: &Connection) -> Result<AgentName, String> {
-    let identity =
-        connection.peer_identity().ok_or_else(|| "it showed no certificate".to_owned())?;
-    let chain = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| "its identity is no certificate chain".to_owned())?;
-    tls::agent_name(&chain).map_err(|error| error.to_string())
-}
-
-impl Link<'_> {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
     async fn run(&mut self) -> Ended {
         let options = &self.shared.options;
         let begun = Instant::now();
@@ -179,9 +180,9 @@ impl Link<'_> {
             let woken = tokio::select! {
                 reply = next_reply(&mut self.due) => Woken::Reply(reply),
                 read = self.receive.read(&mut self.chunk), if self.session.wants_frames() => match read {
-                    Ok(Some(bytes)) => Woken::Read(bytes),
-                    Ok(None) => Woken::Closed,
-                    Err(error) => Woken::Lost(error.to_string()),
+                    Ok(0) => Woken::Closed,
+                    Ok(bytes) => Woken::Read(bytes),
+                    Err(error) => Woken::Lost(cause_of(&error)),
                 },
                 _ = confirm.tick(), if welcome => Woken::ConfirmDue,
                 () = &mut welcome_due, if !welcome => Woken::WelcomeOverdue,
@@ -251,9 +252,14 @@ impl Link<'_> {
             self.shared.counters.refusals.add();
         }
         let bytes = frame.encode().map_err(|error| Ended::Lost(error.to_string()))?;
-        match timeout(self.shared.options.send_max, self.send.write_all(&bytes)).await {
+        let sending = async {
+            self.send.write_all(&bytes).await?;
+            // What TLS has sealed and the socket has not taken yet.
+            self.send.flush().await
+        };
+        match timeout(self.shared.options.send_max, sending).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Ended::Lost(error.to_string())),
+            Ok(Err(error)) => Err(Ended::Lost(cause_of(&error))),
             Err(_) => {
                 self.shared.counters.slow.add();
                 Err(Ended::Lost("it did not read in time".to_owned()))
@@ -313,13 +319,7 @@ impl Link<'_> {
             Err(error) => self.session.handle_unavailable(&error.to_string()),
         }
     }
-
-    async fn say_farewell(&mut self) {
-        farewell(&mut self.send).await;
-    }
 }
-
-const STOPPING: &str = "the collector is stopping";
 
 /// Room for `bytes`; all of it for more than there is.
 async fn room(of: &Arc<Semaphore>, bytes: usize, most: u32) -> Result<OwnedSemaphorePermit, Ended> {
@@ -336,11 +336,28 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Lets the peer read what was sent, for a while.
-async fn farewell(send: &mut SendStream) {
-    if send.finish().is_ok() {
-        drop(timeout(FAREWELL_MAX, send.stopped()).await);
+/// Lets the peer read what was sent, for a while. What it still sends is read and means nothing: TCP would
+/// answer it with a reset, and that would overtake what was sent.
+async fn say_farewell(
+    receive: &mut (impl AsyncRead + Unpin),
+    send: &mut (impl AsyncWrite + Unpin),
+) {
+    let ending = async {
+        send.shutdown().await?;
+        let mut chunk = vec![0; FREE_FRAME_BYTES];
+        while receive.read(&mut chunk).await? > 0 {}
+        io::Result::Ok(())
+    };
+    drop(timeout(FAREWELL_MAX, ending).await);
+}
+
+/// The error's innermost cause, which says why a connection was lost.
+fn cause_of(error: &io::Error) -> String {
+    let mut cause: Option<&dyn Error> = error.get_ref().map(|inner| inner as _);
+    while let Some(deeper) = cause.and_then(Error::source) {
+        cause = Some(deeper);
     }
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The reply to the oldest request; for ever if none is due. Cancel-safe.

@@ -116,6 +116,7 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let sessions = ListenFigures {
+            tcp_sessions_open: 1,
             sessions_open: 1,
             sessions_begun: 2,
             refusals: 0,

@@ -1,0 +1,115 @@
+//! What ended a link, in words: from the errors of both transports.
+//!
+//! Who refused whose certificate shows in who closed: this end with an error of its own, or the
+//! collector with a TLS alert.
+
+use std::io;
+
+use quinn::{ConnectionError, ReadError, TransportErrorCode, WriteError};
+use rustls::Error as TlsError;
+
+use super::{CertificateFault, LinkError};
+
+/// The TLS alert of a peer that speaks no TLS version of this end (RFC 8446, section 6).
+const PROTOCOL_VERSION: u8 = 70;
+const NO_APPLICATION_PROTOCOL: u8 = 120;
+
+pub(super) fn read(error: ReadError) -> LinkError {
+    match error {
+        ReadError::ConnectionLost(error) => quic(error),
+        error => LinkError::Lost { reason: error.to_string() },
+    }
+}
+
+pub(super) fn write(error: WriteError) -> LinkError {
+    match error {
+        WriteError::ConnectionLost(error) => quic(error),
+        error => LinkError::Lost { reason: error.to_string() },
+    }
+}
+
+/// The end of a QUIC connection.
+pub(super) fn quic(error: ConnectionError) -> LinkError {
+    match error {
+        ConnectionError::TransportError(error) => {
+            let detail = error.reason.clone();
+            match Alert::of_quic(error.code) {
+                Some(Alert::Certificate(fault)) => {
+                    LinkError::CollectorCertificate { fault, detail }
+                }
+                Some(Alert::Protocol) => LinkError::OtherProtocol,
+                Some(Alert::Version) => LinkError::OldTls,
+                None => LinkError::Lost { reason: error.to_string() },
+            }
+        }
+        ConnectionError::ConnectionClosed(close) => {
+            let detail = String::from_utf8_lossy(&close.reason).into_owned();
+            match Alert::of_quic(close.error_code) {
+                Some(alert) => alert.told(detail),
+                None => LinkError::Closed { reason: close.to_string() },
+            }
+        }
+        ConnectionError::ApplicationClosed(close) => {
+            LinkError::Closed { reason: String::from_utf8_lossy(&close.reason).into_owned() }
+        }
+        ConnectionError::Reset => LinkError::Reset,
+        ConnectionError::TimedOut => LinkError::Lapsed,
+        ConnectionError::VersionMismatch
+        | ConnectionError::LocallyClosed
+        | ConnectionError::CidsExhausted => LinkError::Lost { reason: error.to_string() },
+    }
+}
+
+/// The end of a TLS connection over TCP.
+pub(super) fn tcp(error: &io::Error) -> LinkError {
+    let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
+    match tls {
+        Some(TlsError::AlertReceived(alert)) => match Alert::of(u8::from(*alert)) {
+            Some(alert) => alert.told(String::new()),
+            None => LinkError::Closed { reason: error.to_string() },
+        },
+        Some(TlsError::InvalidCertificate(found)) => LinkError::CollectorCertificate {
+            fault: CertificateFault::of_error(found),
+            detail: error.to_string(),
+        },
+        Some(TlsError::NoApplicationProtocol) => LinkError::OtherProtocol,
+        Some(TlsError::PeerIncompatible(_)) => LinkError::OldTls,
+        Some(other) => LinkError::Lost { reason: other.to_string() },
+        None => match error.kind() {
+            io::ErrorKind::UnexpectedEof => LinkError::Closed { reason: String::new() },
+            io::ErrorKind::TimedOut => LinkError::Lapsed,
+            _ => LinkError::Lost { reason: error.to_string() },
+        },
+    }
+}
+
+/// What a TLS alert means for a link.
+enum Alert {
+    Certificate(CertificateFault),
+    Protocol,
+    Version,
+}
+
+impl Alert {
+    fn of(alert: u8) -> Option<Self> {
+        match alert {
+            NO_APPLICATION_PROTOCOL => Some(Self::Protocol),
+            PROTOCOL_VERSION => Some(Self::Version),
+            _ => CertificateFault::of_alert(alert).map(Self::Certificate),
+        }
+    }
+
+    /// QUIC carries alert N as error 0x100 + N (RFC 9001, section 4.8).
+    fn of_quic(code: TransportErrorCode) -> Option<Self> {
+        Self::of(u8::try_from(u64::from(code).checked_sub(0x100)?).ok()?)
+    }
+
+    /// The collector sent it.
+    fn told(self, detail: String) -> LinkError {
+        match self {
+            Self::Certificate(fault) => LinkError::AgentCertificate { fault, detail },
+            Self::Protocol => LinkError::OtherProtocol,
+            Self::Version => LinkError::OldTls,
+        }
+    }
+}
