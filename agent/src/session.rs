@@ -119,6 +119,8 @@ pub struct Session {
     closed_written: bool,
     last_error: Option<String>,
     clock_offset_millis: Option<i64>,
+    /// How often a collector asked for a pause.
+    throttles: u64,
 }
 
 #[derive(Debug)]
@@ -193,6 +195,7 @@ impl Session {
             closed_written: false,
             last_error: None,
             clock_offset_millis: None,
+            throttles: 0,
         }
     }
 
@@ -262,6 +265,7 @@ impl Session {
             }
             (State::Joined(joined), Frame::Throttle(throttle)) => {
                 joined.last_heard = now;
+                self.throttles = self.throttles.saturating_add(1);
                 joined.paused_until =
                     Some(now.plus(u64::from(throttle.pause_millis).min(PAUSE_MILLIS_MAX)));
                 Ok(())

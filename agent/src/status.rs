@@ -48,6 +48,11 @@ pub struct Session {
     pub fence: Option<String>,
     /// Batches sent and not yet acknowledged.
     pub in_flight: u64,
+    /// How often a collector has asked for a pause since the process began, and whether one is being kept.
+    #[serde(default)]
+    pub throttles: u64,
+    #[serde(default)]
+    pub paused: bool,
     pub rtt_micros: Option<u64>,
     /// Ledger time less the agent's clock, as last measured.
     pub clock_offset_millis: Option<i64>,

@@ -70,6 +70,7 @@ pub struct Tls {
 pub struct SessionLimits {
     pub sessions_max: u32,
     pub handshakes_max: u32,
+    pub age_max_millis: u64,
     pub confirm_interval_millis: u64,
     pub batches_in_flight_max: u32,
     pub batch_bytes_in_flight_max: u32,

@@ -13,6 +13,7 @@
 //! transport's window. What a slow peer does not read, or does not finish, ends its session.
 
 mod figures;
+mod pressure;
 mod quic;
 mod serve;
 mod tcp;
@@ -50,6 +51,9 @@ pub struct ListenOptions {
     pub sessions_max: usize,
     /// At most this many handshakes are under way, over each transport.
     pub handshakes_max: usize,
+    /// A session ends in good order between half of this age and all of it, so that certificates are looked at
+    /// again and agents spread.
+    pub session_age_max: Duration,
     /// A session is asked to confirm this often.
     pub confirm_interval: Duration,
     /// At most this many batches of a session may be sent and not yet acknowledged.
@@ -79,6 +83,7 @@ impl Default for ListenOptions {
             tcp: Some(SocketAddr::from(([0, 0, 0, 0], 8129))),
             sessions_max: 10_000,
             handshakes_max: 1_000,
+            session_age_max: Duration::from_secs(7_200),
             confirm_interval: Duration::from_secs(10),
             batches_in_flight_max: 32,
             batch_bytes_in_flight_max: 256 << 20,

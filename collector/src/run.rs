@@ -222,6 +222,7 @@ fn listen_options(config: &Config) -> ListenOptions {
     let SessionLimits {
         sessions_max,
         handshakes_max,
+        age_max_millis,
         confirm_interval_millis,
         batches_in_flight_max,
         batch_bytes_in_flight_max,
@@ -237,6 +238,7 @@ fn listen_options(config: &Config) -> ListenOptions {
         tcp: config.listen.tcp,
         sessions_max: size(sessions_max.into()),
         handshakes_max: size(handshakes_max.into()),
+        session_age_max: Duration::from_millis(age_max_millis),
         confirm_interval: Duration::from_millis(confirm_interval_millis),
         batches_in_flight_max,
         batch_bytes_in_flight_max,

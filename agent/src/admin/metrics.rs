@@ -194,6 +194,11 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         &transports,
     )?;
     page.gauge("uplink_in_flight", "Batches sent and not yet acknowledged.", session.in_flight)?;
+    page.counter(
+        "uplink_throttles",
+        "Times that a collector asked for a pause, since the process began.",
+        session.throttles,
+    )?;
     if let Some(rtt) = session.rtt_micros {
         page.gauge_in(
             "uplink_round_trip",

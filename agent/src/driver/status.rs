@@ -23,6 +23,9 @@ pub struct UplinkStatus {
     pub fence: Option<Fence>,
     /// Batches sent and not acknowledged.
     pub in_flight: u64,
+    /// How often a collector has asked for a pause, and whether one is being kept.
+    pub throttles: u64,
+    pub is_paused: bool,
     /// What went wrong last, even if it goes well again.
     pub last_error: Option<String>,
     pub rtt_micros: Option<u64>,
@@ -72,6 +75,8 @@ impl UplinkStatus {
             ledger: None,
             fence: None,
             in_flight: 0,
+            throttles: 0,
+            is_paused: false,
             last_error: None,
             rtt_micros: None,
             clock_offset_millis: None,
@@ -112,6 +117,8 @@ impl UplinkStatus {
             ledger: session.ledger,
             fence: session.fence,
             in_flight: session.in_flight,
+            throttles: session.throttles,
+            is_paused: session.is_paused,
             last_error: session.last_error,
             rtt_micros: link
                 .and_then(|(_, round_trip)| round_trip)

@@ -321,7 +321,6 @@ fn a_dead_address_is_left_in_seconds() {
         let (endpoint, address) = listen(&ca.collector());
         let collectors = vec![dead.to_string(), address.to_string()];
         let (driver, mut status) = Driver::new(config(ca.agent(), collectors), memory).unwrap();
-        let begun = Instant::now();
         let collector = async {
             let mut peer = Peer::accept(endpoint.accept().await.unwrap()).await;
             hello(&mut peer).await;
@@ -330,12 +329,11 @@ fn a_dead_address_is_left_in_seconds() {
         };
         tokio::select! {
             ended = driver.run(pending()) => panic!("{ended:?}"),
-            () = collector => {}
+            // 7 s by the agent's own limits; the rest is for a busy machine.
+            arrived = timeout(Duration::from_secs(20), collector) => arrived.unwrap(),
         }
         let error = status.borrow().last_error.clone().unwrap();
         assert!(error.contains("over quic") && error.contains("over tcp"), "{error}");
-        // 7 s by its own limits; the rest is for a busy machine.
-        assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
     });
 }
 

@@ -22,6 +22,8 @@ pub(crate) fn well() -> Status {
             fence: Some("1.2".to_owned()),
             in_flight: 0,
             transport: Some("quic".to_owned()),
+            throttles: 2,
+            paused: false,
             rtt_micros: Some(850),
             clock_offset_millis: Some(-12),
             last_error: None,

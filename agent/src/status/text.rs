@@ -88,10 +88,11 @@ fn session(page: &mut Page, status: &Status) {
         .transport
         .as_deref()
         .map_or_else(String::new, |transport| format!(" over {transport}"));
+    let paused = if session.paused { ", asked to pause" } else { "" };
     page.row(
         "session",
         format_args!(
-            "{} for {}, {collector}{over}{rtt}",
+            "{} for {}, {collector}{over}{rtt}{paused}",
             session.state.name(),
             age(session.since_age_millis)
         ),

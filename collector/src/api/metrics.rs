@@ -178,7 +178,7 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
     }
 }
 
-/// What the QUIC door did since it was opened.
+/// What the agents' door did since it was opened.
 fn door(registry: &mut Registry, figures: &ListenFigures) {
     gauge(registry, "sessions_open", "Agents connected", figures.sessions_open);
     gauge(
@@ -194,6 +194,7 @@ fn door(registry: &mut Registry, figures: &ListenFigures) {
         ("sessions_full", "Connections refused because sessions_max were open", figures.full),
         ("sessions_slow", "Sessions ended because the agent did not read in time", figures.slow),
         ("sessions_unnamed", "Connections whose certificate names no agent", figures.unnamed),
+        ("throttles", "Times that an agent was asked to pause", figures.throttles),
     ] {
         counter(registry, name, help, value);
     }

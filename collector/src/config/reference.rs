@@ -44,7 +44,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 31] = [
+pub const SETTINGS: [Setting; 32] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -111,7 +111,13 @@ pub const SETTINGS: [Setting; 31] = [
         "session.handshakes_max",
         Kind::Count,
         "1000",
-        "At most this many connections are being made at once; they count as agents once their certificate is verified.",
+        "At most this many connections are being made at once, over UDP and over TCP each; they count as agents once their certificate is verified.",
+    ),
+    setting(
+        "session.age_max",
+        Kind::Duration,
+        "2h",
+        "A session ends in good order after at most this long (the exact time is random) and begins anew at once, so that certificates are looked at again. Agents have a limit of their own.",
     ),
     setting(
         "session.confirm_interval",

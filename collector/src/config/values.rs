@@ -165,6 +165,7 @@ impl Values {
     fn session(&mut self) -> Option<SessionLimits> {
         let sessions_max = self.count("session.sessions_max", 1);
         let handshakes_max = self.count("session.handshakes_max", 1);
+        let age_max_millis = self.millis("session.age_max", 100);
         let confirm_interval_millis = self.millis("session.confirm_interval", 10);
         let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
         let batch_bytes_in_flight_max =
@@ -178,6 +179,7 @@ impl Values {
         Some(SessionLimits {
             sessions_max: sessions_max?,
             handshakes_max: handshakes_max?,
+            age_max_millis: age_max_millis?,
             confirm_interval_millis: confirm_interval_millis?,
             batches_in_flight_max: batches_in_flight_max?,
             batch_bytes_in_flight_max: batch_bytes_in_flight_max?,

@@ -28,6 +28,7 @@ pub(super) struct ListenCounters {
     pub(super) full: Count,
     pub(super) slow: Count,
     pub(super) unnamed: Count,
+    pub(super) throttles: Count,
 }
 
 /// The door's figures at one moment.
@@ -47,6 +48,8 @@ pub struct ListenFigures {
     pub slow: u64,
     /// Connections whose certificate names no agent.
     pub unnamed: u64,
+    /// How often an agent was asked to pause.
+    pub throttles: u64,
 }
 
 impl ListenCounters {
@@ -65,6 +68,7 @@ impl ListenCounters {
             full: self.full.read(),
             slow: self.slow.read(),
             unnamed: self.unnamed.read(),
+            throttles: self.throttles.read(),
         }
     }
 }

@@ -12,13 +12,15 @@ use std::time::Duration;
 
 use rustls::pki_types::CertificateDer;
 use tidemark_common::id::RulesVersion;
+use tidemark_common::time::Timestamp;
 use tidemark_common::tls;
-use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
+use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason, Throttle};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::Shared;
+use super::pressure::{Pressure, Throttling};
 use crate::ledger::LedgerError;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request, body_bytes};
 use crate::session::{Action, Incoming, Session};
@@ -35,9 +37,13 @@ const OPENED_FACTOR: usize = 9;
 /// After its last frame a connection is kept this long for the peer to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
+/// Ages are spread over this many parts of their range.
+const RANDOM_PARTS: u32 = 1 << 16;
 /// What an agent is told that finds no room.
 pub(super) const FULL: &str = "as many agents are connected as may be";
 const STOPPING: &str = "the collector is stopping";
+const AGED: &str = "the session has reached its age; come again";
+const OTHER_RULES: &str = "the rules have changed; come again for the new ones";
 
 /// The other end of a connection whose certificate is verified.
 pub(super) struct Peer<R, W> {
@@ -73,8 +79,10 @@ where
     match tls::agent_name(&peer.chain) {
         Ok(agent) => {
             let terms = shared.terms();
+            let certified = certified(&peer.chain, shared.ledger.now());
             let mut link = Link {
                 shared,
+                certified,
                 rules: terms.rules.version,
                 session: Session::new(agent, terms),
                 send: peer.send,
@@ -83,6 +91,8 @@ where
                 chunk: vec![0; READ_BYTES],
                 due: VecDeque::new(),
                 frame_room: None,
+                begun: Instant::now(),
+                throttling: Throttling::default(),
             };
             let ended = link.run().await;
             say_farewell(&mut link.receive, &mut link.send).await;
@@ -121,9 +131,19 @@ struct Link<'a, R, W> {
     receive: R,
     buffer: FrameBuffer,
     chunk: Vec<u8>,
-    due: VecDeque<oneshot::Receiver<Reply>>,
+    due: VecDeque<Due>,
     /// Held from when a large frame is announced until its batch has room, or it turns out to be none.
     frame_room: Option<FrameRoom>,
+    begun: Instant,
+    /// How long the agent's certificate is still valid.
+    certified: Duration,
+    throttling: Throttling,
+}
+
+/// A reply that is due.
+struct Due {
+    since: Instant,
+    reply: oneshot::Receiver<Reply>,
 }
 
 struct FrameRoom {
@@ -136,6 +156,7 @@ enum Woken {
     Read(usize),
     Reply(Result<Reply, oneshot::error::RecvError>),
     ConfirmDue,
+    Aged,
     WelcomeOverdue,
     FrameOverdue,
     Stopping,
@@ -146,14 +167,15 @@ enum Woken {
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
     async fn run(&mut self) -> Ended {
         let options = &self.shared.options;
-        let begun = Instant::now();
+        let begun = self.begun;
+        let aged = begun.checked_add(self.age_max());
         let welcome_due = tokio::time::sleep(options.handshake_max);
         tokio::pin!(welcome_due);
         let first = begun.checked_add(options.confirm_interval).unwrap_or(begun);
         let mut confirm = interval_at(first, options.confirm_interval);
         confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopping = self.shared.stopping.subscribe();
-        let mut told = false;
+        let (mut told, mut ending) = (false, false);
         loop {
             if let Err(ended) = self.act().await {
                 return ended;
@@ -185,11 +207,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                     Err(error) => Woken::Lost(cause_of(&error)),
                 },
                 _ = confirm.tick(), if welcome => Woken::ConfirmDue,
+                () = until(aged), if welcome && !ending => Woken::Aged,
                 () = &mut welcome_due, if !welcome => Woken::WelcomeOverdue,
                 () = until(frame_due), if self.session.wants_frames() => Woken::FrameOverdue,
                 _ = stopping.wait_for(|stopping| *stopping), if !told => Woken::Stopping,
             };
             told |= matches!(woken, Woken::Stopping);
+            ending |= matches!(woken, Woken::Aged);
             if let Some(ended) = self.wake(woken) {
                 return ended;
             }
@@ -205,10 +229,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
             }
             // An agent hears of rules in Welcome only. Sessions' timers are spread over the interval, and so
             // are the Hellos that follow.
-            Woken::ConfirmDue if self.shared.terms().rules.version != self.rules => self
-                .session
-                .handle_unavailable("the rules have changed; say Hello for the new ones"),
+            Woken::ConfirmDue if self.shared.terms().rules.version != self.rules => {
+                self.session.handle_ending(OTHER_RULES)
+            }
             Woken::ConfirmDue => self.session.handle_confirm_due(),
+            Woken::Aged => self.session.handle_ending(AGED),
             Woken::WelcomeOverdue if self.session.awaits_hello() => {
                 self.session.handle_unreadable("no Hello came in time".to_owned())
             }
@@ -289,6 +314,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
     /// Opens a batch's body on the blocking pool and hands it to the writer.
     async fn admit(&mut self, incoming: Incoming) -> Result<(), Ended> {
         let closed = |_| Ended::Lost(STOPPING.to_owned());
+        self.relieve(&incoming).await?;
         let bytes = body_bytes(&incoming.header).saturating_mul(OPENED_FACTOR);
         let most = self.shared.options.batch_bytes_in_flight_max;
         let room = room(&self.shared.batch_bytes, bytes, most).await?;
@@ -308,6 +334,39 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
         Ok(())
     }
 
+    /// Asks the agent to pause before its batch waits for room, if the collector is pressed.
+    async fn relieve(&mut self, incoming: &Incoming) -> Result<(), Ended> {
+        let now = Instant::now();
+        let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let needed = size(body_bytes(&incoming.header).saturating_mul(OPENED_FACTOR));
+        let (tail_bytes, tail_bytes_max) = self.shared.ledger.tail_bytes();
+        let room_bytes_max = u64::from(self.shared.options.batch_bytes_in_flight_max);
+        let pressure = Pressure {
+            tail_bytes,
+            tail_bytes_max,
+            room_bytes_max,
+            room_bytes_free: size(self.shared.batch_bytes.available_permits()),
+            room_bytes_needed: needed.min(room_bytes_max),
+            waited: self.due.front().map_or(Duration::ZERO, |due| now.duration_since(due.since)),
+        };
+        let elapsed = now.duration_since(self.begun);
+        let Some(pause) = self.throttling.pause_millis(&pressure, elapsed, random()) else {
+            return Ok(());
+        };
+        self.shared.counters.throttles.add();
+        tracing::debug!(agent = %self.session.agent(), pause, ?pressure, "an agent is asked to pause");
+        self.send(&Frame::Throttle(Throttle { pause_millis: pause, extras: Vec::new() })).await
+    }
+
+    /// Between half of the configured age and all of it, so that agents do not come again all at once; and not
+    /// beyond the end of the agent's certificate.
+    fn age_max(&self) -> Duration {
+        let age_max = self.shared.options.session_age_max;
+        let half = age_max.checked_div(2).unwrap_or_default();
+        let part = half.checked_div(RANDOM_PARTS).unwrap_or_default();
+        half.saturating_add(part.saturating_mul(random() % RANDOM_PARTS)).min(self.certified)
+    }
+
     async fn submit(&mut self, request: Request) {
         let submitted = self.shared.ledger.submit(request).await;
         self.expect_reply(submitted);
@@ -315,7 +374,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
 
     fn expect_reply(&mut self, submitted: Result<oneshot::Receiver<Reply>, LedgerError>) {
         match submitted {
-            Ok(reply) => self.due.push_back(reply),
+            Ok(reply) => self.due.push_back(Due { since: Instant::now(), reply }),
             Err(error) => self.session.handle_unavailable(&error.to_string()),
         }
     }
@@ -326,6 +385,17 @@ async fn room(of: &Arc<Semaphore>, bytes: usize, most: u32) -> Result<OwnedSemap
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(most);
     let permit = Arc::clone(of).acquire_many_owned(bytes).await;
     permit.map_err(|_| Ended::Lost(STOPPING.to_owned()))
+}
+
+/// How long the certificate of this chain is still valid. One that cannot be read was refused before.
+fn certified(chain: &[CertificateDer<'_>], now: Timestamp) -> Duration {
+    let left = chain.first().and_then(tls::not_after).map(|end| end.millis_since(now));
+    Duration::from_millis(left.map_or(u64::MAX, |left| u64::try_from(left).unwrap_or(0)))
+}
+
+/// For jitter. Without a source of randomness there is none, and no harm.
+fn random() -> u32 {
+    getrandom::u32().unwrap_or_default()
 }
 
 /// Until then; for ever if nothing is due.
@@ -361,13 +431,11 @@ fn cause_of(error: &io::Error) -> String {
 }
 
 /// The reply to the oldest request; for ever if none is due. Cancel-safe.
-async fn next_reply(
-    due: &mut VecDeque<oneshot::Receiver<Reply>>,
-) -> Result<Reply, oneshot::error::RecvError> {
+async fn next_reply(due: &mut VecDeque<Due>) -> Result<Reply, oneshot::error::RecvError> {
     let Some(oldest) = due.front_mut() else {
         return pending().await;
     };
-    let reply = oldest.await;
+    let reply = (&mut oldest.reply).await;
     due.pop_front();
     reply
 }

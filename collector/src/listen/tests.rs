@@ -10,7 +10,9 @@ use rustls::pki_types::ServerName;
 use tidemark_common::id::{LedgerId, RulesVersion, Sequence};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{self, Pem};
-use tidemark_common::wire::{Ack, Frame, FrameBuffer, Hello, RefuseReason, Welcome};
+use tidemark_common::wire::{
+    Ack, EXTRA_COME_AGAIN, Frame, FrameBuffer, Hello, RefuseReason, Welcome,
+};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UdpSocket};
 use tokio_rustls::TlsConnector;
@@ -180,7 +182,7 @@ impl Agent {
         loop {
             match self.next().await {
                 Some(Frame::Ack(ack)) if ack.posted_sequence == Sequence(sequence) => return,
-                Some(Frame::Ack(_)) => {}
+                Some(Frame::Ack(_) | Frame::Throttle(_)) => {}
                 other => panic!("{other:?}"),
             }
         }
@@ -459,4 +461,49 @@ async fn further_rules_reach_the_sessions_that_begin_after_them() {
         let Some(Frame::Welcome(welcome)) = agent.next().await else { panic!("no Welcome") };
         assert_eq!(welcome.rules, Some(rules));
     }
+}
+
+#[tokio::test]
+async fn a_session_at_its_age_ends_with_everything_acknowledged() {
+    let collector =
+        Collector::start(|options| options.session_age_max = Duration::from_millis(400)).await;
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    for _ in 0..3 {
+        journal.seal(&[("c", "m", 1, 5)]);
+    }
+    for over_tcp in [false, true] {
+        let mut agent = match over_tcp {
+            true => collector.greet_tcp(&mut journal).await,
+            false => collector.greet(&mut journal).await,
+        };
+        if over_tcp {
+            for batch in &journal.sealed {
+                agent.send(&Frame::Batch(batch.bytes.clone())).await;
+            }
+            agent.posted(3).await;
+        }
+        let refuse = match agent.next().await {
+            Some(Frame::Refuse(refuse)) => refuse,
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(refuse.reason, RefuseReason::Unavailable);
+        assert!(refuse.extras.iter().any(|extra| extra.tag == EXTRA_COME_AGAIN));
+        assert_eq!(agent.next().await, None);
+    }
+}
+
+#[tokio::test]
+async fn an_agent_is_asked_to_pause_while_the_collector_is_pressed() {
+    // One batch needs all the room that there is.
+    let collector = Collector::start(|options| options.batch_bytes_in_flight_max = 64).await;
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    journal.seal(&[("c", "m", 1, 5)]);
+    let mut agent = collector.greet(&mut journal).await;
+    let taken = Arc::clone(&collector.listener.shared.batch_bytes).acquire_owned().await.unwrap();
+    agent.send(&Frame::Batch(journal.sealed[0].bytes.clone())).await;
+    let Some(Frame::Throttle(throttle)) = agent.next().await else { panic!("no Throttle") };
+    assert!((250..=500).contains(&throttle.pause_millis), "{}", throttle.pause_millis);
+    drop(taken);
+    agent.posted(1).await;
+    assert_eq!(collector.listener.figures().throttles, 1);
 }

@@ -20,7 +20,10 @@ fn check(choice: TransportChoice, script: &[(&str, &str)]) {
             "through" => chooser.probed(true, now, random),
             "blocked" => chooser.probed(false, now, random),
             "" => {}
-            wait => now = now.plus(wait.strip_prefix('+').unwrap().parse::<u64>().unwrap() * 1_000),
+            wait => {
+                let seconds: u64 = wait.strip_prefix('+').unwrap().parse().unwrap();
+                now = now.plus(seconds.saturating_mul(1_000));
+            }
         }
         let order = chooser.order(now);
         let second = order.second.map_or(String::new(), |second| format!(",{}", second.name()));

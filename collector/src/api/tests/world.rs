@@ -117,6 +117,7 @@ impl World {
         let address = listener.local_addr().unwrap();
         let sessions = ListenFigures {
             tcp_sessions_open: 1,
+            throttles: 0,
             sessions_open: 1,
             sessions_begun: 2,
             refusals: 0,
