@@ -111,6 +111,8 @@ pub struct Uplink {
     pub ca: PemSource,
     pub certificate: PemSource,
     pub key: PemSource,
+    /// The three are read again this often; what is new counts at the next connection.
+    pub renew_interval: Duration,
     /// A session ends and is begun anew after at most this long.
     pub session_age_max: Duration,
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::{self, Pem, TlsError};
+use tidemark_common::tls::{self, Pem, Shown, TlsError};
 use tidemark_common::wire::Frame;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
@@ -41,6 +41,9 @@ use crate::uplink::link::{FrameReader, FrameWriter, Link, LinkHandle};
 use crate::uplink::{LinkError, LinkTimes};
 use home::{Home, HomeError};
 pub use status::{UplinkState, UplinkStatus};
+
+/// A collector that has closed the link is given this long to have said why.
+const LAST_WORD_MAX: Duration = Duration::from_millis(500);
 
 /// What the driver is told; no file is read here.
 #[derive(Debug, Clone)]
@@ -89,6 +92,8 @@ pub struct Driver<H> {
     session: Session,
     uplink: Uplink,
     chooser: Chooser,
+    /// The certificate that the link was begun with, in words.
+    shown: Option<Shown>,
     tasks: JoinSet<Result<Done, HomeError>>,
     begun: Instant,
     status: watch::Sender<UplinkStatus>,
@@ -151,6 +156,7 @@ impl<H: Home> Driver<H> {
             session,
             uplink: Uplink::Down,
             chooser,
+            shown: None,
             tasks: JoinSet::new(),
             begun: Instant::now(),
             status,
@@ -305,7 +311,13 @@ impl<H: Home> Driver<H> {
             handle.close();
         }
         self.uplink = Uplink::Down;
-        let told = error.map_or_else(String::new, ToString::to_string);
+        let told = match (error, &self.shown) {
+            (Some(error @ LinkError::AgentCertificate { .. }), Some(shown)) => {
+                format!("{error}: {shown}")
+            }
+            (Some(error), _) => error.to_string(),
+            (None, _) => String::new(),
+        };
         let reason = format!("{}: {told}", self.collector_address());
         let end = match error {
             Some(error) if error.is_silence() => LinkEnd::Silence,
@@ -316,7 +328,7 @@ impl<H: Home> Driver<H> {
         self.session.handle_disconnected(now, random(), &reason);
     }
 
-    fn connect(&self, order: Order) -> Connecting {
+    fn connect(&mut self, order: Order) -> Connecting {
         let collector = self.collector_address().to_owned();
         let host = collector.rsplit_once(':').map_or(collector.as_str(), |(host, _)| host);
         let server_name = match &self.config.server_name {
@@ -324,6 +336,7 @@ impl<H: Home> Driver<H> {
             None => host.trim_matches(['[', ']']).to_owned(),
         };
         let pem = Arc::clone(&self.config.pem.borrow());
+        self.shown = tls::certificates(&pem.certificate).ok().and_then(|own| Shown::first_of(&own));
         let target = Target { collector, server_name, pem, times: self.config.times };
         Box::pin(target.connect(order, self.chooser.round()))
     }
@@ -437,7 +450,10 @@ impl Uplink {
                 let writes = !writer.is_idle();
                 tokio::select! {
                     frame = reader.next() => Event::Frame(frame),
-                    flushed = writer.flush(), if writes => Event::Flushed(flushed),
+                    flushed = writer.flush(), if writes => Event::Flushed(match flushed {
+                        Ok(()) => Ok(()),
+                        Err(error) => Err(last_word(reader).await.unwrap_or(error)),
+                    }),
                     probed = async {
                         match probe {
                             Some(connecting) => connecting.await,
@@ -448,6 +464,19 @@ impl Uplink {
             }
         }
     }
+}
+
+/// Why the other end has gone, where it said so before this end found that it cannot write any more.
+async fn last_word(reader: &mut FrameReader) -> Option<LinkError> {
+    let said = async {
+        loop {
+            // Frames mean nothing any more.
+            if let Err(error) = reader.next().await {
+                return error;
+            }
+        }
+    };
+    timeout(LAST_WORD_MAX, said).await.ok()
 }
 
 /// A random number for jitter. Without a source of randomness there is no jitter, and no harm.

@@ -19,7 +19,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::Pem;
+use tidemark_common::tls::{self, Pem};
 use tidemark_common::wire::Rules;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -50,8 +50,6 @@ use crate::uplink::LinkTimes;
 
 /// Batches sent and not acknowledged; a collector may ask for fewer.
 const BATCHES_IN_FLIGHT_MAX: u32 = 64;
-/// How often certificates are read again, so that renewed ones are used from the next connection on.
-const PEM_INTERVAL: Duration = Duration::from_secs(30);
 /// Applications that have sent nothing for this long, and hold no connection, are gone.
 const QUIET: Duration = Duration::from_millis(500);
 /// The last frame is waited for this long.
@@ -404,12 +402,18 @@ async fn serve_admin(admin: Admin, observer: Arc<Observer>) {
 /// Reads the certificates again now and then; the uplink takes the newest at its next connection.
 async fn renew_pem(config: Config, current: watch::Sender<Arc<Pem>>) {
     loop {
-        sleep(PEM_INTERVAL).await;
-        match read_pem(&config) {
+        sleep(config.uplink.renew_interval).await;
+        let read = read_pem(&config).and_then(|pem| {
+            // Files that are just being replaced may not fit together.
+            tls::client_config(&pem).map_err(DriverConfigError::from)?;
+            Ok(pem)
+        });
+        match read {
             Ok(pem) => {
                 current.send_if_modified(|held| {
                     let changed = **held != pem;
                     if changed {
+                        tracing::info!("certificates were read again; the next session shows them");
                         *held = Arc::new(pem);
                     }
                     changed

@@ -20,13 +20,14 @@ mod tcp;
 
 #[cfg(test)]
 pub(crate) mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use rustls::{AlertDescription, CertificateError};
 use thiserror::Error;
-use tidemark_common::tls::TlsError;
+use tidemark_common::tls::{CertificateFault, TlsError};
 use tidemark_common::wire::FrameError;
 
 use self::chooser::Transport;
@@ -52,57 +53,6 @@ impl Default for LinkTimes {
             keep_alive: Duration::from_secs(5),
             idle_max: Duration::from_secs(15),
         }
-    }
-}
-
-/// What is wrong with a certificate, in words that follow "certificate".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CertificateFault {
-    Expired,
-    UnknownAuthority,
-    OtherSignature,
-    Revoked,
-    Missing,
-    NotAccepted,
-}
-
-impl CertificateFault {
-    /// What a TLS alert says of the certificate; `None` if it speaks of something else.
-    #[must_use]
-    pub fn of_alert(alert: u8) -> Option<Self> {
-        // RFC 8446, section 6.
-        match alert {
-            45 => Some(Self::Expired),
-            48 => Some(Self::UnknownAuthority),
-            51 => Some(Self::OtherSignature),
-            44 => Some(Self::Revoked),
-            116 => Some(Self::Missing),
-            42 | 43 | 46 | 49 => Some(Self::NotAccepted),
-            _ => None,
-        }
-    }
-
-    /// What this end's own check says of the certificate.
-    #[must_use]
-    pub fn of_error(error: &CertificateError) -> Self {
-        Self::of_alert(u8::from(AlertDescription::from(error.clone()))).unwrap_or(Self::NotAccepted)
-    }
-}
-
-impl std::fmt::Display for CertificateFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Expired => "has expired or is not valid yet (look at both clocks, or renew it)",
-            Self::UnknownAuthority => {
-                "is signed by an unknown CA (compare the CA files of both ends)"
-            }
-            Self::OtherSignature => {
-                "is signed by a CA of the right name with another key (was the CA made anew?)"
-            }
-            Self::Revoked => "is revoked",
-            Self::Missing => "is missing",
-            Self::NotAccepted => "is not accepted",
-        })
     }
 }
 
@@ -133,7 +83,7 @@ pub enum LinkError {
     #[error("failed to trust the collector: its certificate {fault}: {detail}")]
     CollectorCertificate { fault: CertificateFault, detail: String },
     #[error(
-        "failed to be let in: the collector says that this agent's certificate {fault}: {detail}"
+        "failed to be let in: the collector says that this agent's certificate {fault}{}", after_colon(.detail)
     )]
     AgentCertificate { fault: CertificateFault, detail: String },
     #[error(

@@ -63,6 +63,8 @@ pub struct Tls {
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// They are read again this often.
+    pub renew_interval_millis: u64,
 }
 
 /// `[session]`

@@ -15,6 +15,7 @@
 mod figures;
 mod pressure;
 mod quic;
+mod refusal;
 mod serve;
 mod tcp;
 
@@ -30,7 +31,7 @@ use quinn::crypto::rustls::NoInitialCipherSuite;
 use quinn::{Endpoint, VarInt};
 use ring::{digest, hmac};
 use thiserror::Error;
-use tidemark_common::tls::{self, Pem, TlsError};
+use tidemark_common::tls::{Pem, ServerTls, TlsError};
 use tidemark_common::wire::Rules;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -40,6 +41,7 @@ use crate::session::Terms;
 
 use self::figures::ListenCounters;
 pub use self::figures::ListenFigures;
+use self::refusal::Refusal;
 
 /// The door's address, limits and intervals.
 #[derive(Debug, Clone)]
@@ -105,6 +107,8 @@ pub enum ListenError {
     Bind { protocol: &'static str, address: SocketAddr, error: io::Error },
     #[error("failed to set up QUIC: {0}")]
     Crypto(#[from] NoInitialCipherSuite),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("failed to set up QUIC: an idle time of {idle_max:?} is too long")]
     IdleTime { idle_max: Duration },
 }
@@ -124,7 +128,7 @@ pub struct Listener {
 struct Shared {
     ledger: Ledger,
     terms: RwLock<Terms>,
-    tls: RwLock<Arc<rustls::ServerConfig>>,
+    tls: RwLock<ServerTls>,
     options: ListenOptions,
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
@@ -139,7 +143,7 @@ struct Shared {
 /// Who the collector is to its agents.
 #[derive(Debug)]
 pub struct Credentials {
-    tls: Arc<rustls::ServerConfig>,
+    tls: ServerTls,
     /// Signs stateless resets. It comes from the certificate's key, so that it is the same after a crash:
     /// then an agent learns at its first packet that its session is gone, instead of by the idle time.
     reset_key: hmac::Key,
@@ -156,7 +160,7 @@ impl Credentials {
         let connection = hmac::sign(&reset_key, b"tidemark/connection/1");
         let (first, _) = connection.as_ref().split_first_chunk().expect("a digest has 32 bytes");
         let connection_key = u64::from_be_bytes(*first);
-        Ok(Self { tls: Arc::new(tls::server_config(pem)?), reset_key, connection_key })
+        Ok(Self { tls: ServerTls::new(pem)?, reset_key, connection_key })
     }
 }
 
@@ -171,7 +175,7 @@ impl Listener {
         ledger: Ledger,
         rules: Arc<Rules>,
     ) -> Result<Self, ListenError> {
-        let endpoint = quic::bind(&options, &credentials)?;
+        let (endpoint, config) = quic::bind(&options, &credentials)?;
         let named = |protocol, address| move |error| ListenError::Bind { protocol, address, error };
         let address = endpoint.local_addr().map_err(named("udp", options.address))?;
         let (door, tcp) = match options.tcp {
@@ -205,7 +209,8 @@ impl Listener {
             stopping: watch::Sender::new(false),
             options,
         });
-        let mut accepting = vec![tokio::spawn(quic::accept(endpoint.clone(), Arc::clone(&shared)))];
+        let mut accepting =
+            vec![tokio::spawn(quic::accept(endpoint.clone(), config, Arc::clone(&shared)))];
         accepting.extend(door.map(|door| tokio::spawn(tcp::accept(door, Arc::clone(&shared)))));
         Ok(Self { endpoint, address, tcp, shared, accepting })
     }
@@ -226,6 +231,13 @@ impl Listener {
     /// `confirm_interval`, since an agent hears of rules in Welcome only.
     pub fn set_rules(&self, rules: Arc<Rules>) {
         self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
+    }
+
+    /// A writer of further certificates that outlives moves of the listener: they count for each connection
+    /// that begins after it. Sessions go on until their age.
+    pub fn renewer(&self) -> impl Fn(ServerTls) + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |tls| *shared.tls.write().unwrap_or_else(PoisonError::into_inner) = tls
     }
 
     #[must_use]
@@ -259,7 +271,12 @@ impl Shared {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn tls(&self) -> Arc<rustls::ServerConfig> {
-        Arc::clone(&self.tls.read().unwrap_or_else(PoisonError::into_inner))
+    fn refused(&self, peer: SocketAddr, refusal: &Refusal) {
+        self.counters.handshakes_failed.add();
+        tracing::warn!(%peer, %refusal, "a handshake failed");
+    }
+
+    fn tls(&self) -> ServerTls {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }

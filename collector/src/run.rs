@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemark_common::tls::TlsError;
+use tidemark_common::tls::{Pem, ServerTls, TlsError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -81,6 +81,9 @@ struct Collector {
     /// What each meter has had since the start, those too that a later catalogue left out.
     aggregations: Aggregations,
     serving: JoinHandle<io::Result<()>>,
+    /// Reads certificates again.
+    renewing: JoinHandle<()>,
+    renew: mpsc::Sender<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -113,7 +116,8 @@ pub async fn run(
 impl Collector {
     async fn start(config: Config) -> Result<(Self, Addresses), RunError> {
         let catalog = config.load_catalog()?;
-        let credentials = Credentials::new(&config.load_pem()?)?;
+        let pem = config.load_pem()?;
+        let credentials = Credentials::new(&pem)?;
         let in_use = |source| RunError::Http { address: config.listen.http, source };
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
@@ -135,13 +139,27 @@ impl Collector {
         let router = api::router(ledger.clone(), watched, sessions, config.tokens.clone());
         let (stop, stopping) = watch::channel(false);
         let serving = tokio::spawn(api::serve(door, router, DoorLimits::default(), stopping));
-        let started = Self { config, ledger, listener, catalogs, aggregations, serving, stop };
+        let (renew, asked) = mpsc::channel(1);
+        let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
+        let started = Self {
+            config,
+            ledger,
+            listener,
+            catalogs,
+            aggregations,
+            serving,
+            renewing,
+            renew,
+            stop,
+        };
         Ok((started, addresses))
     }
 
-    /// Takes the catalogue file as it is now. One that cannot be used, or cannot follow the one before,
+    /// Takes the catalogue file and the certificates as they are now. One that cannot be used, or cannot follow the one before,
     /// leaves that in place.
     fn reload(&mut self) {
+        // One that is under way may have read the former files: one more is enough.
+        let _under_way = self.renew.try_send(()).is_err();
         let catalog = match self.config.load_catalog() {
             Ok(catalog) => catalog,
             Err(error) => {
@@ -168,6 +186,7 @@ impl Collector {
 
     async fn stop(self) -> Result<(), RunError> {
         tracing::info!("stopping");
+        self.renewing.abort();
         self.stop.send_replace(true);
         let grace = Duration::from_millis(self.config.shutdown_grace_millis);
         let abort = self.serving.abort_handle();
@@ -185,6 +204,39 @@ impl Collector {
         self.ledger.shutdown().await.map_err(RunError::Ledger)?;
         tracing::info!("stopped");
         Ok(())
+    }
+}
+
+/// Reads the certificates again now and then, and when asked to; what is new counts for each connection
+/// that begins after it. Without a restart, and no session ends by it.
+async fn renew_pem(
+    config: Config,
+    mut held: Pem,
+    renew: impl Fn(ServerTls) + Send + 'static,
+    mut asked: mpsc::Receiver<()>,
+) {
+    let interval = Duration::from_millis(config.tls.renew_interval_millis);
+    loop {
+        if let Ok(None) = tokio::time::timeout(interval, asked.recv()).await {
+            return;
+        }
+        let read = config.load_pem().map_err(RunError::from).and_then(|pem| {
+            let tls = if pem == held { None } else { Some(ServerTls::new(&pem)?) };
+            Ok((pem, tls))
+        });
+        match read {
+            Ok((_, None)) => {}
+            Ok((pem, Some(tls))) => {
+                let certificate = tls.shown().map(tracing::field::display);
+                tracing::info!(certificate, "certificates were read again");
+                renew(tls);
+                held = pem;
+            }
+            // Files that are just being replaced may not fit together.
+            Err(error) => {
+                tracing::warn!(%error, "certificates could not be read again; the former ones are used")
+            }
+        }
     }
 }
 

@@ -319,6 +319,12 @@ pub const KEYS: &[Key] = &[
     ),
     key("uplink.key_pem", Kind::Secret, r#""""#, "The private key of `key` itself."),
     key(
+        "uplink.renew_interval",
+        Kind::Duration,
+        r#""30s""#,
+        "Certificates and key are read again this often; what is new counts from the next session on.",
+    ),
+    key(
         "uplink.session_age_max",
         Kind::Duration,
         r#""1h""#,

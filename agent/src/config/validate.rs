@@ -257,6 +257,7 @@ fn uplink(reader: &mut Reader<'_>) -> Uplink {
         key: pem(reader, "uplink.key", "uplink.key_pem", |reader, path| {
             reader.secret(path).map(|secret| secret.reveal().to_owned())
         }),
+        renew_interval: at_least(reader, "uplink.renew_interval", Duration::from_millis(100)),
         session_age_max: at_least(reader, "uplink.session_age_max", Duration::from_secs(1)),
         collectors,
     }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use super::text::human;
 use super::trouble::find;
 use super::*;
+use crate::uplink::LinkError;
 use crate::uplink::chooser::Transport;
-use crate::uplink::{CertificateFault, LinkError};
+use tidemark_common::tls::CertificateFault;
 
 /// An agent that is well: everything posted.
 pub(crate) fn well() -> Status {

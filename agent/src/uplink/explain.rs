@@ -8,7 +8,9 @@ use std::io;
 use quinn::{ConnectionError, ReadError, TransportErrorCode, WriteError};
 use rustls::Error as TlsError;
 
-use super::{CertificateFault, LinkError};
+use tidemark_common::tls::{CertificateFault, Notes};
+
+use super::LinkError;
 
 /// The TLS alert of a peer that speaks no TLS version of this end (RFC 8446, section 6).
 const PROTOCOL_VERSION: u8 = 70;
@@ -25,6 +27,16 @@ pub(super) fn write(error: WriteError) -> LinkError {
     match error {
         WriteError::ConnectionLost(error) => quic(error),
         error => LinkError::Lost { reason: error.to_string() },
+    }
+}
+
+/// Why a handshake failed: `notes` know more of a certificate that this end has refused.
+pub(super) fn noted(error: LinkError, notes: &Notes) -> LinkError {
+    match notes.refused() {
+        Some(refused) => {
+            LinkError::CollectorCertificate { fault: refused.fault, detail: refused.to_string() }
+        }
+        None => error,
     }
 }
 

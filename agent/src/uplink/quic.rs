@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{ClientConfig, ConnectionError, Endpoint, IdleTimeout, TransportConfig, VarInt};
-use tidemark_common::tls::{self, Pem};
+use tidemark_common::tls::{self, Notes, Pem};
 
 use super::chooser::Transport;
 use super::link::{Link, RECEIVE_WINDOW_BYTES};
@@ -33,7 +33,8 @@ pub(super) async fn connect(
 ) -> Result<Link, LinkError> {
     let start_error =
         |reason: &dyn std::error::Error| LinkError::Start { reason: reason.to_string() };
-    let tls = QuicClientConfig::try_from(tls::client_config(pem)?)
+    let notes = Notes::default();
+    let tls = QuicClientConfig::try_from(tls::client_config_noting(pem, &notes)?)
         .map_err(|error| start_error(&error))?;
     let mut config = ClientConfig::new(Arc::new(tls));
     config.transport_config(Arc::new(transport(times)?));
@@ -51,7 +52,7 @@ pub(super) async fn connect(
         Ok(Err(ConnectionError::TimedOut)) | Err(_) => {
             return Err(LinkError::NoAnswer { transport: Transport::Quic, address, after });
         }
-        Ok(Err(error)) => return Err(explain::quic(error)),
+        Ok(Err(error)) => return Err(explain::noted(explain::quic(error), &notes)),
     };
     let streams = connection.open_bi().await.map_err(explain::quic)?;
     Ok(Link::over_quic(endpoint, connection, streams))

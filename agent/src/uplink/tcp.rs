@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use rustls::pki_types::ServerName;
 use tidemark_common::tcp::watch_peer;
-use tidemark_common::tls::{self, Pem};
+use tidemark_common::tls::{self, Notes, Pem};
 use tidemark_common::wire::ALPN;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
@@ -32,7 +32,8 @@ pub(super) async fn connect(
     address: SocketAddr,
     times: LinkTimes,
 ) -> Result<Link, LinkError> {
-    let config = tls::client_config(pem)?;
+    let notes = Notes::default();
+    let config = tls::client_config_noting(pem, &notes)?;
     let name = ServerName::try_from(server_name.to_owned())
         .map_err(|error| LinkError::Start { reason: format!("{server_name:?}: {error}") })?;
     let connecting = async {
@@ -44,7 +45,8 @@ pub(super) async fn connect(
         watch_peer(&stream, times.keep_alive, times.idle_max)
             .map_err(|error| start(error.to_string()))?;
         let connector = TlsConnector::from(Arc::new(config));
-        connector.connect(name, stream).await.map_err(|error| explain::tcp(&error))
+        let connected = connector.connect(name, stream).await;
+        connected.map_err(|error| explain::noted(explain::tcp(&error), &notes))
     };
     let after = times.connect_max;
     let stream = match timeout(after, connecting).await {

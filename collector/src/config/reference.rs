@@ -44,7 +44,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 32] = [
+pub const SETTINGS: [Setting; 33] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -101,6 +101,12 @@ pub const SETTINGS: [Setting; 32] = [
         "The collector's certificate and its chain.",
     ),
     setting("tls.key", Kind::Path, "/etc/tidemark/collector.key", "The collector's private key."),
+    setting(
+        "tls.renew_interval",
+        Kind::Duration,
+        "30s",
+        "CA, certificate and key are read again this often, and on SIGHUP; what is new counts for sessions that begin after it.",
+    ),
     setting(
         "session.sessions_max",
         Kind::Count,

@@ -129,6 +129,7 @@ impl Values {
     /// every problem is found.
     pub(super) fn config(&mut self, tokens: Vec<Token>) -> Option<Config> {
         let listen = self.listen();
+        let renew_interval_millis = self.millis("tls.renew_interval", 100);
         let shutdown_grace_millis = self.millis("shutdown_grace", 0);
         let log_format = self.log_format();
         let session = self.session();
@@ -144,6 +145,7 @@ impl Values {
                 ca: self.path("tls.ca"),
                 certificate: self.path("tls.certificate"),
                 key: self.path("tls.key"),
+                renew_interval_millis: renew_interval_millis?,
             },
             session: session?,
             ledger: ledger?,

@@ -13,18 +13,20 @@ use quinn::{
 };
 use quinn_proto::HashedConnectionIdGenerator;
 use rustls::pki_types::CertificateDer;
+use tidemark_common::tls::Notes;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::timeout;
 
+use super::refusal::Refusal;
 use super::serve::{self, Peer};
 use super::{Credentials, ListenError, ListenOptions, Shared};
 
-/// The bound endpoint.
+/// The bound endpoint, and the settings of its connections.
 pub(super) fn bind(
     options: &ListenOptions,
     credentials: &Credentials,
-) -> Result<Endpoint, ListenError> {
-    let crypto = QuicServerConfig::try_from(Arc::clone(&credentials.tls))?;
+) -> Result<(Endpoint, ServerConfig), ListenError> {
+    let crypto = QuicServerConfig::try_from(credentials.tls.config(&Notes::default())?)?;
     let mut config = ServerConfig::with_crypto(Arc::new(crypto));
     config.transport_config(Arc::new(transport(options)?));
     let address = options.address;
@@ -34,10 +36,11 @@ pub(super) fn bind(
     let key = credentials.connection_key;
     settings.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
     let runtime = Arc::new(quinn::TokioRuntime);
-    Endpoint::new(settings, Some(config), socket, runtime).map_err(bind)
+    let endpoint = Endpoint::new(settings, Some(config.clone()), socket, runtime).map_err(bind)?;
+    Ok((endpoint, config))
 }
 
-pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
+pub(super) async fn accept(endpoint: Endpoint, config: ServerConfig, shared: Arc<Shared>) {
     let mut stopping = shared.stopping.subscribe();
     loop {
         let incoming = tokio::select! {
@@ -55,8 +58,8 @@ pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
         }
         match Arc::clone(&shared.quic_handshakes).try_acquire_owned() {
             Ok(permit) if shared.sessions.available_permits() > 0 => {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move { welcome(incoming, permit, &shared).await });
+                let (config, shared) = (config.clone(), Arc::clone(&shared));
+                tokio::spawn(async move { welcome(incoming, config, permit, &shared).await });
             }
             Ok(_) | Err(_) => {
                 shared.counters.full.add();
@@ -67,9 +70,16 @@ pub(super) async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 }
 
 /// One connection, from its first packet to its last.
-async fn welcome(incoming: Incoming, handshake: OwnedSemaphorePermit, shared: &Shared) {
-    let Some(connection) = shake_hands(incoming, shared).await else {
-        return;
+async fn welcome(
+    incoming: Incoming,
+    config: ServerConfig,
+    handshake: OwnedSemaphorePermit,
+    shared: &Shared,
+) {
+    let peer = incoming.remote_address();
+    let connection = match shake_hands(incoming, config, shared).await {
+        Ok(connection) => connection,
+        Err(refusal) => return shared.refused(peer, &refusal),
     };
     drop(handshake);
     let Ok(_session) = shared.sessions.try_acquire() else {
@@ -77,7 +87,6 @@ async fn welcome(incoming: Incoming, handshake: OwnedSemaphorePermit, shared: &S
         connection.close(VarInt::from_u32(0), serve::FULL.as_bytes());
         return;
     };
-    let peer = connection.remote_address();
     match timeout(shared.options.handshake_max, connection.accept_bi()).await {
         Ok(Ok((send, receive))) => {
             let chain = chain(&connection);
@@ -87,35 +96,34 @@ async fn welcome(incoming: Incoming, handshake: OwnedSemaphorePermit, shared: &S
         Ok(Err(ConnectionError::ApplicationClosed(_))) => {
             tracing::debug!(%peer, "a connection was closed before it said anything");
         }
-        Ok(Err(error)) => tracing::warn!(%peer, %error, "a session did not begin"),
+        // With TLS 1.3 this end may learn only now that its certificate is refused.
+        Ok(Err(error)) => {
+            let refusal = Refusal::of_quic(&error, &Notes::default(), shared.tls().shown());
+            tracing::warn!(%peer, %refusal, "a session did not begin");
+        }
         Err(_) => tracing::warn!(%peer, "a session did not begin: it opened no stream in time"),
     }
     connection.close(VarInt::from_u32(0), b"");
 }
 
-/// A connection whose certificate is verified; `None` if there is none in time.
-async fn shake_hands(incoming: Incoming, shared: &Shared) -> Option<Connection> {
-    let peer = incoming.remote_address();
-    let connecting = match incoming.accept() {
-        Ok(connecting) => connecting,
-        Err(error) => {
-            shared.counters.handshakes_failed.add();
-            tracing::warn!(%peer, %error, "a handshake could not begin");
-            return None;
-        }
-    };
+/// A connection whose certificate is verified. The certificates of this end may have been renewed since the
+/// door was opened, so each connection has settings of its own.
+async fn shake_hands(
+    incoming: Incoming,
+    mut config: ServerConfig,
+    shared: &Shared,
+) -> Result<Connection, Refusal> {
+    let (tls, notes) = (shared.tls(), Notes::default());
+    let other = |reason: String| Refusal::Other { reason };
+    let settings = tls.config(&notes).map_err(|error| other(error.to_string()))?;
+    let crypto = QuicServerConfig::try_from(settings).map_err(|error| other(error.to_string()))?;
+    config.crypto = Arc::new(crypto);
+    let told = |error: ConnectionError| Refusal::of_quic(&error, &notes, tls.shown());
+    let connecting = incoming.accept_with(Arc::new(config)).map_err(&told)?;
     match timeout(shared.options.handshake_max, connecting).await {
-        Ok(Ok(connection)) => return Some(connection),
-        Ok(Err(error)) => {
-            shared.counters.handshakes_failed.add();
-            tracing::warn!(%peer, %error, "a handshake failed");
-        }
-        Err(_) => {
-            shared.counters.handshakes_failed.add();
-            tracing::warn!(%peer, "a handshake took too long");
-        }
+        Ok(connected) => connected.map_err(&told),
+        Err(_) => Err(Refusal::TooLong),
     }
-    None
 }
 
 /// The certificates that the peer has shown, its own first.

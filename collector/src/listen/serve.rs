@@ -13,7 +13,7 @@ use std::time::Duration;
 use rustls::pki_types::CertificateDer;
 use tidemark_common::id::RulesVersion;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls;
+use tidemark_common::tls::{self, Shown};
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason, Throttle};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -107,8 +107,11 @@ where
         }
         Err(error) => {
             shared.counters.unnamed.add();
-            tracing::warn!(peer = %address, %error, "a session did not begin");
-            peer.refuse(RefuseReason::Unauthorized, error.to_string()).await;
+            let shown = Shown::first_of(&peer.chain)
+                .map_or_else(String::new, |shown| format!("; it is {shown}"));
+            let message = format!("{error}{shown}");
+            tracing::warn!(peer = %address, message, "a session did not begin");
+            peer.refuse(RefuseReason::Unauthorized, message).await;
         }
     }
     shared.counters.sessions_ended.add();
@@ -408,7 +411,7 @@ async fn until(due: Option<Instant>) {
 
 /// Lets the peer read what was sent, for a while. What it still sends is read and means nothing: TCP would
 /// answer it with a reset, and that would overtake what was sent.
-async fn say_farewell(
+pub(super) async fn say_farewell(
     receive: &mut (impl AsyncRead + Unpin),
     send: &mut (impl AsyncWrite + Unpin),
 ) {

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_common::tcp::watch_peer;
+use tidemark_common::tls::Notes;
 use tidemark_common::wire::ALPN;
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::sync::OwnedSemaphorePermit;
@@ -15,6 +16,7 @@ use tokio::time::{sleep, timeout};
 use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 
+use super::refusal::Refusal;
 use super::serve::{self, Peer};
 use super::{ListenError, ListenOptions, Shared};
 
@@ -77,11 +79,7 @@ async fn welcome(
 ) {
     let stream = match shake_hands(stream, shared).await {
         Ok(stream) => stream,
-        Err(error) => {
-            shared.counters.handshakes_failed.add();
-            tracing::warn!(peer = %address, error, "a handshake failed");
-            return;
-        }
+        Err(refusal) => return shared.refused(address, &refusal),
     };
     drop(handshake);
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
@@ -101,18 +99,29 @@ async fn welcome(
 }
 
 /// A connection whose certificate is verified.
-async fn shake_hands(stream: TcpStream, shared: &Shared) -> Result<TlsStream<TcpStream>, String> {
+async fn shake_hands(stream: TcpStream, shared: &Shared) -> Result<TlsStream<TcpStream>, Refusal> {
     let options = &shared.options;
-    stream.set_nodelay(true).map_err(|error| error.to_string())?;
-    watch_peer(&stream, options.keep_alive, options.idle_max).map_err(|error| error.to_string())?;
-    let accepting = TlsAcceptor::from(shared.tls()).accept(stream);
+    let other = |reason: String| Refusal::Other { reason };
+    stream.set_nodelay(true).map_err(|error| other(error.to_string()))?;
+    watch_peer(&stream, options.keep_alive, options.idle_max)
+        .map_err(|error| other(error.to_string()))?;
+    let (tls, notes) = (shared.tls(), Notes::default());
+    let settings = tls.config(&notes).map_err(|error| other(error.to_string()))?;
+    let accepting = TlsAcceptor::from(Arc::new(settings)).accept(stream).into_fallible();
     let stream = match timeout(options.handshake_max, accepting).await {
-        Ok(accepted) => accepted.map_err(|error| error.to_string())?,
-        Err(_) => return Err("it took too long".to_owned()),
+        Ok(Ok(stream)) => stream,
+        Ok(Err((error, stream))) => {
+            let refusal = Refusal::of_tcp(&error, &notes, tls.shown());
+            // The alert is on its way, and must not be overtaken by a reset.
+            let (mut receive, mut send) = tokio::io::split(stream);
+            serve::say_farewell(&mut receive, &mut send).await;
+            return Err(refusal);
+        }
+        Err(_) => return Err(Refusal::TooLong),
     };
     // QUIC insists on a common protocol by itself.
     match stream.get_ref().1.alpn_protocol() {
         Some(ALPN) => Ok(stream),
-        Some(_) | None => Err("it does not speak tidemark/1".to_owned()),
+        Some(_) | None => Err(Refusal::OtherProtocol),
     }
 }

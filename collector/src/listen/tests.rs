@@ -1,5 +1,7 @@
 //! Real connections over loopback: certificates, frames, ends.
 
+mod certificates;
+
 use std::net::Ipv4Addr;
 
 use quinn::crypto::rustls::QuicClientConfig;
@@ -27,15 +29,24 @@ struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
     fn new() -> Self {
+        Self::named("tidemark tests")
+    }
+
+    fn named(name: &str) -> Self {
         let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, "tidemark tests");
+        params.distinguished_name.push(DnType::CommonName, name);
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         Self(CertifiedIssuer::self_signed(params, KeyPair::generate().unwrap()).unwrap())
     }
 
     fn issue(&self, name: SanType) -> Pem {
+        self.issue_changed(name, |_| {})
+    }
+
+    fn issue_changed(&self, name: SanType, change: impl FnOnce(&mut CertificateParams)) -> Pem {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![name];
+        change(&mut params);
         let key = KeyPair::generate().unwrap();
         let certificate = params.signed_by(&key, &self.0).unwrap();
         Pem {
@@ -46,8 +57,12 @@ impl Authority {
     }
 
     fn agent(&self, name: &str) -> Pem {
-        self.issue(SanType::URI(format!("tidemark://agent/{name}").try_into().unwrap()))
+        self.issue(agent_uri(name))
     }
+}
+
+fn agent_uri(name: &str) -> SanType {
+    SanType::URI(format!("tidemark://agent/{name}").try_into().unwrap())
 }
 
 /// A collector on a free port, with its own authority.
