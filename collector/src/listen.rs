@@ -145,7 +145,8 @@ struct Shared {
 pub struct Credentials {
     tls: ServerTls,
     /// Signs stateless resets. It comes from the certificate's key, so that it is the same after a crash:
-    /// then an agent learns at its first packet that its session is gone, instead of by the idle time.
+    /// then an agent learns at its first packet that its session is gone, instead of by the idle time. (After
+    /// the first restart with a renewed key it learns by the idle time.)
     reset_key: hmac::Key,
     /// By this the next process knows the ids of connections that this one gave out.
     connection_key: u64,

@@ -240,7 +240,8 @@ impl Session {
                 SessionState::Stopped { until: Some(*until) }
             }
             State::Joined(_) if joined.is_some() => SessionState::Live,
-            State::Due
+            State::Waiting { retry: Retry::Again, .. }
+            | State::Due
             | State::Connecting
             | State::Greeting(_)
             | State::Joined(_)

@@ -29,7 +29,7 @@ impl Leave {
 
     /// In good order: the session has reached its age, at this end or at the other.
     pub(super) fn aged() -> Self {
-        Self { retry: Retry::Soon, reason: None }
+        Self { retry: Retry::Again, reason: None }
     }
 
     pub(super) fn late(reason: impl Into<String>) -> Self {

@@ -10,6 +10,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use quinn::{ConnectionError, ReadError};
 use rustls::pki_types::CertificateDer;
 use tidemark_common::id::RulesVersion;
 use tidemark_common::time::Timestamp;
@@ -207,6 +208,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                 read = self.receive.read(&mut self.chunk), if self.session.wants_frames() => match read {
                     Ok(0) => Woken::Closed,
                     Ok(bytes) => Woken::Read(bytes),
+                    Err(error) if is_goodbye(&error) => Woken::Closed,
                     Err(error) => Woken::Lost(cause_of(&error)),
                 },
                 _ = confirm.tick(), if welcome => Woken::ConfirmDue,
@@ -422,6 +424,14 @@ pub(super) async fn say_farewell(
         io::Result::Ok(())
     };
     drop(timeout(FAREWELL_MAX, ending).await);
+}
+
+/// Whether the peer has closed the connection as it should, or ended its half without a word of TLS: frames
+/// say whether anything is missing.
+fn is_goodbye(error: &io::Error) -> bool {
+    let lost = error.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>());
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || matches!(lost, Some(ReadError::ConnectionLost(ConnectionError::ApplicationClosed(_))))
 }
 
 /// The error's innermost cause, which says why a connection was lost.

@@ -55,7 +55,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
         let (stream, peer) = match accepted {
             Ok(accepted) => accepted,
             Err(error) => {
-                tracing::warn!(%error, "no TCP connection can be accepted; is `LimitNOFILE` too low?");
+                tracing::warn!(%error, "no TCP connection can be accepted; is the limit of open files too low?");
                 sleep(ACCEPT_PAUSE).await;
                 continue;
             }
