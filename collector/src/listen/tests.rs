@@ -25,6 +25,9 @@ use crate::ledger::conformance::{Journal, NOW, damaged};
 use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::{LedgerOptions, TimeSource};
 
+/// A collector that says nothing for this long will say nothing.
+const PATIENCE: Duration = Duration::from_secs(30);
+
 struct Authority(CertifiedIssuer<'static, KeyPair>);
 
 impl Authority {
@@ -186,7 +189,8 @@ impl Agent {
             if let Some(frame) = self.buffer.next_frame().unwrap() {
                 return Some(frame);
             }
-            match self.receive.read(&mut chunk).await {
+            let read = tokio::time::timeout(PATIENCE, self.receive.read(&mut chunk)).await;
+            match read.expect("the collector says nothing") {
                 Ok(0) | Err(_) => return None,
                 Ok(bytes) => self.buffer.push(&chunk[..bytes]),
             }

@@ -5,6 +5,7 @@ use std::time::Duration;
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Ack, Frame};
+use tokio::net::TcpSocket;
 
 use super::super::peer::{Authority, Peer, block_on, listen_tcp};
 use super::*;
@@ -60,6 +61,41 @@ fn frames_go_both_ways_whole_and_in_order() {
             assert!(matches!(link.reader.next().await, Err(LinkError::Closed { .. })));
         };
         tokio::join!(collector, agent);
+    });
+}
+
+#[test]
+fn what_tls_has_taken_is_written_before_the_writer_is_idle() {
+    let ca = Authority::named("ca");
+    block_on(async {
+        // A frame that TLS takes at once, and the sockets do not.
+        let [door, socket] = [(), ()].map(|()| TcpSocket::new_v4().unwrap());
+        door.set_recv_buffer_size(4 << 10).unwrap();
+        door.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+        let listener = door.listen(1).unwrap();
+        let address = listener.local_addr().unwrap();
+        socket.set_send_buffer_size(4 << 10).unwrap();
+        let frame = Frame::Batch(vec![7; 60 << 10]);
+        let agent = async {
+            let stream = socket.connect(address).await.unwrap();
+            let config = tls::client_config(&ca.agent()).unwrap();
+            let name = ServerName::try_from("collector.example").unwrap();
+            let stream = TlsConnector::from(Arc::new(config)).connect(name, stream).await.unwrap();
+            let mut link = Link::over_tcp(stream.into());
+            link.writer.put(&frame).unwrap();
+            link.writer.flush().await.unwrap();
+            assert!(link.writer.is_idle());
+            link
+        };
+        let collector = async {
+            let mut peer = Peer::accept_tcp(&listener, &ca.collector()).await.unwrap();
+            timeout(Duration::from_secs(30), peer.next())
+                .await
+                .expect("the rest never comes")
+                .unwrap()
+        };
+        let (_link, received) = tokio::join!(agent, collector);
+        assert!(received == frame);
     });
 }
 

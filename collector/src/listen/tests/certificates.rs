@@ -50,7 +50,7 @@ impl Log {
                 tokio::task::yield_now().await;
             }
         };
-        if tokio::time::timeout(Duration::from_secs(10), said).await.is_err() {
+        if tokio::time::timeout(PATIENCE, said).await.is_err() {
             let text = String::from_utf8(self.0.lock().unwrap().clone()).unwrap();
             panic!("{parts:?} is not in\n{text}");
         }
