@@ -94,6 +94,8 @@ pub struct Driver<H> {
     chooser: Chooser,
     /// The certificate that the link was begun with, in words.
     shown: Option<Shown>,
+    /// Until when the newest certificate is valid.
+    certified_until: Option<Timestamp>,
     tasks: JoinSet<Result<Done, HomeError>>,
     begun: Instant,
     status: watch::Sender<UplinkStatus>,
@@ -157,6 +159,7 @@ impl<H: Home> Driver<H> {
             uplink: Uplink::Down,
             chooser,
             shown: None,
+            certified_until: None,
             tasks: JoinSet::new(),
             begun: Instant::now(),
             status,
@@ -336,7 +339,7 @@ impl<H: Home> Driver<H> {
             None => host.trim_matches(['[', ']']).to_owned(),
         };
         let pem = Arc::clone(&self.config.pem.borrow());
-        self.shown = tls::certificates(&pem.certificate).ok().and_then(|own| Shown::first_of(&own));
+        self.shown = shown(&pem);
         let target = Target { collector, server_name, pem, times: self.config.times };
         Box::pin(target.connect(order, self.chooser.round()))
     }
@@ -413,9 +416,15 @@ impl<H: Home> Driver<H> {
         let now = self.now();
         let wall =
             |due: Monotonic| clock.plus_millis(i64::try_from(due.since(now)).unwrap_or(i64::MAX));
-        let collector = self.collector_address().to_owned();
+        // A receiver that was just made has not seen its value yet.
+        if self.certified_until.is_none() || self.config.pem.has_changed().unwrap_or(false) {
+            let pem = Arc::clone(&self.config.pem.borrow_and_update());
+            self.certified_until = shown(&pem).and_then(|shown| shown.until());
+        }
+        let (collector, until) = (self.collector_address().to_owned(), self.certified_until);
         let session = self.session.status();
-        self.status.send_if_modified(|shown| shown.update(session, collector, link, clock, wall));
+        self.status
+            .send_if_modified(|shown| shown.update(session, collector, link, until, clock, wall));
     }
 
     fn collector_address(&self) -> &str {
@@ -464,6 +473,11 @@ impl Uplink {
             }
         }
     }
+}
+
+/// The agent's own certificate.
+fn shown(pem: &Pem) -> Option<Shown> {
+    tls::certificates(&pem.certificate).ok().and_then(|chain| Shown::first_of(&chain))
 }
 
 /// Why the other end has gone, where it said so before this end found that it cannot write any more.

@@ -45,6 +45,9 @@ pub struct Session {
     /// `quic` or `tcp`; absent while there is no link.
     #[serde(default)]
     pub transport: Option<String>,
+    /// Until the agent's newest certificate ends; below zero once it has.
+    #[serde(default)]
+    pub certificate_left_millis: Option<i64>,
     pub fence: Option<String>,
     /// Batches sent and not yet acknowledged.
     pub in_flight: u64,

@@ -31,7 +31,7 @@ use quinn::crypto::rustls::NoInitialCipherSuite;
 use quinn::{Endpoint, VarInt};
 use ring::{digest, hmac};
 use thiserror::Error;
-use tidemark_common::tls::{Pem, ServerTls, TlsError};
+use tidemark_common::tls::{Pem, ServerTls, Shown, TlsError};
 use tidemark_common::wire::Rules;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -243,13 +243,13 @@ impl Listener {
 
     #[must_use]
     pub fn figures(&self) -> ListenFigures {
-        self.shared.counters.figures()
+        self.shared.figures()
     }
 
     /// A reader of the figures that outlives moves of the listener.
     pub fn figures_reader(&self) -> impl Fn() -> ListenFigures + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
-        move || shared.counters.figures()
+        move || shared.figures()
     }
 
     /// Tells every session that the collector is unavailable, and closes the door.
@@ -270,6 +270,11 @@ impl Listener {
 impl Shared {
     fn terms(&self) -> Terms {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn figures(&self) -> ListenFigures {
+        let certified_until = self.tls().shown().and_then(Shown::until);
+        self.counters.figures(certified_until)
     }
 
     fn refused(&self, peer: SocketAddr, refusal: &Refusal) {

@@ -1,6 +1,7 @@
 //! The way from agent to collector in hard times: no UDP, dead addresses, renewed certificates.
 
 use std::net::{TcpListener, UdpSocket};
+use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tidemark_tests::binaries::Program;
 use tidemark_tests::conserved::assert_conserved;
-use tidemark_tests::doors::Lines;
+use tidemark_tests::doors::send_durably;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
 use tidemark_tests::udp_relay::UdpRelay;
@@ -24,16 +25,8 @@ id = "acme"
 "#;
 const PATIENCE: Duration = Duration::from_secs(60);
 
-fn send(stack: &Stack, ids: std::ops::Range<u32>) -> Result<()> {
-    let mut lines = Lines::to(&stack.path("events.socket"))?;
-    let text: String = ids
-        .clone()
-        .map(|id| format!("api.calls:1|c|#customer:acme,source:uplink,id:{id}\n"))
-        .collect();
-    lines.send(text.as_bytes(), u64::try_from(ids.len())?)?;
-    let refusals = lines.wait_durable()?;
-    ensure!(refusals.is_empty(), "{refusals:?}");
-    Ok(())
+fn send(stack: &Stack, ids: Range<u32>) -> Result<()> {
+    send_durably(&stack.path("events.socket"), "uplink", ids)
 }
 
 fn wait_transport(stack: &Stack, transport: &str) -> Result<()> {

@@ -207,6 +207,14 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
             Micros(rtt),
         )?;
     }
+    if let Some(left) = session.certificate_left_millis {
+        page.gauge_in(
+            "certificate_left",
+            "Until the agent's certificate ends; below zero once it has.",
+            &Unit::Seconds,
+            SignedMillis(left),
+        )?;
+    }
     match session.clock_offset_millis {
         None => Ok(()),
         Some(offset) => page.gauge_in(

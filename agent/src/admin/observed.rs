@@ -237,6 +237,9 @@ impl Observed<'_> {
             since_age_millis: self.age(self.session_since),
             collector: Some(uplink.collector.clone()).filter(|collector| !collector.is_empty()),
             transport: uplink.transport.map(|transport| transport.name().to_owned()),
+            certificate_left_millis: uplink
+                .certified_until
+                .map(|until| until.millis_since(self.now)),
             fence: uplink.fence.map(|fence| fence.to_string()),
             in_flight: uplink.in_flight,
             throttles: uplink.throttles,
@@ -384,6 +387,7 @@ mod tests {
             since: NOW,
             collector: String::new(),
             transport: None,
+            certified_until: None,
             ledger: None,
             fence: None,
             in_flight: 1,

@@ -17,6 +17,8 @@ pub struct UplinkStatus {
     pub collector: String,
     /// What carries the link, while there is one.
     pub transport: Option<Transport>,
+    /// Until when the agent's newest certificate is valid.
+    pub certified_until: Option<Timestamp>,
     /// The ledger that the journal is pinned to.
     pub ledger: Option<LedgerId>,
     /// The session's fence, while it is live.
@@ -72,6 +74,7 @@ impl UplinkStatus {
             since,
             collector: String::new(),
             transport: None,
+            certified_until: None,
             ledger: None,
             fence: None,
             in_flight: 0,
@@ -90,6 +93,7 @@ impl UplinkStatus {
         session: SessionStatus,
         collector: String,
         link: Option<(Transport, Option<Duration>)>,
+        certified_until: Option<Timestamp>,
         clock: Timestamp,
         wall: impl Fn(Monotonic) -> Timestamp,
     ) -> bool {
@@ -114,6 +118,7 @@ impl UplinkStatus {
             since: if same_kind { self.since } else { clock },
             collector,
             transport: link.map(|(transport, _)| transport),
+            certified_until,
             ledger: session.ledger,
             fence: session.fence,
             in_flight: session.in_flight,

@@ -24,6 +24,7 @@ pub(crate) fn well() -> Status {
             in_flight: 0,
             transport: Some("quic".to_owned()),
             throttles: 2,
+            certificate_left_millis: Some(300 * 86_400_000),
             paused: false,
             rtt_micros: Some(850),
             clock_offset_millis: Some(-12),
@@ -272,6 +273,10 @@ fn each_remedy_fits_its_trouble() {
     let after = Duration::from_secs(1);
     let silence = LinkError::NoAnswer { transport: Transport::Quic, address, after };
     check(&unreachable(silence), "UDP port", "uplink.ca");
+    let (soon, over) = (Some(2 * 86_400_000), Some(-60_000));
+    let ends = |left| move |status: &mut Status| status.session.certificate_left_millis = left;
+    check(&ends(soon), "reads it again", "UDP port");
+    check(&ends(over), "reads it again", "UDP port");
     check(
         &|status| status.recent.rejected = [("journal_full".to_owned(), 5)].into(),
         "journal.bytes_max",

@@ -142,6 +142,23 @@ impl Peer {
     }
 }
 
+/// Sends `frame` and hears `answer`, cancelled at every step of the way, and reading meanwhile, as the
+/// driver does.
+pub(crate) async fn send_and_hear(link: &mut Link, frame: &Frame, answer: &Frame) {
+    link.writer.put(frame).unwrap();
+    let mut answered = false;
+    while !(link.writer.is_idle() && answered) {
+        tokio::select! {
+            flushed = link.writer.flush(), if !link.writer.is_idle() => flushed.unwrap(),
+            heard = link.reader.next() => {
+                assert_eq!(heard.unwrap(), *answer);
+                answered = true;
+            }
+            () = tokio::task::yield_now() => {}
+        }
+    }
+}
+
 pub(crate) fn block_on<T>(future: impl Future<Output = T>) -> T {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(future)
 }

@@ -94,7 +94,7 @@ fn text(
     let mut registry = Registry::with_prefix("tidemark_collector");
     totals(&mut registry, suspense, snapshot)?;
     process(&mut registry, figures);
-    door(&mut registry, sessions);
+    door(&mut registry, sessions, snapshot.ledger_time());
     streams(&mut registry, snapshot.streams());
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(&error))?;
@@ -179,7 +179,12 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
 }
 
 /// What the agents' door did since it was opened.
-fn door(registry: &mut Registry, figures: &ListenFigures) {
+fn door(registry: &mut Registry, figures: &ListenFigures, now: Timestamp) {
+    if let Some(until) = figures.certified_until {
+        let left = u64::try_from(until.millis_since(now) / 1_000).unwrap_or(0);
+        let help = "Until the collector's certificate ends; 0 once it has";
+        gauge(registry, "certificate_left_seconds", help, left);
+    }
     gauge(registry, "sessions_open", "Agents connected", figures.sessions_open);
     gauge(
         registry,

@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidemark_common::time::Timestamp;
+
 /// One count.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
@@ -50,16 +52,19 @@ pub struct ListenFigures {
     pub unnamed: u64,
     /// How often an agent was asked to pause.
     pub throttles: u64,
+    /// Until when the certificate is valid that the next connection is shown.
+    pub certified_until: Option<Timestamp>,
 }
 
 impl ListenCounters {
-    pub(super) fn figures(&self) -> ListenFigures {
+    pub(super) fn figures(&self, certified_until: Option<Timestamp>) -> ListenFigures {
         // Ends are read first: a session that ends in between must not make the difference negative.
         let ended = self.sessions_ended.read();
         let begun = self.sessions_begun.read();
         let tcp_ended = self.tcp_sessions_ended.read();
         let tcp_begun = self.tcp_sessions_begun.read();
         ListenFigures {
+            certified_until,
             tcp_sessions_open: tcp_begun.saturating_sub(tcp_ended),
             sessions_open: begun.saturating_sub(ended),
             sessions_begun: begun,

@@ -43,6 +43,12 @@ impl Shown {
         Self { names, validity: validity(certificate) }
     }
 
+    /// The last instant at which it is valid, if that can be read.
+    #[must_use]
+    pub fn until(&self) -> Option<Timestamp> {
+        self.validity.map(|(_, until)| until)
+    }
+
     /// The first certificate of a chain: that of its end.
     #[must_use]
     pub fn first_of(chain: &[CertificateDer<'_>]) -> Option<Self> {

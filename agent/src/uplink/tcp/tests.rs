@@ -7,7 +7,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Ack, Frame};
 use tokio::net::TcpSocket;
 
-use super::super::peer::{Authority, Peer, block_on, listen_tcp};
+use super::super::peer::{Authority, Peer, block_on, listen_tcp, send_and_hear};
 use super::*;
 
 async fn dial(pem: &Pem, address: SocketAddr) -> Result<Link, LinkError> {
@@ -41,19 +41,7 @@ fn frames_go_both_ways_whole_and_in_order() {
             let mut link = dial(&ca.agent(), address).await.unwrap();
             assert_eq!((link.handle.transport(), link.handle.round_trip()), (Transport::Tcp, None));
             for frame in &sent {
-                link.writer.put(frame).unwrap();
-                // Cancelled at every step of the way, reading meanwhile, as the driver does.
-                let mut answered = false;
-                while !(link.writer.is_idle() && answered) {
-                    tokio::select! {
-                        flushed = link.writer.flush(), if !link.writer.is_idle() => flushed.unwrap(),
-                        frame = link.reader.next() => {
-                            assert_eq!(frame.unwrap(), ack(9));
-                            answered = true;
-                        }
-                        () = tokio::task::yield_now() => {}
-                    }
-                }
+                send_and_hear(&mut link, frame, &ack(9)).await;
             }
             link.writer.finish().await.unwrap();
             // What the collector says after this end has finished is still heard.

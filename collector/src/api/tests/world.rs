@@ -118,6 +118,7 @@ impl World {
         let sessions = ListenFigures {
             tcp_sessions_open: 1,
             throttles: 0,
+            certified_until: None,
             sessions_open: 1,
             sessions_begun: 2,
             refusals: 0,
