@@ -17,8 +17,10 @@ mod tests;
 
 use crate::session::Monotonic;
 
-/// QUIC that dies in silence, session after session, is left alone for at most 2^this intervals.
+/// QUIC that dies in silence, session after session, is left alone for at most 2^(this - 1) intervals.
 const LAPSES_COUNTED_MAX: u32 = 5;
+/// A session over QUIC that lived for longer got through; its silence is an outage, which ends TCP too.
+const LAPSED_MILLIS_MAX: u64 = 600_000;
 
 /// What carries a link.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,9 +84,15 @@ pub struct Chooser {
     at: usize,
     /// Collectors tried in a row without a link.
     failures: usize,
-    link: Option<Transport>,
+    link: Option<LinkUp>,
     /// The next session goes to the same collector: QUIC has just got through to it.
     stays: bool,
+}
+
+#[derive(Debug, Clone, Copy)]
+struct LinkUp {
+    transport: Transport,
+    since: Monotonic,
 }
 
 /// What is known of one collector.
@@ -92,7 +100,7 @@ pub struct Chooser {
 struct Path {
     /// QUIC did not get through; it is tried again first, or probed, at this time.
     quic_after: Option<Monotonic>,
-    /// Sessions over QUIC in a row that died in silence.
+    /// Sessions over QUIC in a row that soon died in silence.
     lapses: u32,
 }
 
@@ -140,7 +148,7 @@ impl Chooser {
     /// A link is up. `random` is uniform over its range.
     pub fn connected(&mut self, transport: Transport, now: Monotonic, random: u64) {
         self.failures = 0;
-        self.link = Some(transport);
+        self.link = Some(LinkUp { transport, since: now });
         self.stays = false;
         let after = self.probe_at(now, random);
         let Some(path) = self.paths.get_mut(self.at) else { return };
@@ -157,7 +165,7 @@ impl Chooser {
     /// When QUIC is to be probed beside the present link, if at all.
     #[must_use]
     pub fn probe_due(&self) -> Option<Monotonic> {
-        match (self.link, self.stays) {
+        match (self.link.map(|link| link.transport), self.stays) {
             (Some(Transport::Tcp), false) => self.path().quic_after,
             (Some(Transport::Tcp), true) | (Some(Transport::Quic) | None, _) => None,
         }
@@ -180,16 +188,19 @@ impl Chooser {
         if link.is_none() {
             self.failures = self.failures.saturating_add(1);
         }
-        if let (Some(path), TransportChoice::Auto, Some(Transport::Quic)) =
-            (self.paths.get_mut(self.at), self.choice, link)
+        if let (
+            Some(path),
+            TransportChoice::Auto,
+            Some(LinkUp { transport: Transport::Quic, since }),
+        ) = (self.paths.get_mut(self.at), self.choice, link)
         {
             match end {
-                LinkEnd::Silence => {
+                LinkEnd::Silence if now.since(since) < LAPSED_MILLIS_MAX => {
                     path.lapses = path.lapses.saturating_add(1).min(LAPSES_COUNTED_MAX);
                     let wait = after.since(now).saturating_mul(1 << path.lapses.saturating_sub(1));
                     path.quic_after = Some(now.plus(wait));
                 }
-                LinkEnd::Otherwise => path.lapses = 0,
+                LinkEnd::Silence | LinkEnd::Otherwise => path.lapses = 0,
             }
         }
         if !std::mem::take(&mut self.stays) {

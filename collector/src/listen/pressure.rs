@@ -6,14 +6,12 @@
 //!
 //! **Owns** the thresholds and the pauses. **Does not own** the figures, the clock, or random numbers.
 
-use std::time::Duration;
-
 /// A ledger whose writer lets a request wait for longer is pressed.
-const WAITED_MAX: Duration = Duration::from_secs(1);
+const WAITED_MILLIS_MAX: u64 = 1_000;
 /// Pressed, if less than this part of a room is free.
 const FREE_PART: u64 = 8;
-/// A session is asked to pause for at most this long at first, twice as long each time after that, and at
-/// last for as much as an agent grants.
+/// A session is asked to pause for at most this long at first, and twice as long each time after that, up to
+/// half of what an agent grants.
 const PAUSE_MILLIS_FIRST: u32 = 500;
 const PAUSE_MILLIS_MAX: u32 = 16_000;
 
@@ -28,7 +26,7 @@ pub(super) struct Pressure {
     pub(super) room_bytes_free: u64,
     pub(super) room_bytes_needed: u64,
     /// How long the session's oldest request has waited.
-    pub(super) waited: Duration,
+    pub(super) waited_millis: u64,
 }
 
 impl Pressure {
@@ -37,7 +35,7 @@ impl Pressure {
         let tail_free = self.tail_bytes_max.saturating_sub(self.tail_bytes);
         tail_free < part(self.tail_bytes_max).max(1)
             || self.room_bytes_free < part(self.room_bytes_max).max(self.room_bytes_needed)
-            || self.waited >= WAITED_MAX
+            || self.waited_millis >= WAITED_MILLIS_MAX
     }
 }
 
@@ -47,19 +45,19 @@ pub(super) struct Throttling {
     /// Pauses in a row.
     pauses: u32,
     /// Until then, what still comes was sent before the agent heard of the pause.
-    until: Duration,
+    until_millis: u64,
 }
 
 impl Throttling {
-    /// How long the agent is asked to pause, if at all, as a batch comes in `now` after the session began.
+    /// How long the agent is asked to pause, if at all, as a batch comes in so long after the session began.
     /// `random` is uniform over its range.
     pub(super) fn pause_millis(
         &mut self,
         pressure: &Pressure,
-        now: Duration,
+        now_millis: u64,
         random: u32,
     ) -> Option<u32> {
-        if now < self.until {
+        if now_millis < self.until_millis {
             return None;
         }
         if !pressure.is_high() {
@@ -72,7 +70,7 @@ impl Throttling {
         let half = most / 2;
         let spread = half.checked_add(1).and_then(|values| random.checked_rem(values)).unwrap_or(0);
         let pause = most.saturating_sub(spread);
-        self.until = now.saturating_add(Duration::from_millis(pause.into()));
+        self.until_millis = now_millis.saturating_add(pause.into());
         Some(pause)
     }
 }
@@ -87,7 +85,7 @@ mod tests {
         room_bytes_max: 800,
         room_bytes_free: 400,
         room_bytes_needed: 100,
-        waited: Duration::from_millis(20),
+        waited_millis: 20,
     };
 
     #[test]
@@ -102,25 +100,25 @@ mod tests {
         check(Pressure { room_bytes_free: 99, ..CALM }, true);
         // A batch that needs all the room there is may wait for it; others need not pile up behind.
         check(Pressure { room_bytes_needed: 401, ..CALM }, true);
-        check(Pressure { waited: WAITED_MAX, ..CALM }, true);
+        check(Pressure { waited_millis: WAITED_MILLIS_MAX, ..CALM }, true);
     }
 
     #[test]
     fn pauses_grow_while_the_pressure_lasts() {
         let mut throttling = Throttling::default();
-        let pressed = Pressure { waited: WAITED_MAX, ..CALM };
-        let mut now = Duration::ZERO;
+        let pressed = Pressure { waited_millis: WAITED_MILLIS_MAX, ..CALM };
+        let mut now = 0;
         let mut pauses = Vec::new();
         for _ in 0..7 {
             let pause = throttling.pause_millis(&pressed, now, 0).unwrap();
             // What was on its way is no reason to ask again.
             assert_eq!(throttling.pause_millis(&pressed, now, 0), None);
-            now += Duration::from_millis(pause.into());
+            now += u64::from(pause);
             pauses.push(pause);
         }
         assert_eq!(pauses, [500, 1_000, 2_000, 4_000, 8_000, 16_000, 16_000]);
         assert_eq!(throttling.pause_millis(&CALM, now, 0), None);
         assert_eq!(throttling.pause_millis(&pressed, now, 250), Some(250));
-        assert_eq!(throttling.pause_millis(&pressed, now + Duration::from_secs(1), 251), Some(749));
+        assert_eq!(throttling.pause_millis(&pressed, now + 1_000, 251), Some(749));
     }
 }

@@ -352,9 +352,9 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
             room_bytes_max,
             room_bytes_free: size(self.shared.batch_bytes.available_permits()),
             room_bytes_needed: needed.min(room_bytes_max),
-            waited: self.due.front().map_or(Duration::ZERO, |due| now.duration_since(due.since)),
+            waited_millis: self.due.front().map_or(0, |due| millis(now.duration_since(due.since))),
         };
-        let elapsed = now.duration_since(self.begun);
+        let elapsed = millis(now.duration_since(self.begun));
         let Some(pause) = self.throttling.pause_millis(&pressure, elapsed, random()) else {
             return Ok(());
         };
@@ -396,6 +396,10 @@ async fn room(of: &Arc<Semaphore>, bytes: usize, most: u32) -> Result<OwnedSemap
 fn certified(chain: &[CertificateDer<'_>], now: Timestamp) -> Duration {
     let left = chain.first().and_then(tls::not_after).map(|end| end.millis_since(now));
     Duration::from_millis(left.map_or(u64::MAX, |left| u64::try_from(left).unwrap_or(0)))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// For jitter. Without a source of randomness there is none, and no harm.

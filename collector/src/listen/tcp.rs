@@ -81,16 +81,17 @@ async fn welcome(
         Ok(stream) => stream,
         Err(refusal) => return shared.refused(address, &refusal),
     };
-    drop(handshake);
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
     let (receive, send) = tokio::io::split(stream);
     let peer = Peer { address, chain, send, receive };
     match shared.sessions.try_acquire() {
         Ok(_session) => {
+            drop(handshake);
             shared.counters.tcp_sessions_begun.add();
             serve::serve(peer, shared).await;
             shared.counters.tcp_sessions_ended.add();
         }
+        // It keeps its handshake's room until it is gone.
         Err(_) => {
             shared.counters.full.add();
             peer.turn_away().await;

@@ -104,6 +104,23 @@ fn quic_that_dies_in_silence_is_left_for_longer_and_longer() {
 }
 
 #[test]
+fn an_outage_does_not_speak_against_quic() {
+    check(
+        TransportChoice::Auto,
+        &[
+            ("quic", "0 quic,tcp"),
+            ("+600", "0 quic,tcp"),
+            ("lapse", "1 quic,tcp"),
+            ("fail", "0 quic,tcp"),
+            ("quic", "0 quic,tcp"),
+            ("+599", "0 quic,tcp"),
+            ("lapse", "1 quic,tcp"),
+            ("fail", "0 tcp,quic"),
+        ],
+    );
+}
+
+#[test]
 fn a_transport_that_is_asked_for_is_the_only_one() {
     let check = |transport, order: &str| {
         let script = [("", format!("0 {order}")), ("fail", format!("1 {order}"))];
