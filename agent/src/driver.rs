@@ -9,10 +9,11 @@
 //!             +------------------------------------------------+
 //! ```
 //! **Owns** the session, the link, and what the admin door shows of them. **Does not own** any
-//! decision about batches (`session`) or transports (`uplink::chooser`), bytes on the wire (`uplink`), or the journal (`home`).
+//! decision about batches (`session`) or transports (`uplink::chooser`), bytes on the wire (`uplink`),
+//! or the journal (`home`).
 //!
-//! Bounds: one link and one probe beside it, one frame being written, and at most one write, one look, one read and one
-//! barrier under way; what waits to be sent waits on disk.
+//! Bounds: one link and one probe beside it, one frame being written, and at most one write, one look,
+//! one read and one barrier under way; what waits to be sent waits on disk.
 
 pub mod home;
 mod status;
@@ -416,7 +417,7 @@ impl<H: Home> Driver<H> {
         let now = self.now();
         let wall =
             |due: Monotonic| clock.plus_millis(i64::try_from(due.since(now)).unwrap_or(i64::MAX));
-        // A receiver that was just made has not seen its value yet.
+        // It is looked at again only when it was read again.
         if self.certified_until.is_none() || self.config.pem.has_changed().unwrap_or(false) {
             let pem = Arc::clone(&self.config.pem.borrow_and_update());
             self.certified_until = shown(&pem).and_then(|shown| shown.until());

@@ -97,7 +97,8 @@ pub async fn run(
     started: impl FnOnce(Addresses),
 ) -> Result<(), RunError> {
     let (mut collector, addresses) = Collector::start(config).await?;
-    tracing::info!(quic = %addresses.quic, tcp = addresses.tcp.map(tracing::field::display), http = %addresses.http, "listening");
+    let Addresses { quic, tcp, http } = addresses;
+    tracing::info!(%quic, tcp = tcp.map(tracing::field::display), %http, "listening");
     started(addresses);
     let ended = loop {
         tokio::select! {

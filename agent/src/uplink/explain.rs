@@ -5,16 +5,12 @@
 
 use std::io;
 
-use quinn::{ConnectionError, ReadError, TransportErrorCode, WriteError};
+use quinn::{ConnectionError, ReadError, WriteError};
 use rustls::Error as TlsError;
 
-use tidemark_common::tls::{CertificateFault, Notes};
+use tidemark_common::tls::{Alert, CertificateFault, Notes};
 
 use super::LinkError;
-
-/// The TLS alert of a peer that speaks no TLS version of this end (RFC 8446, section 6).
-const PROTOCOL_VERSION: u8 = 70;
-const NO_APPLICATION_PROTOCOL: u8 = 120;
 
 pub(super) fn read(error: ReadError) -> LinkError {
     match error {
@@ -45,7 +41,7 @@ pub(super) fn quic(error: ConnectionError) -> LinkError {
     match error {
         ConnectionError::TransportError(error) => {
             let detail = error.reason.clone();
-            match Alert::of_quic(error.code) {
+            match Alert::of_quic(error.code.into()) {
                 Some(Alert::Certificate(fault)) => {
                     LinkError::CollectorCertificate { fault, detail }
                 }
@@ -56,8 +52,8 @@ pub(super) fn quic(error: ConnectionError) -> LinkError {
         }
         ConnectionError::ConnectionClosed(close) => {
             let detail = String::from_utf8_lossy(&close.reason).into_owned();
-            match Alert::of_quic(close.error_code) {
-                Some(alert) => alert.told(detail),
+            match Alert::of_quic(close.error_code.into()) {
+                Some(alert) => told(alert, detail),
                 None => LinkError::Closed { reason: close.to_string() },
             }
         }
@@ -77,7 +73,7 @@ pub(super) fn tcp(error: &io::Error) -> LinkError {
     let tls = error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>());
     match tls {
         Some(TlsError::AlertReceived(alert)) => match Alert::of(u8::from(*alert)) {
-            Some(alert) => alert.told(String::new()),
+            Some(alert) => told(alert, String::new()),
             None => LinkError::Closed { reason: error.to_string() },
         },
         Some(TlsError::InvalidCertificate(found)) => LinkError::CollectorCertificate {
@@ -95,33 +91,11 @@ pub(super) fn tcp(error: &io::Error) -> LinkError {
     }
 }
 
-/// What a TLS alert means for a link.
-enum Alert {
-    Certificate(CertificateFault),
-    Protocol,
-    Version,
-}
-
-impl Alert {
-    fn of(alert: u8) -> Option<Self> {
-        match alert {
-            NO_APPLICATION_PROTOCOL => Some(Self::Protocol),
-            PROTOCOL_VERSION => Some(Self::Version),
-            _ => CertificateFault::of_alert(alert).map(Self::Certificate),
-        }
-    }
-
-    /// QUIC carries alert N as error 0x100 + N (RFC 9001, section 4.8).
-    fn of_quic(code: TransportErrorCode) -> Option<Self> {
-        Self::of(u8::try_from(u64::from(code).checked_sub(0x100)?).ok()?)
-    }
-
-    /// The collector sent it.
-    fn told(self, detail: String) -> LinkError {
-        match self {
-            Self::Certificate(fault) => LinkError::AgentCertificate { fault, detail },
-            Self::Protocol => LinkError::OtherProtocol,
-            Self::Version => LinkError::OldTls,
-        }
+/// What the collector's alert says to this end.
+fn told(alert: Alert, detail: String) -> LinkError {
+    match alert {
+        Alert::Certificate(fault) => LinkError::AgentCertificate { fault, detail },
+        Alert::Protocol => LinkError::OtherProtocol,
+        Alert::Version => LinkError::OldTls,
     }
 }

@@ -6,13 +6,9 @@
 use std::fmt;
 use std::io;
 
-use quinn::{ConnectionError, TransportErrorCode};
+use quinn::ConnectionError;
 use rustls::Error as TlsError;
-use tidemark_common::tls::{CertificateFault, Notes, Shown};
-
-/// TLS alerts that speak of no certificate (RFC 8446, section 6).
-const PROTOCOL_VERSION: u8 = 70;
-const NO_APPLICATION_PROTOCOL: u8 = 120;
+use tidemark_common::tls::{Alert, CertificateFault, Notes, Shown};
 
 /// Why there is no session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,10 +62,10 @@ impl Refusal {
         let other = || Self::Other { reason: error.to_string() };
         match error {
             ConnectionError::TransportError(error) => {
-                Self::here(alert(error.code), notes).unwrap_or_else(other)
+                Self::here(Alert::of_quic(error.code.into()), notes).unwrap_or_else(other)
             }
             ConnectionError::ConnectionClosed(close) => {
-                Self::there(alert(close.error_code), own).unwrap_or_else(other)
+                Self::there(Alert::of_quic(close.error_code.into()), own).unwrap_or_else(other)
             }
             ConnectionError::VersionMismatch
             | ConnectionError::ApplicationClosed(_)
@@ -84,7 +80,7 @@ impl Refusal {
         let other = || Self::Other { reason: error.to_string() };
         match error.get_ref().and_then(|inner| inner.downcast_ref::<TlsError>()) {
             Some(TlsError::AlertReceived(alert)) => {
-                Self::there(Some(u8::from(*alert)), own).unwrap_or_else(other)
+                Self::there(Alert::of(u8::from(*alert)), own).unwrap_or_else(other)
             }
             Some(TlsError::NoCertificatesPresented) => {
                 Self::Theirs { fault: CertificateFault::Missing, told: String::new() }
@@ -96,34 +92,23 @@ impl Refusal {
     }
 
     /// This end ended the handshake, with `alert` if it was TLS that did.
-    fn here(alert: Option<u8>, notes: &Notes) -> Option<Self> {
-        if let Some(refused) = notes.refused() {
-            return Some(Self::Theirs { fault: refused.fault, told: refused.to_string() });
+    fn here(alert: Option<Alert>, notes: &Notes) -> Option<Self> {
+        match notes.refused() {
+            Some(refused) => Some(Self::Theirs { fault: refused.fault, told: refused.to_string() }),
+            None => Some(match alert? {
+                Alert::Certificate(fault) => Self::Theirs { fault, told: String::new() },
+                Alert::Version => Self::NoTls13,
+                Alert::Protocol => Self::OtherProtocol,
+            }),
         }
-        Self::without_certificate(alert?).or_else(|| {
-            let fault = CertificateFault::of_alert(alert?)?;
-            Some(Self::Theirs { fault, told: String::new() })
-        })
     }
 
     /// The peer ended it, with `alert` if it was TLS that did.
-    fn there(alert: Option<u8>, own: Option<&Shown>) -> Option<Self> {
-        Self::without_certificate(alert?).or_else(|| {
-            let fault = CertificateFault::of_alert(alert?)?;
-            Some(Self::Ours { fault, shown: own.cloned() })
+    fn there(alert: Option<Alert>, own: Option<&Shown>) -> Option<Self> {
+        Some(match alert? {
+            Alert::Certificate(fault) => Self::Ours { fault, shown: own.cloned() },
+            Alert::Version => Self::NoTls13,
+            Alert::Protocol => Self::OtherProtocol,
         })
     }
-
-    fn without_certificate(alert: u8) -> Option<Self> {
-        match alert {
-            PROTOCOL_VERSION => Some(Self::NoTls13),
-            NO_APPLICATION_PROTOCOL => Some(Self::OtherProtocol),
-            _ => None,
-        }
-    }
-}
-
-/// QUIC carries alert N as error 0x100 + N (RFC 9001, section 4.8).
-fn alert(code: TransportErrorCode) -> Option<u8> {
-    u8::try_from(u64::from(code).checked_sub(0x100)?).ok()
 }

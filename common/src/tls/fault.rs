@@ -23,6 +23,34 @@ pub enum CertificateFault {
     NotAccepted,
 }
 
+/// What a TLS alert says to the end that receives it (RFC 8446, section 6).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Alert {
+    Certificate(CertificateFault),
+    /// The other end speaks no TLS version of this one.
+    Version,
+    /// The other end does not speak [`crate::wire::ALPN`].
+    Protocol,
+}
+
+impl Alert {
+    /// `None` if it speaks of something else.
+    #[must_use]
+    pub fn of(alert: u8) -> Option<Self> {
+        match alert {
+            70 => Some(Self::Version),
+            120 => Some(Self::Protocol),
+            _ => CertificateFault::of_alert(alert).map(Self::Certificate),
+        }
+    }
+
+    /// QUIC carries alert N as error 0x100 + N (RFC 9001, section 4.8).
+    #[must_use]
+    pub fn of_quic(error: u64) -> Option<Self> {
+        Self::of(u8::try_from(error.checked_sub(0x100)?).ok()?)
+    }
+}
+
 impl CertificateFault {
     /// What a TLS alert says of the certificate; `None` if it speaks of something else.
     #[must_use]
