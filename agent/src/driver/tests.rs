@@ -269,7 +269,6 @@ fn a_session_over_tcp_drains_and_returns_to_quic_once_that_gets_through() {
         let black_hole = std::net::UdpSocket::bind(address).unwrap();
         let mut config = config(ca.agent(), vec![address.to_string()]);
         config.times.transport_head_start = Duration::from_millis(20);
-        config.times.connect_max = Duration::from_millis(500);
         config.quic_probe_interval = Duration::from_millis(100);
         let (driver, mut status) = Driver::new(config, memory.clone()).unwrap();
         let (seal_all, sealed) = tokio::sync::oneshot::channel();

@@ -315,7 +315,7 @@ async fn refusals_tell_the_agent_what_to_do() {
 #[tokio::test]
 async fn a_silent_peer_and_a_stop_end_sessions() {
     let collector =
-        Collector::start(|options| options.handshake_max = Duration::from_millis(200)).await;
+        Collector::start(|options| options.handshake_max = Duration::from_millis(1_500)).await;
     for mut silent in collector.connect_both(&collector.authority.agent("till-7")).await {
         silent.send_bytes(&[0]).await;
         assert_eq!(silent.refusal().await, RefuseReason::Invalid);
@@ -495,16 +495,21 @@ async fn a_session_at_its_age_ends_with_everything_acknowledged() {
             true => collector.greet_tcp(&mut journal).await,
             false => collector.greet(&mut journal).await,
         };
-        if over_tcp {
-            for batch in &journal.sealed {
-                agent.send(&Frame::Batch(batch.bytes.clone())).await;
-            }
-            agent.posted(3).await;
+        for batch in &journal.sealed {
+            agent.send(&Frame::Batch(batch.bytes.clone())).await;
         }
-        let refuse = match agent.next().await {
-            Some(Frame::Refuse(refuse)) => refuse,
-            other => panic!("{other:?}"),
+        let mut acknowledged = Sequence::ZERO;
+        let refuse = loop {
+            match agent.next().await {
+                Some(Frame::Ack(ack)) => acknowledged = ack.posted_sequence,
+                Some(Frame::Throttle(_)) => {}
+                Some(Frame::Refuse(refuse)) => break refuse,
+                other => panic!("{other:?}"),
+            }
         };
+        // However much was taken by then: nothing was taken without its Ack.
+        let snapshot = collector.ledger.snapshot().unwrap();
+        assert_eq!(snapshot.streams()[0].posted_sequence, acknowledged);
         assert_eq!(refuse.reason, RefuseReason::Unavailable);
         assert!(refuse.extras.iter().any(|extra| extra.tag == EXTRA_COME_AGAIN));
         assert_eq!(agent.next().await, None);
