@@ -31,6 +31,7 @@ use tidemark_common::tls::Pem;
 
 use crate::intake::forward::ForwardAddress;
 use crate::parse::naming::NamingOptions;
+use crate::uplink::chooser::TransportChoice;
 
 /// A configuration file is at most this many bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -109,9 +110,14 @@ pub struct Uplink {
     pub collectors: Vec<CollectorAddress>,
     /// The name that the collector's certificate must bear; absent: the host of its address.
     pub server_name: Option<String>,
+    pub transport: TransportChoice,
+    /// While QUIC does not get through, it is probed this often.
+    pub quic_probe_interval: Duration,
     pub ca: PemSource,
     pub certificate: PemSource,
     pub key: PemSource,
+    /// The three are read again this often; what is new counts at the next connection.
+    pub renew_interval: Duration,
     /// A session ends and is begun anew after at most this long.
     pub session_age_max: Duration,
 }

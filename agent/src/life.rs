@@ -20,7 +20,7 @@ use std::time::Duration;
 
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::Pem;
+use tidemark_common::tls::{self, Pem};
 use tidemark_common::wire::Rules;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -50,15 +50,13 @@ use crate::intake::{Barrier, IntakeHandle, IntakeThread};
 use crate::journal::{JournalState, OpenError, Recovered, Write};
 use crate::parse::naming::{Naming, NamingError, Patterns};
 use crate::session::SessionConfig;
-use crate::uplink::quic::LinkTimes;
+use crate::uplink::LinkTimes;
 
 pub(crate) use opening::journal_options;
 pub(crate) use ship::{ShipEnd, Shipped, ship};
 
 /// Batches sent and not acknowledged; a collector may ask for fewer.
 const BATCHES_IN_FLIGHT_MAX: u32 = 64;
-/// How often certificates are read again, so that renewed ones are used from the next connection on.
-const PEM_INTERVAL: Duration = Duration::from_secs(30);
 /// Applications that have sent nothing for this long, and hold no connection, are gone.
 const QUIET: Duration = Duration::from_millis(500);
 /// The last frame is waited for this long.
@@ -414,12 +412,18 @@ async fn serve_admin(admin: Admin, observer: Arc<Observer>) {
 /// Reads the certificates again now and then; the uplink takes the newest at its next connection.
 async fn renew_pem(config: Config, current: watch::Sender<Arc<Pem>>) {
     loop {
-        sleep(PEM_INTERVAL).await;
-        match read_pem(&config) {
+        sleep(config.uplink.renew_interval).await;
+        let read = read_pem(&config).and_then(|pem| {
+            // Files that are just being replaced may not fit together.
+            tls::client_config(&pem).map_err(DriverConfigError::from)?;
+            Ok(pem)
+        });
+        match read {
             Ok(pem) => {
                 current.send_if_modified(|held| {
                     let changed = **held != pem;
                     if changed {
+                        tracing::info!("certificates were read again; the next session shows them");
                         *held = Arc::new(pem);
                     }
                     changed
@@ -523,6 +527,8 @@ fn driver_config(config: &Config, pem: watch::Receiver<Arc<Pem>>) -> DriverConfi
     DriverConfig {
         collectors: config.uplink.collectors.iter().map(ToString::to_string).collect(),
         server_name: config.uplink.server_name.clone(),
+        transport: config.uplink.transport,
+        quic_probe_interval: config.uplink.quic_probe_interval,
         pem,
         session: SessionConfig {
             batches_in_flight_max: BATCHES_IN_FLIGHT_MAX,

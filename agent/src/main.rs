@@ -16,11 +16,11 @@ use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
 use tidemark_agent::admin::dead_letter::read_offline;
 use tidemark_agent::admin::replay::{ReplayAnswer, Selection};
 use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
-use tidemark_agent::inspect::{JournalAt, LookError};
-use tidemark_agent::replay::{self, Numbers, What};
 use tidemark_agent::drain::{DrainArguments, drain};
 use tidemark_agent::export::{self, ExportArguments};
 use tidemark_agent::import::{ImportArguments, import};
+use tidemark_agent::inspect::{JournalAt, LookError};
+use tidemark_agent::replay::{self, Numbers, What};
 use tidemark_agent::status::text;
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
@@ -223,6 +223,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             let selection = Selection { reason, from, to: number.map(|number| number.to) };
             let what = corrected.map_or(What::AsIs(selection), What::Corrected);
             runtime.block_on(replay_dead_letters(&agent, &what, json))
+        }
         Command::Drain(arguments) => {
             let config = load(&arguments.config)?;
             start_logs(&config);

@@ -132,6 +132,8 @@ pub struct Session {
     clock_offset_millis: Option<i64>,
     /// What the next Hello says in place of the last posted sequence.
     accusation: Option<Accusation>,
+    /// How often a collector asked for a pause.
+    throttles: u64,
 }
 
 #[derive(Debug)]
@@ -211,6 +213,7 @@ impl Session {
             last_error: None,
             clock_offset_millis: None,
             accusation: None,
+            throttles: 0,
         }
     }
 
@@ -286,6 +289,7 @@ impl Session {
             }
             (State::Joined(joined), Frame::Throttle(throttle)) => {
                 joined.last_heard = now;
+                self.throttles = self.throttles.saturating_add(1);
                 joined.paused_until =
                     Some(now.plus(u64::from(throttle.pause_millis).min(PAUSE_MILLIS_MAX)));
                 Ok(())
@@ -329,6 +333,20 @@ impl Session {
             | State::Ended { .. } => Ok(()),
         };
         self.apply(verdict, now);
+    }
+
+    /// The session is to begin anew, over a better link: it drains as if it had reached its age.
+    pub fn handle_leave(&mut self, now: Monotonic) {
+        match &mut self.state {
+            State::Greeting(greeting) => greeting.ends_at = now,
+            State::Joined(joined) => joined.ends_at = joined.ends_at.min(now),
+            State::Waiting { .. }
+            | State::Due
+            | State::Connecting
+            | State::Leaving { .. }
+            | State::Condemned { .. }
+            | State::Ended { .. } => {}
+        }
     }
 
     /// The journal's answer to [`Action::Look`].

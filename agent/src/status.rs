@@ -47,9 +47,20 @@ pub struct Session {
     /// How long there has been a session; or how long there has been none, whatever was tried.
     pub since_age_millis: u64,
     pub collector: Option<String>,
+    /// `quic` or `tcp`; absent while there is no link.
+    #[serde(default)]
+    pub transport: Option<String>,
+    /// Until the agent's newest certificate ends; below zero once it has.
+    #[serde(default)]
+    pub certificate_left_millis: Option<i64>,
     pub fence: Option<String>,
     /// Batches sent and not yet acknowledged.
     pub in_flight: u64,
+    /// How often a collector has asked for a pause since the process began, and whether one is being kept.
+    #[serde(default)]
+    pub throttles: u64,
+    #[serde(default)]
+    pub paused: bool,
     pub rtt_micros: Option<u64>,
     /// Ledger time less the agent's clock, as last measured.
     pub clock_offset_millis: Option<i64>,

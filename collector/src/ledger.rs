@@ -377,6 +377,12 @@ impl Ledger {
         self.shared.unique_key
     }
 
+    /// Bytes that are not folded yet, and at how many admission waits.
+    #[must_use]
+    pub fn tail_bytes(&self) -> (u64, u64) {
+        (self.shared.size.borrow().bytes, self.shared.options.tail_bytes_max)
+    }
+
     /// Ledger time.
     #[must_use]
     pub fn now(&self) -> Timestamp {

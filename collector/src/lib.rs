@@ -1,7 +1,7 @@
 //! The collector: admits numbered usage batches exactly once, keeps the ledger, answers live bills.
 //!
 //! ```text
-//! agents --QUIC, mutual TLS--> listen --frames--> session --requests--> ledger writer
+//! agents --QUIC or TCP, mutual TLS--> listen --frames--> session --requests--> ledger writer
 //!                                 ^                  |                       | one transaction a group
 //!                                 +---- replies -----+<---- after commit ----+
 //!                                                                            v

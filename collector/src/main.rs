@@ -20,7 +20,7 @@ use tidemark_collector::restore::Used;
 use tidemark_collector::{Signal, backup, fsck, restore, run};
 use tidemark_common::id::NameError;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::{self, AgentName};
+use tidemark_common::tls::{AgentName, ServerTls};
 
 /// Admits numbered usage batches exactly once, keeps the ledger, answers live bills.
 #[derive(Debug, Parser)]
@@ -178,7 +178,7 @@ fn serve(path: &Path) -> Result<()> {
 fn check_config(path: &Path) -> Result<()> {
     let config = Config::load(path)?;
     let catalog = config.load_catalog()?;
-    tls::server_config(&config.load_pem()?)?;
+    let tls = ServerTls::new(&config.load_pem()?)?;
     let prices = catalog.plan.as_ref().map_or(0, |plan| plan.prices.len());
     let mut report = format!(
         "ok: meters: {}, customers: {}, prices: {prices}, API tokens: {}\n",
@@ -186,6 +186,9 @@ fn check_config(path: &Path) -> Result<()> {
         catalog.customers.len(),
         config.tokens.len(),
     );
+    if let Some(shown) = tls.shown() {
+        report.push_str(&format!("the certificate is {shown}\n"));
+    }
     if config.tokens.is_empty() {
         report.push_str("note: without an [[api.token]] the API answers 401 to everybody\n");
     }

@@ -17,7 +17,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemark_common::tls::TlsError;
+use tidemark_common::tls::{Pem, ServerTls, TlsError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
@@ -43,7 +43,7 @@ pub enum RunError {
     Open { path: PathBuf, source: LedgerError },
     #[error("failed to keep the version of the rules in {}: {source}; is the disk full?", path.display())]
     Rules { path: PathBuf, source: io::Error },
-    #[error("{0}; stop what holds the port, or set `listen.quic`")]
+    #[error("{0}; stop what holds the port, or set `listen.quic` and `listen.tcp`")]
     Listen(#[from] ListenError),
     #[error(
         "failed to listen on {address} for the HTTP API: {source}; stop what holds the port, or set `listen.http`"
@@ -68,6 +68,8 @@ pub enum Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     pub quic: SocketAddr,
+    /// Absent where TCP is off.
+    pub tcp: Option<SocketAddr>,
     pub http: SocketAddr,
 }
 
@@ -82,6 +84,9 @@ struct Collector {
     serving: JoinHandle<io::Result<()>>,
     /// Answers on the control socket, where there is one.
     control: Option<JoinHandle<()>>,
+    /// Reads certificates again.
+    renewing: JoinHandle<()>,
+    renew: mpsc::Sender<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -95,7 +100,8 @@ pub async fn run(
     started: impl FnOnce(Addresses),
 ) -> Result<(), RunError> {
     let (mut collector, addresses) = Collector::start(config).await?;
-    tracing::info!(quic = %addresses.quic, http = %addresses.http, "listening");
+    let Addresses { quic, tcp, http } = addresses;
+    tracing::info!(%quic, tcp = tcp.map(tracing::field::display), %http, "listening");
     started(addresses);
     let ended = loop {
         tokio::select! {
@@ -114,7 +120,8 @@ pub async fn run(
 impl Collector {
     async fn start(config: Config) -> Result<(Self, Addresses), RunError> {
         let catalog = config.load_catalog()?;
-        let credentials = Credentials::new(&config.load_pem()?)?;
+        let pem = config.load_pem()?;
+        let credentials = Credentials::new(&pem)?;
         let in_use = |source| RunError::Http { address: config.listen.http, source };
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
@@ -123,7 +130,7 @@ impl Collector {
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
         let listener =
             Listener::start(listen_options(&config), credentials, ledger.clone(), Arc::new(rules))?;
-        let addresses = Addresses { quic: listener.address(), http };
+        let addresses = Addresses { quic: listener.address(), tcp: listener.tcp_address(), http };
 
         let aggregations = catalog.aggregations();
         let (catalogs, watched) = watch::channel(Arc::new(catalog));
@@ -137,14 +144,28 @@ impl Collector {
         let (stop, stopping) = watch::channel(false);
         let control = control(&config.data_dir, store, stopping.clone());
         let serving = tokio::spawn(api::serve(door, router, DoorLimits::default(), stopping));
-        let started =
-            Self { config, ledger, listener, catalogs, aggregations, serving, control, stop };
+        let (renew, asked) = mpsc::channel(1);
+        let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
+        let started = Self {
+            config,
+            ledger,
+            listener,
+            catalogs,
+            aggregations,
+            serving,
+            control,
+            renewing,
+            renew,
+            stop,
+        };
         Ok((started, addresses))
     }
 
-    /// Takes the catalogue file as it is now. One that cannot be used, or cannot follow the one before,
+    /// Takes the catalogue file and the certificates as they are now. One that cannot be used, or cannot follow the one before,
     /// leaves that in place.
     fn reload(&mut self) {
+        // One that is under way may have read the former files: one more is enough.
+        let _under_way = self.renew.try_send(()).is_err();
         let catalog = match self.config.load_catalog() {
             Ok(catalog) => catalog,
             Err(error) => {
@@ -171,6 +192,7 @@ impl Collector {
 
     async fn stop(self) -> Result<(), RunError> {
         tracing::info!("stopping");
+        self.renewing.abort();
         self.stop.send_replace(true);
         let grace = Duration::from_millis(self.config.shutdown_grace_millis);
         let abort = self.serving.abort_handle();
@@ -215,6 +237,39 @@ fn control(
     }
 }
 
+/// Reads the certificates again now and then, and when asked to; what is new counts for each connection
+/// that begins after it. Without a restart, and no session ends by it.
+async fn renew_pem(
+    config: Config,
+    mut held: Pem,
+    renew: impl Fn(ServerTls) + Send + 'static,
+    mut asked: mpsc::Receiver<()>,
+) {
+    let interval = Duration::from_millis(config.tls.renew_interval_millis);
+    loop {
+        if let Ok(None) = tokio::time::timeout(interval, asked.recv()).await {
+            return;
+        }
+        let read = config.load_pem().map_err(RunError::from).and_then(|pem| {
+            let tls = if pem == held { None } else { Some(ServerTls::new(&pem)?) };
+            Ok((pem, tls))
+        });
+        match read {
+            Ok((_, None)) => {}
+            Ok((pem, Some(tls))) => {
+                let certificate = tls.shown().map(tracing::field::display);
+                tracing::info!(certificate, "certificates were read again");
+                renew(tls);
+                held = pem;
+            }
+            // Files that are just being replaced may not fit together.
+            Err(error) => {
+                tracing::warn!(%error, "certificates could not be read again; the former ones are used")
+            }
+        }
+    }
+}
+
 async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
     let path = &config.data_dir;
     // Names and usage of customers: for the owner only.
@@ -249,6 +304,7 @@ fn listen_options(config: &Config) -> ListenOptions {
     let SessionLimits {
         sessions_max,
         handshakes_max,
+        age_max_millis,
         confirm_interval_millis,
         batches_in_flight_max,
         batch_bytes_in_flight_max,
@@ -261,8 +317,10 @@ fn listen_options(config: &Config) -> ListenOptions {
     } = config.session;
     ListenOptions {
         address: config.listen.quic,
+        tcp: config.listen.tcp,
         sessions_max: size(sessions_max.into()),
         handshakes_max: size(handshakes_max.into()),
+        session_age_max: Duration::from_millis(age_max_millis),
         confirm_interval: Duration::from_millis(confirm_interval_millis),
         batches_in_flight_max,
         batch_bytes_in_flight_max,

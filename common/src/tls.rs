@@ -13,6 +13,8 @@
 //! whose certificate has expired could go on for ever.
 
 mod expiry;
+mod fault;
+mod seen;
 
 #[cfg(test)]
 mod tests;
@@ -20,11 +22,13 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
@@ -34,6 +38,9 @@ use crate::id::NameError;
 use crate::wire::ALPN;
 
 pub use expiry::not_after;
+pub use fault::{Alert, CertificateFault};
+use seen::{NotedClients, NotedServers};
+pub use seen::{Notes, Refused, Shown};
 
 /// An agent's name is at most this many bytes.
 pub const AGENT_NAME_BYTES_MAX: usize = 128;
@@ -181,25 +188,58 @@ impl fmt::Display for AgentName {
     }
 }
 
-/// The collector's TLS settings: agents must show a certificate that `pem.ca` signed.
+/// The collector's side of TLS: agents must show a certificate that its CA signed.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    judge: Arc<dyn ClientCertVerifier>,
+    key: Arc<dyn ResolvesServerCert>,
+    shown: Option<Shown>,
+}
+
+impl ServerTls {
+    /// # Errors
+    /// Names the part of `pem` that cannot be used.
+    pub fn new(pem: &Pem) -> Result<Self, TlsError> {
+        let roots = Arc::new(authorities(pem)?);
+        let judge = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            .build()
+            .map_err(|error| unusable(PemPart::Authority, &error))?;
+        let chain = chain(pem)?;
+        let shown = Shown::first_of(&chain);
+        let key = CertifiedKey::from_der(chain, key(pem)?, &provider())
+            .map_err(|error| unusable(PemPart::Certificate, &error))?;
+        Ok(Self { judge, key: Arc::new(SingleCertAndKey::from(key)), shown })
+    }
+
+    /// The certificate that it shows, in words.
+    #[must_use]
+    pub fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
+    }
+
+    /// The settings of one connection, whose refusals `notes` tells of.
+    ///
+    /// # Errors
+    /// If the crypto provider has no TLS 1.3.
+    pub fn config(&self, notes: &Notes) -> Result<ServerConfig, TlsError> {
+        let judge = NotedClients { judge: Arc::clone(&self.judge), notes: notes.clone() };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| unusable(PemPart::Key, &error))?
+            .with_client_cert_verifier(Arc::new(judge))
+            .with_cert_resolver(Arc::clone(&self.key));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
+
+/// The collector's TLS settings, for whoever does not ask what is refused.
 ///
 /// # Errors
 /// Names the part of `pem` that cannot be used.
 pub fn server_config(pem: &Pem) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(pem)?), provider.clone())
-            .build()
-            .map_err(|error| unusable(PemPart::Authority, &error))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .map_err(|error| unusable(PemPart::Key, &error))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain(pem)?, key(pem)?)
-        .map_err(|error| unusable(PemPart::Certificate, &error))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.send_tls13_tickets = 0;
-    Ok(config)
+    ServerTls::new(pem)?.config(&Notes::default())
 }
 
 /// The agent's TLS settings: it shows its certificate and trusts a collector that `pem.ca` signed.
@@ -207,10 +247,24 @@ pub fn server_config(pem: &Pem) -> Result<ServerConfig, TlsError> {
 /// # Errors
 /// Names the part of `pem` that cannot be used.
 pub fn client_config(pem: &Pem) -> Result<ClientConfig, TlsError> {
+    client_config_noting(pem, &Notes::default())
+}
+
+/// The same for one connection, whose refusals `notes` tells of.
+///
+/// # Errors
+/// Names the part of `pem` that cannot be used.
+pub fn client_config_noting(pem: &Pem, notes: &Notes) -> Result<ClientConfig, TlsError> {
+    let judge =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(authorities(pem)?), provider())
+            .build()
+            .map_err(|error| unusable(PemPart::Authority, &error))?;
+    let judge = NotedServers { judge, notes: notes.clone() };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| unusable(PemPart::Key, &error))?
-        .with_root_certificates(authorities(pem)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(judge))
         .with_client_auth_cert(chain(pem)?, key(pem)?)
         .map_err(|error| unusable(PemPart::Certificate, &error))?;
     config.alpn_protocols = vec![ALPN.to_vec()];

@@ -42,6 +42,10 @@ pub const OPENINGS_MAX: usize = 4_096;
 /// The ALPN protocol of a session.
 pub const ALPN: &[u8] = b"tidemark/1";
 
+/// In a Refuse that says Unavailable, without bytes: the session ends in good order, all that came is
+/// answered, and the agent may come again at once. Whoever does not know it takes it for a failure.
+pub const EXTRA_COME_AGAIN: u16 = 2;
+
 /// One message of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {

@@ -9,6 +9,7 @@
 //! doors      senders, one per door                     resend     a client that resends until durable
 //! audit      both programs' files, byte by byte    full_journal  an agent fed until its journal is full
 //! expected   what the usage API must show              random     seeded numbers
+//! udp_relay  UDP that a test lets through
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
 //!
@@ -32,6 +33,7 @@ pub mod resend;
 pub mod settings;
 pub mod speed;
 pub mod stack;
+pub mod udp_relay;
 pub mod usage;
 pub mod wait;
 pub mod world;

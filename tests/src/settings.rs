@@ -56,7 +56,7 @@ impl Ports {
             (self.udp, "doors.udp"),
             (self.http, "doors.http"),
             (self.admin, "admin.listen"),
-            (self.quic, "listen.quic"),
+            (self.quic, "listen.quic and listen.tcp"),
             (self.api, "listen.http"),
         ]
         .into_iter()

@@ -18,4 +18,5 @@ mod kill9;
 mod real_clients;
 mod restart;
 mod restored;
+mod uplink;
 mod world;

@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::status::{DoorStatus, SessionState, Status};
+use crate::uplink::chooser::Transport;
 
 /// What the answer's Content-Type says.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -193,13 +194,36 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let states = SessionState::ALL
         .map(|state| ([("state", state.name())], u64::from(state == session.state)));
     page.gauges("session_state", "1 for the session's state, 0 for the others.", None, &states)?;
+    let transports = Transport::ALL.map(|transport| {
+        let used = session.transport.as_deref() == Some(transport.name());
+        ([("transport", transport.name())], u64::from(used))
+    });
+    page.gauges(
+        "uplink_transport",
+        "1 for what carries the link, 0 for the other; 0 for both while there is no link.",
+        None,
+        &transports,
+    )?;
     page.gauge("uplink_in_flight", "Batches sent and not yet acknowledged.", session.in_flight)?;
+    page.counter(
+        "uplink_throttles",
+        "Times that a collector asked for a pause, since the process began.",
+        session.throttles,
+    )?;
     if let Some(rtt) = session.rtt_micros {
         page.gauge_in(
             "uplink_round_trip",
             "Round trip to the collector.",
             &Unit::Seconds,
             Micros(rtt),
+        )?;
+    }
+    if let Some(left) = session.certificate_left_millis {
+        page.gauge_in(
+            "certificate_left",
+            "Until the agent's certificate ends; below zero once it has.",
+            &Unit::Seconds,
+            SignedMillis(left),
         )?;
     }
     match session.clock_offset_millis {

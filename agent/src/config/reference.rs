@@ -281,13 +281,25 @@ pub const KEYS: &[Key] = &[
     needed(
         "uplink.collectors",
         Kind::Collectors,
-        "Where the collector listens (QUIC, UDP). Several addresses, of one ledger, are tried in turn: the next one whenever a session ends. Must be given.",
+        "Where the collector listens (one port for both UDP and TCP). Several addresses, of one ledger, are tried in turn: the next one whenever a session ends. Must be given.",
     ),
     key(
         "uplink.server_name",
         Kind::Text,
         r#""""#,
         "The name that the collector's certificate must bear. Empty: the host in `collectors`.",
+    ),
+    key(
+        "uplink.transport",
+        Kind::Choice(&["auto", "quic", "tcp"]),
+        r#""auto""#,
+        "What sessions go over. `auto`: QUIC (UDP), and TLS over TCP where QUIC finds silence for two seconds.",
+    ),
+    key(
+        "uplink.quic_probe_interval",
+        Kind::Duration,
+        r#""1m""#,
+        "While a session goes over TCP for want of QUIC, QUIC is tried beside it between half of this time and all of it; when it gets through, the session moves.",
     ),
     key(
         "uplink.ca",
@@ -315,6 +327,12 @@ pub const KEYS: &[Key] = &[
         "The certificate chain of `certificate` itself.",
     ),
     key("uplink.key_pem", Kind::Secret, r#""""#, "The private key of `key` itself."),
+    key(
+        "uplink.renew_interval",
+        Kind::Duration,
+        r#""30s""#,
+        "Certificates and key are read again this often; what is new counts from the next session on.",
+    ),
     key(
         "uplink.session_age_max",
         Kind::Duration,

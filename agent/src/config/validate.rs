@@ -11,6 +11,7 @@ use tidemark_common::id::{self, DIMENSIONS_MAX, MeterName};
 use crate::intake::datagram::SOCKETS_MAX;
 use crate::journal::JOURNAL_BYTES_MIN;
 use crate::parse::naming::{Naming, NamingError, NamingOptions, Patterns};
+use crate::uplink::chooser::{Transport, TransportChoice};
 
 use super::reader::Reader;
 use super::source::{Located, Place, Value};
@@ -231,6 +232,16 @@ fn uplink(reader: &mut Reader<'_>) -> Uplink {
     }
     Uplink {
         server_name: reader.optional("uplink.server_name", |text| Ok(text.to_owned())),
+        transport: [
+            TransportChoice::Auto,
+            TransportChoice::Only(Transport::Quic),
+            TransportChoice::Only(Transport::Tcp),
+        ][reader.choice("uplink.transport")],
+        quic_probe_interval: at_least(
+            reader,
+            "uplink.quic_probe_interval",
+            Duration::from_millis(100),
+        ),
         ca: pem(reader, "uplink.ca", "uplink.ca_pem", |reader, path| {
             reader.optional(path, |text| Ok(text.to_owned()))
         }),
@@ -240,6 +251,7 @@ fn uplink(reader: &mut Reader<'_>) -> Uplink {
         key: pem(reader, "uplink.key", "uplink.key_pem", |reader, path| {
             reader.secret(path).map(|secret| secret.reveal().to_owned())
         }),
+        renew_interval: at_least(reader, "uplink.renew_interval", Duration::from_millis(100)),
         session_age_max: at_least(reader, "uplink.session_age_max", Duration::from_secs(1)),
         collectors,
     }

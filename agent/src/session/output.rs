@@ -78,6 +78,9 @@ pub struct SessionStatus {
     pub in_flight: u64,
     pub last_error: Option<String>,
     pub clock_offset_millis: Option<i64>,
+    /// How often a collector has asked for a pause, and whether one is being kept.
+    pub throttles: u64,
+    pub is_paused: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -245,7 +248,8 @@ impl Session {
                 SessionState::Stopped { until: Some(*until) }
             }
             State::Joined(_) if joined.is_some() => SessionState::Live,
-            State::Due
+            State::Waiting { retry: Retry::Again, .. }
+            | State::Due
             | State::Connecting
             | State::Greeting(_)
             | State::Joined(_)
@@ -262,6 +266,8 @@ impl Session {
             in_flight: joined.map_or(0, |joined| joined.in_flight()),
             last_error: self.last_error.clone(),
             clock_offset_millis: self.clock_offset_millis,
+            throttles: self.throttles,
+            is_paused: joined.is_some_and(|joined| joined.paused_until.is_some()),
         }
     }
 

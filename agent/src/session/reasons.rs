@@ -2,7 +2,7 @@
 
 use tidemark_common::batch::{BODY_VERSION, HEADER_VERSION};
 use tidemark_common::id::{Digest, LedgerId, OpeningId, Sequence, StreamId};
-use tidemark_common::wire::{Frame, Refuse, RefuseReason};
+use tidemark_common::wire::{EXTRA_COME_AGAIN, Frame, Refuse, RefuseReason};
 
 use super::FENCED_IN_A_ROW_MAX;
 use super::backoff::Retry;
@@ -43,9 +43,9 @@ impl Leave {
         Self { retry: Retry::Soon, reason: Some(reason.into()) }
     }
 
-    /// In good order: the session has reached its age.
+    /// In good order: the session has reached its age, at this end or at the other.
     pub(super) fn aged() -> Self {
-        Self { retry: Retry::Soon, reason: None }
+        Self { retry: Retry::Again, reason: None }
     }
 
     pub(super) fn late(reason: impl Into<String>) -> Self {
@@ -108,6 +108,11 @@ pub(super) fn refused(
             Some(pinned) => other_ledger(pinned, *ledger),
             None => Leave::late(format!("the collector keeps ledger {ledger}: {message}")),
         },
+        RefuseReason::Unavailable
+            if refuse.extras.iter().any(|extra| extra.tag == EXTRA_COME_AGAIN) =>
+        {
+            Leave::aged()
+        }
         RefuseReason::Unavailable => {
             Leave::soon(format!("the collector is not available now: {message}"))
         }

@@ -10,8 +10,10 @@
 )]
 
 use proptest::prelude::*;
-use tidemark_common::id::Fence;
-use tidemark_common::wire::{PostedOpening, Refuse, Rules, Throttle, UniqueKey};
+use tidemark_common::id::{EventNumber, Fence};
+use tidemark_common::wire::{
+    EXTRA_COME_AGAIN, Extra, PostedOpening, Refuse, Rules, Throttle, UniqueKey,
+};
 
 use super::*;
 
@@ -116,6 +118,7 @@ impl World {
                 }
             }
             "shutdown" => self.session.handle_shutdown(),
+            "leave" => self.session.handle_leave(self.now),
             "restart" => self.session = Session::new(config(), self.facts()),
             verb => panic!("{verb}: no such step"),
         }
@@ -313,8 +316,8 @@ fn ack(posted: u64, ledger_time: i64, confirm: bool) -> Frame {
     Frame::Ack(Ack { posted_sequence, ledger_time, confirm, extras: vec![] })
 }
 
-fn refuse(reason: &str) -> Frame {
-    let reason = match reason {
+fn refuse(name: &str) -> Frame {
+    let reason = match name {
         "gap" => RefuseReason::Gap { expected: Sequence(2) },
         "conflict" => RefuseReason::Conflict {
             sequence: Sequence(2),
@@ -324,10 +327,12 @@ fn refuse(reason: &str) -> Frame {
         "invalid" => RefuseReason::Invalid,
         "unauthorized" => RefuseReason::Unauthorized,
         "other-ledger" => RefuseReason::OtherLedger { ledger: LedgerId([9; 16]) },
-        "unavailable" => RefuseReason::Unavailable,
+        "unavailable" | "again" => RefuseReason::Unavailable,
         reason => panic!("{reason}: no such reason"),
     };
-    Frame::Refuse(Refuse { reason, message: "because".to_owned(), extras: vec![] })
+    let again = Extra { tag: EXTRA_COME_AGAIN, bytes: vec![] };
+    let extras = if name == "again" { vec![again] } else { vec![] };
+    Frame::Refuse(Refuse { reason, message: "because".to_owned(), extras })
 }
 
 /// Each line: `step -> what the session does`.
@@ -619,6 +624,12 @@ fn throttle_pauses_all_that_leaves() {
          throttle:4000000000 seal:3     ->
          wait:30000                     -> batch:3",
     );
+    let mut world = check("connect welcome:0 throttle:500 -> hello:0/0 look:0 pin:0");
+    let shown =
+        |world: &World| (world.session.status().throttles, world.session.status().is_paused);
+    assert_eq!(shown(&world), (1, true));
+    world.step("wait:500");
+    assert_eq!(shown(&world), (1, false));
 }
 
 #[test]
@@ -691,6 +702,27 @@ fn a_session_at_its_age_drains_and_leaves_in_good_order() {
         "disconnect",
         "an ack that does not come is not waited for"
     );
+}
+
+#[test]
+fn a_better_link_is_moved_to_once_all_is_acknowledged() {
+    let world = check("seal:1 connect leave welcome:0 -> hello:0/1 disconnect");
+    assert_eq!(world.last_error(), "");
+    check(
+        "seal:2 connect welcome:0 -> hello:0/2 look:0 pin:0 batch:1 batch:2
+         leave ack:1 seal:3       -> posted:1
+         ack:2                    -> posted:2 disconnect
+         wait:100                 -> connect",
+    );
+    check("leave connect welcome:0 wait:60000 -> hello:0/0 look:0 pin:0 disconnect");
+}
+
+#[test]
+fn a_collector_that_ends_a_session_in_good_order_is_no_trouble() {
+    let world = check("connect welcome:0 refuse:again -> hello:0/0 look:0 pin:0 disconnect");
+    assert_eq!(world.last_error(), "");
+    let world = check("connect welcome:0 refuse:unavailable -> hello:0/0 look:0 pin:0 disconnect");
+    assert!(world.last_error().contains("not available"), "{}", world.last_error());
 }
 
 #[test]

@@ -93,10 +93,15 @@ fn session(page: &mut Page, status: &Status) {
     let collector = session.collector.as_deref().unwrap_or("no collector");
     let rtt =
         session.rtt_micros.map_or_else(String::new, |rtt| format!(", round trip {}", micros(rtt)));
+    let over = session
+        .transport
+        .as_deref()
+        .map_or_else(String::new, |transport| format!(" over {transport}"));
+    let paused = if session.paused { ", asked to pause" } else { "" };
     page.row(
         "session",
         format_args!(
-            "{} for {}, {collector}{rtt}",
+            "{} for {}, {collector}{over}{rtt}{paused}",
             session.state.name(),
             age(session.since_age_millis)
         ),

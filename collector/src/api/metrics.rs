@@ -94,7 +94,7 @@ fn text(
     let mut registry = Registry::with_prefix("tidemark_collector");
     totals(&mut registry, suspense, snapshot)?;
     process(&mut registry, figures);
-    door(&mut registry, sessions);
+    door(&mut registry, sessions, snapshot.ledger_time());
     streams(&mut registry, snapshot.streams());
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(&error))?;
@@ -193,9 +193,20 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
     }
 }
 
-/// What the QUIC door did since it was opened.
-fn door(registry: &mut Registry, figures: &ListenFigures) {
+/// What the agents' door did since it was opened.
+fn door(registry: &mut Registry, figures: &ListenFigures, now: Timestamp) {
+    if let Some(until) = figures.certified_until {
+        let left = u64::try_from(until.millis_since(now) / 1_000).unwrap_or(0);
+        let help = "Until the collector's certificate ends; 0 once it has";
+        gauge(registry, "certificate_left_seconds", help, left);
+    }
     gauge(registry, "sessions_open", "Agents connected", figures.sessions_open);
+    gauge(
+        registry,
+        "sessions_open_tcp",
+        "Agents connected over TCP, for want of QUIC or by their configuration",
+        figures.tcp_sessions_open,
+    );
     for (name, help, value) in [
         ("sessions", "Sessions begun", figures.sessions_begun),
         ("sessions_refused", "Sessions that the collector ended with Refuse", figures.refusals),
@@ -204,6 +215,7 @@ fn door(registry: &mut Registry, figures: &ListenFigures) {
         ("sessions_slow", "Sessions ended because the agent did not read in time", figures.slow),
         ("sessions_drainers", "Sessions of drainers, for streams of others", figures.drainers),
         ("sessions_unnamed", "Connections whose certificate names no agent", figures.unnamed),
+        ("throttles", "Times that an agent was asked to pause", figures.throttles),
     ] {
         counter(registry, name, help, value);
     }

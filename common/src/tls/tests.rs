@@ -111,6 +111,37 @@ fn a_key_is_not_printed() {
 }
 
 #[test]
+fn a_certificate_is_told_in_words() {
+    let check = |names: &[&str], expected: &str| {
+        let pem = Authority::new().issue(names, |params| {
+            params.not_before = date_time_ymd(2024, 2, 29);
+            params.not_after = date_time_ymd(2100, 3, 1);
+        });
+        let shown = Shown::of(&certificates(&pem.certificate).unwrap()[0]);
+        let valid = "valid from 2024-02-29 00:00 UTC to 2100-03-01 00:00 UTC";
+        assert_eq!(shown.to_string(), format!("{expected}, {valid}"));
+    };
+    check(&["tidemark://agent/a"], "for tidemark://agent/a");
+    check(&["a.example", "b.example"], "for a.example, b.example");
+    check(&[], "without a name");
+    check(&["x://\n\u{1b}[31m"], "for x://\\n\\u{1b}[31m");
+    let broken = Shown::of(&CertificateDer::from(&[0x30, 0][..]));
+    assert_eq!(broken.to_string(), "without a name, which cannot be read");
+}
+
+#[test]
+fn minutes_are_told_as_dates() {
+    let check = |millis, expected| assert_eq!(expiry::minute(Timestamp(millis)), expected);
+    check(0, "1970-01-01 00:00 UTC");
+    check(-1, "1969-12-31 23:59 UTC");
+    check(951_782_399_999, "2000-02-28 23:59 UTC");
+    check(951_825_600_000, "2000-02-29 12:00 UTC");
+    check(1_709_164_800_000, "2024-02-29 00:00 UTC");
+    check(4_107_542_399_000, "2100-02-28 23:59 UTC");
+    check(4_107_542_400_000, "2100-03-01 00:00 UTC");
+}
+
+#[test]
 fn the_end_of_a_certificate_is_read() {
     let check = |(year, month, day), millis| {
         let pem = Authority::new()

@@ -116,6 +116,9 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let sessions = ListenFigures {
+            tcp_sessions_open: 1,
+            throttles: 0,
+            certified_until: None,
             sessions_open: 1,
             sessions_begun: 2,
             refusals: 0,
