@@ -9,6 +9,7 @@
 //! doors      senders, one per door                     resend     a client that resends until durable
 //! audit      both programs' files, byte by byte
 //! expected   what the usage API must show              random     seeded numbers
+//! scenarios  every other fault of processes, networks, disks and clocks
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
 //!
@@ -28,6 +29,7 @@ pub mod metrics;
 pub mod process;
 pub mod random;
 pub mod resend;
+pub mod scenarios;
 pub mod settings;
 pub mod speed;
 pub mod stack;

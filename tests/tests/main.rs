@@ -11,3 +11,4 @@ mod kill9;
 mod real_clients;
 mod restart;
 mod restored;
+mod scenarios;
