@@ -10,6 +10,7 @@
 //! audit      both programs' files, byte by byte
 //! expected   what the usage API must show              random     seeded numbers
 //! scenarios  every other fault of processes, networks, disks and clocks
+//! interrupts  Ctrl-C
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
 //!
@@ -24,6 +25,7 @@ pub mod demo;
 pub mod doors;
 pub mod expected;
 pub mod http;
+pub mod interrupts;
 pub mod kill_loop;
 pub mod metrics;
 pub mod process;

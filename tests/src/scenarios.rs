@@ -16,6 +16,8 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 
+use crate::wait::is_interrupted;
+
 mod bench;
 mod books;
 mod clock;
@@ -62,6 +64,9 @@ pub fn run(wanted: &[String], plan: Plan, out: &mut dyn Write) -> Result<Vec<Row
     }
     let mut rows = Vec::new();
     for (name, scenario) in ALL {
+        if is_interrupted() {
+            break;
+        }
         if wanted.is_empty() || wanted.iter().any(|wanted| wanted == name) {
             let mut bench = Bench::new(name, plan, out);
             let outcome = scenario(&mut bench);

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use clap::Parser;
+use tidemark_tests::interrupts;
 use tidemark_tests::random::Random;
 use tidemark_tests::scenarios::{Form, Plan, failed, run, write_table};
 
@@ -34,6 +35,8 @@ fn main() -> Result<ExitCode> {
         seed: arguments.seed.unwrap_or_else(Random::fresh_seed),
     };
     use std::io::Write as _;
+    // So that processes, mounts and namespaces are gone also then.
+    let _interrupted = interrupts::watch()?;
     let mut out = std::io::stdout().lock();
     writeln!(out, "scenarios: seed {}", plan.seed)?;
     let rows = run(&arguments.names, plan, &mut out)?;

@@ -64,7 +64,7 @@ pub(super) enum AgentLife {
     Dies,
 }
 
-/// What a stack has come to so far.
+/// What a case came to.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Figures {
     pub acknowledged: u64,
@@ -74,6 +74,18 @@ pub struct Figures {
     /// Batches that clients sent again.
     pub resent: u64,
     pub posted: u64,
+}
+
+impl Figures {
+    fn since(&self, before: &Self) -> Self {
+        Self {
+            acknowledged: self.acknowledged.saturating_sub(before.acknowledged),
+            plain: self.plain.saturating_sub(before.plain),
+            plain_lost: self.plain_lost.saturating_sub(before.plain_lost),
+            resent: self.resent.saturating_sub(before.resent),
+            posted: self.posted.saturating_sub(before.posted),
+        }
+    }
 }
 
 /// What the script prints in the end.
@@ -104,9 +116,12 @@ pub(super) struct Books {
     expected: Expected,
     cases: u32,
     plain: u64,
-    plain_lost: u64,
     library_plain: u64,
     resent: u64,
+    /// All of it after the case before.
+    before: Figures,
+    /// Datagrams that the agent had by then counted as dropped or refused.
+    explained: u64,
     library: Option<PathBuf>,
     /// Where usage is looked for, in unix seconds.
     pub(super) ranges: Vec<(u64, u64)>,
@@ -121,9 +136,10 @@ impl Books {
             expected: Expected::default(),
             cases: 0,
             plain: 0,
-            plain_lost: 0,
             library_plain: 0,
             resent: 0,
+            before: Figures::default(),
+            explained: 0,
             library: python.is_file().then_some(python),
             ranges: vec![wide_range()],
         }
@@ -232,7 +248,8 @@ impl Books {
             Ok(Expected::shown(&stack.api(), customer, &self.ranges)?.events())
         };
         let (plain, library_plain) = (seen(PLAIN)?, seen(LIBRARY_PLAIN)?);
-        let accepted = stack.agent_metrics()?.count(ACCEPTED)?;
+        let metrics = stack.agent_metrics()?;
+        let accepted = metrics.count(ACCEPTED)?;
         let known = [acknowledged, plain, library_plain].iter().sum::<u64>();
         ensure!(
             accepted == known,
@@ -244,23 +261,25 @@ impl Books {
             self.plain,
             self.library_plain
         );
-        let metrics = stack.agent_metrics()?;
-        let lost = self.plain.saturating_sub(plain);
-        let refused = metrics.rejected().values().sum::<u64>();
-        let explained = metrics.count_or_zero(DROPS).saturating_add(refused);
-        let lost_now = lost.saturating_sub(self.plain_lost);
-        ensure!(
-            agent == AgentLife::Dies || lost_now <= explained,
-            "{lost_now} datagrams are missing, {explained} are counted as dropped or refused"
-        );
-        self.plain_lost = lost;
-        Ok(Figures {
+        let explained = metrics.count_or_zero(DROPS);
+        let explained = explained.saturating_add(metrics.rejected().values().sum::<u64>());
+        let whole = Figures {
             acknowledged,
             plain: self.plain.saturating_add(self.library_plain),
-            plain_lost: lost,
+            plain_lost: self.plain.saturating_sub(plain),
             resent: self.resent,
             posted,
-        })
+        };
+        let figures = whole.since(&self.before);
+        let counted = explained.saturating_sub(self.explained);
+        ensure!(
+            agent == AgentLife::Dies || figures.plain_lost <= counted,
+            "{} datagrams are missing, {counted} are counted as dropped or refused",
+            figures.plain_lost
+        );
+        self.before = whole;
+        self.explained = explained;
+        Ok(figures)
     }
 }
 

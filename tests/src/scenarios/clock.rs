@@ -26,14 +26,25 @@ const NOTICE_WAIT: Duration = Duration::from_secs(15);
 const YEAR_SECONDS: u64 = 365 * 86_400;
 /// 2039-07-01, so that a year from there holds 2040's first half.
 const BEFORE_2040: u64 = 2_193_091_200;
-/// What libfaketime's file says: an offset, or a time that goes on from there.
-const STEPS: [(&str, &str); 5] = [
-    ("6 hours ahead", "+6h"),
-    ("6 hours behind", "-6h"),
-    ("1970", "@1970-01-02 00:00:00"),
-    ("right again", "+0"),
-    ("2040", "@2040-01-02 00:00:00"),
+/// One change of a clock.
+struct Step {
+    name: &'static str,
+    /// In libfaketime's file: an offset, or a time that goes on from there.
+    time: &'static str,
+    /// Kill -9 and a start: certificates are judged by the clock anew.
+    restart: bool,
+}
+
+const STEPS: [Step; 7] = [
+    Step { name: "6 hours ahead", time: "+6h", restart: false },
+    Step { name: "6 hours behind", time: "-6h", restart: false },
+    Step { name: "1970", time: "@1970-01-02 00:00:00", restart: false },
+    Step { name: "1970, and restarted", time: "@1970-01-02 00:00:00", restart: true },
+    Step { name: "right again", time: RIGHT, restart: false },
+    Step { name: "2040", time: "@2040-01-02 00:00:00", restart: false },
+    Step { name: "2040, and restarted", time: "@2040-01-02 00:00:00", restart: true },
 ];
+const RIGHT: &str = "+0";
 
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
     let Some(library) = library() else {
@@ -56,10 +67,18 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
             Program::Agent => "agent",
             Program::Collector => "collector",
         };
-        for (name, step) in STEPS {
+        for Step { name, time, restart } in STEPS {
             let during = |stack: &mut Stack, shared: &Shared| {
                 let jumps = stack.collector_metrics()?.count_or_zero(JUMPS);
-                clock.set(step)?;
+                clock.set(time)?;
+                if restart {
+                    start_again(stack, program)?;
+                    pause(length);
+                    wait_advance(shared)?;
+                    // By a clock that wrong no certificate is valid, and no session begins.
+                    clock.set(RIGHT)?;
+                    return Ok(());
+                }
                 if program == Program::Collector {
                     wait_jump(stack, jumps)?;
                 }
@@ -68,7 +87,11 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
                 seen.look(stack)
             };
             let name = format!("{side}: {name}");
-            bench.case(&mut books, &mut stack, (&name, "faketime"), AgentLife::Lives, during)?;
+            let life = match (program, restart) {
+                (Program::Agent, true) => AgentLife::Dies,
+                (Program::Agent, false) | (Program::Collector, _) => AgentLife::Lives,
+            };
+            bench.case(&mut books, &mut stack, (&name, "faketime"), life, during)?;
             seen.look(&stack)?;
         }
         if program == Program::Agent {
@@ -80,6 +103,13 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
         }
     }
     Ok(())
+}
+
+fn start_again(stack: &mut Stack, program: Program) -> Result<()> {
+    match program {
+        Program::Agent => stack.kill_agent().and_then(|()| stack.start_agent()),
+        Program::Collector => stack.kill_collector().and_then(|()| stack.start_collector()),
+    }
 }
 
 /// Where Debian puts it, on each of its architectures.
@@ -99,7 +129,7 @@ impl<'l> FakeClock<'l> {
     fn new(library: &'l Path) -> Result<Self> {
         let folder = tempfile::Builder::new().prefix("tidemark-clock-").tempdir()?;
         let clock = Self { library, folder };
-        clock.set("+0")?;
+        clock.set(RIGHT)?;
         Ok(clock)
     }
 

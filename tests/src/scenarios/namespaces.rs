@@ -69,7 +69,10 @@ impl Namespaces {
         let pair = ["type", "veth", "peer", "name", "data", "netns", &collector];
         call(&[&["ip", "-n", &agent, "link", "add", "data"], &pair[..]].concat())?;
         self.up(End::Agent, "data", 9)?;
-        self.up(End::Collector, "data", 10)
+        self.up(End::Collector, "data", 10)?;
+        // Nothing is in it; without the tool or the kernel's part there are no partitions.
+        self.inside(End::Agent, &["nft", "list", "ruleset"])?;
+        Ok(())
     }
 
     fn up(&self, end: End, device: &str, number: u8) -> Result<()> {

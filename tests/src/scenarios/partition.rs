@@ -25,9 +25,9 @@ use crate::wait::pause;
 const SLOW_BYTES_PER_SECOND: u64 = 32_000;
 const LOSS_PERCENT: u64 = 30;
 const MANGLED: Weather = Weather {
-    loss_percent: 5,
-    duplicate_percent: 5,
-    corrupt_percent: 2,
+    loss_percent: 10,
+    duplicate_percent: 10,
+    corrupt_percent: 10,
     delay: Duration::from_millis(100),
     jitter: Duration::from_millis(60),
     bytes_per_second: None,
@@ -39,11 +39,11 @@ const NETEM: &[&str] = &[
     "100ms",
     "60ms",
     "loss",
-    "5%",
+    "10%",
     "duplicate",
-    "5%",
+    "10%",
     "corrupt",
-    "2%",
+    "10%",
     "reorder",
     "25%",
 ];
