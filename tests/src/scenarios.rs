@@ -16,8 +16,6 @@ use std::io::Write;
 
 use anyhow::{Result, bail};
 
-use crate::wait::is_interrupted;
-
 mod bench;
 mod books;
 mod clock;
@@ -32,6 +30,8 @@ mod sigstop;
 mod system;
 
 use bench::Bench;
+
+use crate::wait::is_interrupted;
 pub use bench::{Form, Outcome, Plan, Row, failed, write_table};
 
 type Run = fn(&mut Bench<'_>) -> Result<()>;

@@ -39,8 +39,8 @@ const STEPS: [Step; 7] = [
     Step { name: "6 hours ahead", time: "+6h", restart: false },
     Step { name: "6 hours behind", time: "-6h", restart: false },
     Step { name: "1970", time: "@1970-01-02 00:00:00", restart: false },
-    Step { name: "1970, and restarted", time: "@1970-01-02 00:00:00", restart: true },
     Step { name: "right again", time: RIGHT, restart: false },
+    Step { name: "1970, and restarted", time: "@1970-01-02 00:00:00", restart: true },
     Step { name: "2040", time: "@2040-01-02 00:00:00", restart: false },
     Step { name: "2040, and restarted", time: "@2040-01-02 00:00:00", restart: true },
 ];
