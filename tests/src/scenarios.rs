@@ -29,9 +29,8 @@ mod relay;
 mod sigstop;
 mod system;
 
-use bench::Bench;
-
 use crate::wait::is_interrupted;
+use bench::Bench;
 pub use bench::{Form, Outcome, Plan, Row, failed, write_table};
 
 type Run = fn(&mut Bench<'_>) -> Result<()>;

@@ -4,6 +4,8 @@
 //! They are ignored unless asked for: they need root, and what `tests/run` installs. A case that this
 //! machine cannot run prints SKIPPED and why, and `tests/run` counts it as such.
 
+use std::io::Write as _;
+
 use anyhow::{Result, ensure};
 use tidemark_tests::random::Random;
 use tidemark_tests::scenarios::{Form, Plan, failed, run, write_table};
@@ -14,7 +16,8 @@ fn check(scenario: &str) -> Result<()> {
     let rows = run(&[scenario.to_owned()], plan, &mut out)?;
     write_table(&mut out, &rows)?;
     // All of it at once, so that scenarios side by side do not mix their lines.
-    println!("scenarios: seed {}\n{}", plan.seed, String::from_utf8_lossy(&out));
+    let mut stdout = std::io::stdout().lock();
+    writeln!(stdout, "scenarios: seed {}\n{}", plan.seed, String::from_utf8_lossy(&out))?;
     ensure!(failed(&rows) == 0 && !rows.is_empty(), "{scenario}: see its rows");
     Ok(())
 }

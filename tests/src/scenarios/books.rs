@@ -12,9 +12,9 @@
 //! agent lived and the kernel dropped none; both together are what the agent accepted, and what the
 //! collector posted.
 
-use std::io::{BufRead as _, BufReader, Read as _};
+use std::io::{BufRead as _, BufReader, Write as _};
 use std::path::{Path, PathBuf};
-use std::process::{Child, ChildStdout, Command, Stdio};
+use std::process::{Child, ChildStdin, ChildStdout, Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
@@ -122,7 +122,9 @@ pub(super) struct Books {
     before: Figures,
     /// Datagrams that the agent had by then counted as dropped or refused.
     explained: u64,
-    library: Option<PathBuf>,
+    /// Python with the libraries, where they are installed.
+    python: Option<PathBuf>,
+    library: Option<Library>,
     /// Where usage is looked for, in unix seconds.
     pub(super) ranges: Vec<(u64, u64)>,
 }
@@ -140,14 +142,15 @@ impl Books {
             resent: 0,
             before: Figures::default(),
             explained: 0,
-            library: python.is_file().then_some(python),
+            python: python.is_file().then_some(python),
+            library: None,
             ranges: vec![wide_range()],
         }
     }
 
     /// Why no client library sends, if none does.
     pub(super) fn library_missing(&self) -> Option<String> {
-        let missing = self.library.is_none();
+        let missing = self.python.is_none();
         missing.then(|| "not installed in .scratch/clients: run tests/run".to_owned())
     }
 
@@ -160,7 +163,7 @@ impl Books {
     ) -> Result<Figures> {
         self.cases = self.cases.saturating_add(1);
         let clients = self.clients(stack)?;
-        let library = self.library(stack)?;
+        self.start_library(stack)?;
         let udp = Udp::at(stack.settings().hosts.agent, stack.ports().udp)?;
         let (stop, plain) = (AtomicBool::new(false), AtomicU64::new(0));
         let mut resent = 0;
@@ -179,8 +182,9 @@ impl Books {
         self.expected.merge(&sent)?;
         self.resent = self.resent.saturating_add(resent);
         self.plain = self.plain.saturating_add(plain.into_inner());
-        if let Some(library) = library {
-            self.take(&library.finish()?)?;
+        if let Some(library) = &mut self.library {
+            let counts = library.stop()?;
+            self.take(&counts)?;
         }
         self.settle(stack, agent)
     }
@@ -207,25 +211,14 @@ impl Books {
         Ok(clients)
     }
 
-    fn library(&self, stack: &Stack) -> Result<Option<Library>> {
-        let Some(python) = &self.library else { return Ok(None) };
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/steady_client.py");
-        let mut child = Command::new(python)
-            .arg(script)
-            .arg(stack.http_door())
-            .arg(stack.settings().hosts.agent.to_string())
-            .arg(stack.ports().udp.to_string())
-            .arg(format!("case-{}", self.cases))
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .spawn()
-            .context("failed to start the client library")?;
-        let output = BufReader::new(child.stdout.take().context("its output is a pipe")?);
-        let mut library = Library { child, output };
-        let mut ready = String::new();
-        library.output.read_line(&mut ready)?;
-        ensure!(ready == "ready\n", "the client library said {ready:?}");
-        Ok(Some(library))
+    /// One process for all cases of a stack; it is slow to start.
+    fn start_library(&mut self, stack: &Stack) -> Result<()> {
+        let Some(python) = &self.python else { return Ok(()) };
+        let library = match self.library.take() {
+            Some(library) => library,
+            None => Library::start(python, stack)?,
+        };
+        self.library.insert(library).go()
     }
 
     fn take(&mut self, counts: &LibraryCounts) -> Result<()> {
@@ -295,21 +288,47 @@ fn send_plain(udp: &Udp, stop: &AtomicBool, sent: &AtomicU64) {
     }
 }
 
-/// A running script; it is gone when this is dropped.
+/// The script of client libraries; it is gone when this is dropped.
 struct Library {
     child: Child,
+    input: ChildStdin,
     output: BufReader<ChildStdout>,
 }
 
 impl Library {
+    fn start(python: &Path, stack: &Stack) -> Result<Self> {
+        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("clients/steady_client.py");
+        let mut child = Command::new(python)
+            .arg(script)
+            .arg(stack.http_door())
+            .arg(stack.settings().hosts.agent.to_string())
+            .arg(stack.ports().udp.to_string())
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .spawn()
+            .context("failed to start the client library")?;
+        let input = child.stdin.take().context("its input is a pipe")?;
+        let output = BufReader::new(child.stdout.take().context("its output is a pipe")?);
+        Ok(Self { child, input, output })
+    }
+
+    /// Has it send, and waits until its first batch is acknowledged.
+    fn go(&mut self) -> Result<()> {
+        let ready = self.ask("go")?;
+        ensure!(ready == "ready\n", "the client library said {ready:?}");
+        Ok(())
+    }
+
     /// Asks it to finish its batch, and reads its counts.
-    fn finish(mut self) -> Result<LibraryCounts> {
-        drop(self.child.stdin.take());
-        let mut counts = String::new();
-        self.output.read_to_string(&mut counts)?;
-        let status = self.child.wait()?;
-        ensure!(status.success(), "the client library ended with {status}");
-        serde_json::from_str(&counts).context("the client library's counts")
+    fn stop(&mut self) -> Result<LibraryCounts> {
+        serde_json::from_str(&self.ask("stop")?).context("the client library's counts")
+    }
+
+    fn ask(&mut self, word: &str) -> Result<String> {
+        writeln!(self.input, "{word}")?;
+        let mut answer = String::new();
+        self.output.read_line(&mut answer)?;
+        Ok(answer)
     }
 }
 

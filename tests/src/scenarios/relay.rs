@@ -16,6 +16,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::random::Random;
+use crate::wait::Stopwatch;
 
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 /// A slow link's queue: what would wait longer is lost.
@@ -108,7 +109,7 @@ impl Link {
     /// From the agent, and for each of its addresses the way back.
     async fn outward(self) -> Result<()> {
         let mut outside: BTreeMap<SocketAddr, Arc<UdpSocket>> = BTreeMap::new();
-        let mut queue = Queue::default();
+        let mut queue = Queue::new();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {
             let (length, from) = self.inside.recv_from(&mut buffer).await?;
@@ -128,7 +129,7 @@ impl Link {
     }
 
     async fn homeward(self, socket: Arc<UdpSocket>, agent: SocketAddr) {
-        let mut queue = Queue::default();
+        let mut queue = Queue::new();
         let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
         loop {
             // A collector that is away refuses; it may come back.
@@ -185,22 +186,25 @@ fn pick<'b>(random: &mut Random, bytes: &'b mut [u8]) -> Option<&'b mut u8> {
 }
 
 /// When a slow link is through with what it was given.
-#[derive(Default)]
 struct Queue {
-    free_at: Option<tokio::time::Instant>,
+    clock: Stopwatch,
+    free_at: Duration,
 }
 
 impl Queue {
+    fn new() -> Self {
+        Self { clock: Stopwatch::start(), free_at: Duration::ZERO }
+    }
+
     /// How long a datagram waits; nothing if the queue is too long for it.
     fn wait(&mut self, length: usize, bytes_per_second: Option<u64>) -> Option<Duration> {
         let Some(rate) = bytes_per_second else { return Some(Duration::ZERO) };
-        let now = tokio::time::Instant::now();
-        let start = self.free_at.map_or(now, |free_at| free_at.max(now));
+        let now = self.clock.elapsed();
         let micros = u64::try_from(length).ok()?.saturating_mul(1_000_000).checked_div(rate)?;
-        let done = start.checked_add(Duration::from_micros(micros))?;
-        let wait = done.saturating_duration_since(now);
+        let done = self.free_at.max(now).saturating_add(Duration::from_micros(micros));
+        let wait = done.saturating_sub(now);
         (wait <= QUEUE_MAX).then(|| {
-            self.free_at = Some(done);
+            self.free_at = done;
             wait
         })
     }
