@@ -16,7 +16,7 @@ use tokio::runtime::Builder;
 use tokio::sync::oneshot;
 
 use crate::random::Random;
-use crate::wait::Stopwatch;
+use crate::wait::{Stopwatch, delay};
 
 const DATAGRAM_BYTES_MAX: usize = 65_536;
 /// A slow link's queue: what would wait longer is lost.
@@ -169,7 +169,7 @@ impl Link {
             let (socket, bytes) = (Arc::clone(socket), bytes.clone());
             tokio::spawn(async move {
                 if !after.is_zero() {
-                    tokio::time::sleep(after).await;
+                    delay(after).await;
                 }
                 // What cannot be sent is lost, as on any network.
                 drop(socket.send_to(&bytes, to).await);
