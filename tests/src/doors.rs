@@ -39,8 +39,16 @@ impl Udp {
     /// # Errors
     /// When there is no socket to be had.
     pub fn to(port: u16) -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.connect((Ipv4Addr::LOCALHOST, port))?;
+        Self::at(Ipv4Addr::LOCALHOST, port)
+    }
+
+    /// The same at another address.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn at(host: Ipv4Addr, port: u16) -> Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((host, port))?;
         Ok(Self(socket))
     }
 

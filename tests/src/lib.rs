@@ -10,6 +10,8 @@
 //! audit      both programs' files, byte by byte    full_journal  an agent fed until its journal is full
 //! expected   what the usage API must show              random     seeded numbers
 //! udp_relay  UDP that a test lets through
+//! scenarios  every other fault of processes, networks, disks and clocks
+//! interrupts  Ctrl-C
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
 //!
@@ -25,11 +27,13 @@ pub mod doors;
 pub mod expected;
 pub mod full_journal;
 pub mod http;
+pub mod interrupts;
 pub mod kill_loop;
 pub mod metrics;
 pub mod process;
 pub mod random;
 pub mod resend;
+pub mod scenarios;
 pub mod settings;
 pub mod speed;
 pub mod stack;

@@ -18,5 +18,6 @@ mod kill9;
 mod real_clients;
 mod restart;
 mod restored;
+mod scenarios;
 mod uplink;
 mod world;

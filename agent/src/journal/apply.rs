@@ -28,6 +28,7 @@ use super::tables::{
     BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RULES, SEALED, SOURCES, meta,
 };
 use super::write::{Append, ConflictAnswer, Seal, Write};
+use crate::event::id_clock::IdClock;
 use crate::seal::{Content, Position};
 
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub(super) struct Memory {
     pub(super) clean: bool,
     pub(super) newest: Timestamp,
     pub(super) ids_oldest: Option<Timestamp>,
+    pub(super) ids_clock: IdClock,
     pub(super) next_ids_row: u64,
     pub(super) next_dead_letter: u64,
 }
@@ -140,6 +142,7 @@ pub(super) struct Transaction<'t, 'o> {
     options: &'o JournalOptions,
     budget: Budget,
     now: Timestamp,
+    ids_now: Timestamp,
     sealed: Vec<(Sequence, Digest)>,
 }
 
@@ -151,7 +154,9 @@ impl<'t, 'o> Transaction<'t, 'o> {
         budget: Budget,
         now: Timestamp,
     ) -> Self {
-        Self { tables, before, memory: before.clone(), options, budget, now, sealed: Vec::new() }
+        let mut memory = before.clone();
+        let ids_now = memory.ids_clock.tick(now);
+        Self { tables, before, memory, options, budget, now, ids_now, sealed: Vec::new() }
     }
 
     pub(super) fn apply(&mut self, write: Write) -> Result<(), JournalError> {

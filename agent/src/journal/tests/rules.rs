@@ -238,6 +238,22 @@ fn a_ledger_behind_all_that_is_retained_is_refused() {
 }
 
 #[test]
+fn ids_outlast_a_step_of_the_clock() {
+    let disk = Disk::default();
+    let (mut journal, _) = open(&disk, 1);
+    let ahead = NOON.plus_millis(13 * 365 * 86_400_000);
+    let row = |byte: u8| Write::Ids(vec![IdDigest([byte; 16])]);
+    journal.commit(vec![row(1)], NOON).unwrap();
+    journal.commit(vec![row(2)], ahead).unwrap();
+    drop(journal);
+    let (mut journal, recovered) = open(&disk, 2);
+    let kept = [(NOON, vec![IdDigest([1; 16])]), (NOON, vec![IdDigest([2; 16])])];
+    assert_eq!(recovered.ids, kept);
+    journal.commit(vec![row(3)], NOON).unwrap();
+    assert_eq!(journal.state().ids, 3, "and the step back");
+}
+
+#[test]
 fn ids_leave_in_whole_rows_by_number_and_by_time() {
     let disk = Disk::default();
     let (mut journal, _) = open(&disk, 1);
