@@ -1,6 +1,13 @@
 //! Replays each target's corpus, and what was once found, as ordinary tests; each input also damaged at random,
 //! which reaches less than libFuzzer does, but needs nothing.
 
+#![expect(
+    clippy::arithmetic_side_effects,
+    clippy::print_stdout,
+    clippy::unwrap_used,
+    reason = "all of this is a test; its helpers are not marked as one"
+)]
+
 use std::fs;
 use std::path::Path;
 
