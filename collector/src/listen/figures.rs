@@ -2,6 +2,8 @@
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use tidemark_common::time::Timestamp;
+
 /// One count.
 #[derive(Debug, Default)]
 pub(super) struct Count(AtomicU64);
@@ -21,11 +23,15 @@ impl Count {
 pub(super) struct ListenCounters {
     pub(super) sessions_begun: Count,
     pub(super) sessions_ended: Count,
+    pub(super) tcp_sessions_begun: Count,
+    pub(super) tcp_sessions_ended: Count,
     pub(super) refusals: Count,
     pub(super) handshakes_failed: Count,
     pub(super) full: Count,
     pub(super) slow: Count,
     pub(super) unnamed: Count,
+    pub(super) drainers: Count,
+    pub(super) throttles: Count,
 }
 
 /// The door's figures at one moment.
@@ -33,6 +39,8 @@ pub(super) struct ListenCounters {
 pub struct ListenFigures {
     /// Sessions between Hello's connection and their end.
     pub sessions_open: u64,
+    /// Those of them that go over TCP.
+    pub tcp_sessions_open: u64,
     pub sessions_begun: u64,
     /// Sessions that the collector ended with Refuse.
     pub refusals: u64,
@@ -43,14 +51,24 @@ pub struct ListenFigures {
     pub slow: u64,
     /// Connections whose certificate names no agent.
     pub unnamed: u64,
+    /// Sessions of drainers, which ship the streams of others.
+    pub drainers: u64,
+    /// How often an agent was asked to pause.
+    pub throttles: u64,
+    /// Until when the certificate is valid that the next connection is shown.
+    pub certified_until: Option<Timestamp>,
 }
 
 impl ListenCounters {
-    pub(super) fn figures(&self) -> ListenFigures {
+    pub(super) fn figures(&self, certified_until: Option<Timestamp>) -> ListenFigures {
         // Ends are read first: a session that ends in between must not make the difference negative.
         let ended = self.sessions_ended.read();
         let begun = self.sessions_begun.read();
+        let tcp_ended = self.tcp_sessions_ended.read();
+        let tcp_begun = self.tcp_sessions_begun.read();
         ListenFigures {
+            certified_until,
+            tcp_sessions_open: tcp_begun.saturating_sub(tcp_ended),
             sessions_open: begun.saturating_sub(ended),
             sessions_begun: begun,
             refusals: self.refusals.read(),
@@ -58,6 +76,8 @@ impl ListenCounters {
             full: self.full.read(),
             slow: self.slow.read(),
             unnamed: self.unnamed.read(),
+            drainers: self.drainers.read(),
+            throttles: self.throttles.read(),
         }
     }
 }

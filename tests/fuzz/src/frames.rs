@@ -15,7 +15,8 @@ use crate::memory::bounded;
 
 /// A decoded frame is larger than its bytes: an opening of three bytes becomes one of 32.
 const MEMORY_PER_BYTE: usize = 64;
-const MEMORY_FIXED_BYTES: usize = 64 << 10;
+/// serde believes a list's claimed length up to 1 MiB of memory, once for each list within a list.
+const MEMORY_FIXED_BYTES: usize = (4 << 20) + (64 << 10);
 /// Length, type, payload.
 const WIDEST: usize = 4 + 2 + BATCH_FRAME_BYTES_MAX;
 

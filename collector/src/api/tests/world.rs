@@ -116,6 +116,9 @@ impl World {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let sessions = ListenFigures {
+            tcp_sessions_open: 1,
+            throttles: 0,
+            certified_until: None,
             sessions_open: 1,
             sessions_begun: 2,
             refusals: 0,
@@ -123,6 +126,7 @@ impl World {
             full: 0,
             slow: 0,
             unnamed: 0,
+            drainers: 0,
         };
         let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
         let (running, stopping) = watch::channel(false);
