@@ -14,6 +14,10 @@ pub(super) const LATE_MILLIS: u64 = 60_000;
 /// After a session that ended in good order, the wait is between nothing and this.
 pub(super) const AGAIN_MILLIS: u64 = 1_000;
 
+/// A collector that stops tells all its agents at once, so the first ceiling after that is this: an attempt that
+/// is under way when it is back gets through then, and what did not spread before arrives together.
+pub(super) const CROWD_MILLIS: u64 = 2_000;
+
 /// When the next attempt is worth making.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
@@ -21,6 +25,8 @@ pub(super) enum Retry {
     Again,
     /// The fault may pass by itself.
     Soon,
+    /// The same, and all other agents were told at the same moment.
+    SoonWithOthers,
     /// Somebody must act first; try now and then, so that nobody has to restart the agent after it.
     Late,
 }
@@ -35,14 +41,16 @@ impl Backoff {
     pub(super) fn wait_millis(&mut self, retry: Retry, random: u64) -> u64 {
         match retry {
             Retry::Again => within(random, AGAIN_MILLIS),
-            Retry::Soon => {
-                let doubled =
-                    CEILING_MILLIS_FIRST.checked_shl(self.failures).unwrap_or(CEILING_MILLIS_MAX);
-                self.failures = self.failures.saturating_add(1).min(32);
-                within(random, doubled.min(CEILING_MILLIS_MAX))
-            }
+            Retry::Soon => within(random, self.ceiling_millis()),
+            Retry::SoonWithOthers => within(random, self.ceiling_millis().max(CROWD_MILLIS)),
             Retry::Late => LATE_MILLIS.saturating_add(within(random, LATE_MILLIS)),
         }
+    }
+
+    fn ceiling_millis(&mut self) -> u64 {
+        let doubled = CEILING_MILLIS_FIRST.checked_shl(self.failures).unwrap_or(CEILING_MILLIS_MAX);
+        self.failures = self.failures.saturating_add(1).min(32);
+        doubled.min(CEILING_MILLIS_MAX)
     }
 
     /// A session proved itself: begin again at the first ceiling.
@@ -79,6 +87,9 @@ mod tests {
             assert!(backoff.wait_millis(Retry::Again, u64::MAX) <= AGAIN_MILLIS);
         }
         assert_eq!(backoff.wait_millis(Retry::Soon, 100), 100);
+        backoff.reset();
+        assert_eq!(backoff.wait_millis(Retry::SoonWithOthers, 2_000), 2_000);
+        assert_eq!(backoff.wait_millis(Retry::Soon, 200), 200, "it counts as a failure");
         assert_eq!(backoff.wait_millis(Retry::Late, 0), 60_000);
         assert_eq!(backoff.wait_millis(Retry::Late, 60_000), 120_000);
     }

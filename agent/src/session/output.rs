@@ -243,7 +243,9 @@ impl Session {
             None
         };
         let state = match &self.state {
-            State::Waiting { until, retry: Retry::Soon } => SessionState::Backoff { until: *until },
+            State::Waiting { until, retry: Retry::Soon | Retry::SoonWithOthers } => {
+                SessionState::Backoff { until: *until }
+            }
             State::Waiting { until, retry: Retry::Late } => {
                 SessionState::Stopped { until: Some(*until) }
             }

@@ -48,6 +48,11 @@ impl Leave {
         Self { retry: Retry::Again, reason: None }
     }
 
+    /// As every other agent of this collector must.
+    pub(super) fn soon_with_others(reason: impl Into<String>) -> Self {
+        Self { retry: Retry::SoonWithOthers, reason: Some(reason.into()) }
+    }
+
     pub(super) fn late(reason: impl Into<String>) -> Self {
         Self { retry: Retry::Late, reason: Some(reason.into()) }
     }
@@ -114,7 +119,7 @@ pub(super) fn refused(
             Leave::aged()
         }
         RefuseReason::Unavailable => {
-            Leave::soon(format!("the collector is not available now: {message}"))
+            Leave::soon_with_others(format!("the collector is not available now: {message}"))
         }
     })
 }

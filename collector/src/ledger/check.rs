@@ -22,7 +22,7 @@ use tidemark_common::id::{EventNumber, LedgerId, OpeningId, StreamId};
 
 pub use self::finding::{FINDINGS_MAX, Finding, FindingKind, Findings, Place};
 use self::walk::{Walk, Walked};
-use crate::ledger::codec::{self, Fields};
+use crate::ledger::codec::{self, Fields, GIVEN_AWAY};
 use crate::ledger::request::Opened;
 use crate::ledger::stream::StreamRecord;
 
@@ -232,6 +232,8 @@ impl Checker {
         let (mut key, mut value) = (Fields(key), Fields(value));
         let read = (key.array().map(StreamId), key.array().map(OpeningId), value.u64());
         match read {
+            // Nothing of it is posted here, so no batch tells of it.
+            (Some(_), Some(_), Some(GIVEN_AWAY)) => {}
             (Some(stream), Some(opening), Some(end)) => {
                 self.openings.insert((stream, opening), EventNumber(end));
             }

@@ -35,6 +35,10 @@ use crate::usage::{Accumulator, Class, Seen, UniqueValue, UsageRow};
 
 /// Buckets in a slot: a day.
 pub const SLOT_BUCKETS: u32 = 96;
+/// In an opening's row, in place of the end of what is posted: its events went to another stream after a
+/// conflict, and this one takes them no more.
+pub const GIVEN_AWAY: u64 = u64::MAX;
+
 const STREAM_ROW_VERSION: u8 = 3;
 const STREAM_ROW_BYTES_MAX: usize = 1 << 20;
 /// Class, bucket and part.

@@ -1,5 +1,7 @@
 //! The end of a world: peace, rest, and the last checks.
 
+use tidemark_agent::journal::JournalState;
+use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
 
 use super::oracle::{self, Broken, Posted};
@@ -73,6 +75,9 @@ impl World {
                 return Some(format!("agent {} does not run", host.number));
             };
             let state = process.state();
+            if let Some(behind) = self.is_behind(&state) {
+                return Some(behind);
+            }
             // An agent that has nothing to say to anybody yet has heard from no ledger either.
             if !process.uplink.is_live() || state.posted_events != state.accepted {
                 return Some(format!(
@@ -85,6 +90,19 @@ impl World {
             }
         }
         None
+    }
+
+    /// A ledger that was restored since has less of a journal than the journal knows to be posted: its agent
+    /// does not know yet.
+    fn is_behind(&self, state: &JournalState) -> Option<String> {
+        let processes = self.collectors.iter().filter_map(|host| host.process.as_ref());
+        let mut ledgers = processes.filter(|process| Some(process.ledger.ledger()) == state.ledger);
+        let snapshot = ledgers.next()?.ledger.snapshot().ok()?;
+        let posted = snapshot.posted().find(|(stream, _)| *stream == state.stream);
+        let posted = posted.map_or(Sequence::ZERO, |(_, sequence)| sequence);
+        (posted < state.posted_sequence).then(|| {
+            format!("stream {}: {posted} of {} is posted", state.stream, state.posted_sequence)
+        })
     }
 
     /// Every promise, on what is left.

@@ -16,17 +16,13 @@ use super::{
     OPENINGS, QUARANTINE, STREAMS,
 };
 use crate::dedupe::{self, Candidate, Content, Verdict};
-use crate::ledger::codec;
+use crate::ledger::codec::{self, GIVEN_AWAY};
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
 use crate::ledger::stream::{Missing, StreamRecord};
 use crate::ledger::tail::TailBatch;
 use crate::session::claim::{self, ClaimVerdict};
 use crate::session::hello::{self, Contradiction, HelloVerdict};
-
-/// In place of the end of what is posted: the opening's events went to another stream after a conflict,
-/// and this one takes them no more.
-const GIVEN_AWAY: u64 = u64::MAX;
 
 /// A group in the making: what will be in memory once it is committed.
 struct Group<'a> {
