@@ -22,6 +22,7 @@ pub mod codec;
 pub mod completeness;
 pub mod figures;
 pub mod fold;
+pub mod marks;
 pub mod redb;
 pub mod request;
 pub mod store;

@@ -35,6 +35,7 @@ use tidemark_common::wire::Rules;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
 
+use crate::grants::Grants;
 use crate::ledger::Ledger;
 use crate::session::Terms;
 
@@ -68,6 +69,8 @@ pub struct ListenOptions {
     pub idle_max: Duration,
     /// Bytes that a session's transport may hold unread.
     pub receive_window_bytes: u32,
+    /// Which agents may bill whom, until [`Listener::set_grants`] says otherwise.
+    pub grants: Arc<Grants>,
 }
 
 impl Default for ListenOptions {
@@ -86,6 +89,7 @@ impl Default for ListenOptions {
             keep_alive: Duration::from_secs(10),
             idle_max: Duration::from_secs(30),
             receive_window_bytes: 1 << 20,
+            grants: Arc::default(),
         }
     }
 }
@@ -115,6 +119,7 @@ pub struct Listener {
 struct Shared {
     ledger: Ledger,
     terms: RwLock<Terms>,
+    grants: RwLock<Arc<Grants>>,
     options: ListenOptions,
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
@@ -183,6 +188,7 @@ impl Listener {
         let shared = Arc::new(Shared {
             ledger,
             terms: RwLock::new(terms),
+            grants: RwLock::new(Arc::clone(&options.grants)),
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
             handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
@@ -206,6 +212,11 @@ impl Listener {
     /// `confirm_interval`, since an agent hears of rules in Welcome only.
     pub fn set_rules(&self, rules: Arc<Rules>) {
         self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
+    }
+
+    /// Judges further batches by these; what is posted stays as it was judged.
+    pub fn set_grants(&self, grants: Arc<Grants>) {
+        *self.shared.grants.write().unwrap_or_else(PoisonError::into_inner) = grants;
     }
 
     #[must_use]
@@ -233,6 +244,10 @@ impl Listener {
 }
 
 impl Shared {
+    fn grants(&self) -> Arc<Grants> {
+        Arc::clone(&self.grants.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn terms(&self) -> Terms {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
     }

@@ -118,8 +118,9 @@ impl Collector {
         let ledger = open(&config).await?;
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
-        let listener =
-            Listener::start(listen_options(&config), credentials, ledger.clone(), Arc::new(rules))?;
+        let mut options = listen_options(&config);
+        options.grants = Arc::clone(&catalog.grants);
+        let listener = Listener::start(options, credentials, ledger.clone(), Arc::new(rules))?;
         let addresses = Addresses { quic: listener.address(), http };
 
         let aggregations = catalog.aggregations();
@@ -155,8 +156,10 @@ impl Collector {
                 return tracing::error!(%error, "the rules' version cannot be kept; nothing has changed");
             }
         }
+        self.listener.set_grants(Arc::clone(&catalog.grants));
         tracing::info!(
             meters = catalog.meters.len(),
+            identities = catalog.grants.identities.len(),
             customers = catalog.customers.len(),
             "read the catalogue"
         );

@@ -6,6 +6,7 @@ mod bad_input;
 mod catalogue;
 mod commands;
 mod delivery;
+mod grants;
 mod house;
 mod kill9;
 mod real_clients;

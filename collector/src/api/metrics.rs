@@ -188,6 +188,11 @@ fn door(registry: &mut Registry, figures: &ListenFigures) {
         ("sessions_full", "Connections refused because sessions_max were open", figures.full),
         ("sessions_slow", "Sessions ended because the agent did not read in time", figures.slow),
         ("sessions_unnamed", "Connections whose certificate names no agent", figures.unnamed),
+        (
+            "unauthorised_batches",
+            "Batches with usage that their agent's identity may not bill",
+            figures.unauthorised,
+        ),
     ] {
         counter(registry, name, help, value);
     }

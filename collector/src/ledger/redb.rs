@@ -5,6 +5,7 @@
 //!               streams    stream [16] -> stream row (ledger/codec.rs)
 //!               openings   stream [16] + opening [16] -> end event u64
 //!               quarantine position u64 -> reason
+//!               marks      position u64 -> marks (ledger/marks.rs), of batches with unauthorised lines only
 //!               meta       name -> bytes
 //! totals.redb   see totals.rs; derived, rebuilt when it is missing
 //! ```
@@ -46,10 +47,13 @@ const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches")
 const STREAMS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("streams");
 const OPENINGS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("openings");
 const QUARANTINE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("quarantine");
+const MARKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("marks");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
 /// Raised when the ledger file's layout changes in a way that older collectors cannot read.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+/// What a ledger without marks has: collectors that know of none read it as they should.
+const FORMAT_WITHOUT_MARKS: u16 = 1;
 /// After this many bytes of batches the stream rows are written, so that a start reads no more.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// The same for the number of batches.

@@ -26,10 +26,11 @@ pub(super) struct ListenCounters {
     pub(super) full: Count,
     pub(super) slow: Count,
     pub(super) unnamed: Count,
+    pub(super) unauthorised: Count,
 }
 
 /// The door's figures at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListenFigures {
     /// Sessions between Hello's connection and their end.
     pub sessions_open: u64,
@@ -43,6 +44,8 @@ pub struct ListenFigures {
     pub slow: u64,
     /// Connections whose certificate names no agent.
     pub unnamed: u64,
+    /// Batches with lines that their agent's identity may not bill.
+    pub unauthorised: u64,
 }
 
 impl ListenCounters {
@@ -58,6 +61,7 @@ impl ListenCounters {
             full: self.full.read(),
             slow: self.slow.read(),
             unnamed: self.unnamed.read(),
+            unauthorised: self.unauthorised.read(),
         }
     }
 }

@@ -76,6 +76,7 @@ struct Link<'a> {
     due: VecDeque<oneshot::Receiver<Reply>>,
     /// Held from when a large frame is announced until its batch has room, or it turns out to be none.
     frame_room: Option<FrameRoom>,
+    told_of_unauthorised: bool,
 }
 
 struct FrameRoom {
@@ -115,6 +116,7 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
                 chunk: vec![0; READ_BYTES],
                 due: VecDeque::new(),
                 frame_room: None,
+                told_of_unauthorised: false,
             })
         }
         Err(message) => {
@@ -289,17 +291,32 @@ impl Link<'_> {
         self.frame_room = None;
         let turn = Arc::clone(&self.shared.bodies).acquire_owned().await.map_err(closed)?;
         let Incoming { header, bytes, fence } = incoming;
+        let (grants, agent) = (self.shared.grants(), self.session.agent().clone());
         let open = move || {
-            let admission = Admission::open(header, bytes, fence);
+            let admission = Admission::open_for(&grants.of(&agent), header, bytes, fence);
             drop(turn);
             admission
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let admission = opened.map_err(|error| Ended::Lost(error.to_string()))?;
+        self.tell_of_unauthorised(&admission);
         let request = Request::Admit(Box::new(admission));
         let submitted = self.shared.ledger.submit_holding(request, room).await;
         self.expect_reply(submitted);
         Ok(())
+    }
+
+    /// Counts a batch some of which its sender may not bill; the log tells of a session's first.
+    fn tell_of_unauthorised(&mut self, admission: &Admission) {
+        if !admission.has_unauthorised_lines() {
+            return;
+        }
+        self.shared.counters.unauthorised.add();
+        if !std::mem::replace(&mut self.told_of_unauthorised, true) {
+            let (agent, stream) = (self.session.agent(), admission.header.stream);
+            let sequence = admission.header.sequence;
+            tracing::warn!(%agent, %stream, %sequence, "an agent sent usage that it may not bill; it is in suspense");
+        }
     }
 
     async fn submit(&mut self, request: Request) {

@@ -115,15 +115,8 @@ impl World {
         let tokens = vec![Token { name: "test".to_owned(), secret: TOKEN.to_owned() }];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let sessions = ListenFigures {
-            sessions_open: 1,
-            sessions_begun: 2,
-            refusals: 0,
-            handshakes_failed: 0,
-            full: 0,
-            slow: 0,
-            unnamed: 0,
-        };
+        let sessions =
+            ListenFigures { sessions_open: 1, sessions_begun: 2, ..ListenFigures::default() };
         let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
         let (running, stopping) = watch::channel(false);
         tokio::spawn(serve(listener, router, limits, stopping));

@@ -9,11 +9,12 @@ use std::sync::Arc;
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tidemark_common::id::{Fence, StreamId};
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{HeldOpening, PostedOpening};
 
 use super::{
-    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, Fault, Inner, LEDGER_FILE, META, Memory,
-    OPENINGS, QUARANTINE, STREAMS,
+    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT, Fault, Inner, LEDGER_FILE, MARKS, META,
+    Memory, OPENINGS, QUARANTINE, STREAMS,
 };
 use crate::dedupe::{self, Candidate, Content, Verdict};
 use crate::ledger::codec;
@@ -33,7 +34,7 @@ struct Group<'a> {
     changed: BTreeMap<StreamId, StreamRecord>,
     /// Streams whose row is written with the group.
     rows: BTreeSet<StreamId>,
-    appended: Vec<(u64, Admission)>,
+    appended: Vec<(u64, AgentName, Admission)>,
     committed: Committed,
     next_position: u64,
     bytes: u64,
@@ -212,7 +213,7 @@ impl<'a> Group<'a> {
                     Opened::Quarantined(_) => Content::Quarantined,
                 };
                 self.change(stream, |record| dedupe::record(record, header, *digest, content, at));
-                self.append(admission);
+                self.append(stream, admission);
             }
             Verdict::Duplicate => {
                 self.change(stream, |record| {
@@ -239,10 +240,11 @@ impl<'a> Group<'a> {
         Ok(Reply::Judged { verdict, posted, openings })
     }
 
-    fn append(&mut self, admission: Admission) {
+    fn append(&mut self, stream: StreamId, admission: Admission) {
+        let agent = self.record(stream).expect("only known streams append").agent.clone();
         let bytes = u64::try_from(admission.bytes.len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(bytes);
-        self.appended.push((self.next_position, admission));
+        self.appended.push((self.next_position, agent, admission));
         self.next_position =
             self.next_position.checked_add(1).expect("a ledger never holds 2^64 batches");
     }
@@ -275,7 +277,7 @@ impl<'a> Group<'a> {
         stream: StreamId,
         sequence: tidemark_common::id::Sequence,
     ) -> Result<Option<tidemark_common::id::Digest>, StoreError> {
-        let here = self.appended.iter().map(|(_, admission)| admission);
+        let here = self.appended.iter().map(|(_, _, admission)| admission);
         let mut here = here.filter(|admission| admission.header.stream == stream);
         match here.find(|admission| admission.header.sequence == sequence) {
             Some(admission) => Ok(Some(admission.digest)),
@@ -333,17 +335,28 @@ impl<'a> Group<'a> {
         }
         let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
         let mut positions = Vec::with_capacity(self.appended.len());
-        for (position, admission) in self.appended {
+        for (position, agent, admission) in self.appended {
             batches
                 .insert(position, admission.bytes.as_slice())
                 .map_err(Fault::write(LEDGER_FILE))?;
-            if let Opened::Quarantined(reason) = &admission.content {
-                let mut table = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
-                table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
-                self.committed.quarantined = self.committed.quarantined.saturating_add(1);
+            match &admission.content {
+                Opened::Quarantined(reason) => {
+                    let mut table =
+                        write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+                    table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
+                    self.committed.quarantined = self.committed.quarantined.saturating_add(1);
+                }
+                Opened::Readable { marks, .. } if !marks.is_empty() => {
+                    let mut table = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
+                    table.insert(position, marks.bytes()).map_err(Fault::write(LEDGER_FILE))?;
+                    // An older collector would bill these lines.
+                    meta.insert(&b"format"[..], &FORMAT.to_be_bytes()[..])
+                        .map_err(Fault::write(LEDGER_FILE))?;
+                }
+                Opened::Readable { .. } => {}
             }
-            let batch =
-                TailBatch::new(&admission.header, position, self.at, admission.content.lines());
+            let (header, lines) = (admission.header, admission.content.lines());
+            let batch = TailBatch::new(&header, agent, position, self.at, lines);
             positions.push((batch.stream, batch.sequence, position));
             self.committed.admitted.push(Arc::new(batch));
         }

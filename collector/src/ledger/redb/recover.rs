@@ -9,15 +9,15 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
 use super::totals::{Derivation, TotalsFile};
 use super::{
-    BATCHES, FORMAT, Fault, Inner, LEDGER_FILE, META, Memory, OPENINGS, QUARANTINE, RedbOptions,
-    RedbStore, STREAMS, read_header,
+    BATCHES, FORMAT, FORMAT_WITHOUT_MARKS, Fault, Inner, LEDGER_FILE, MARKS, META, Memory,
+    OPENINGS, QUARANTINE, RedbOptions, RedbStore, STREAMS, read_header,
 };
 use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
@@ -94,6 +94,7 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
         write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
     }
     write.commit().map_err(Fault::write(LEDGER_FILE))?;
     Ok(found)
@@ -109,7 +110,7 @@ fn new_ledger() -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     getrandom::fill(&mut id).map_err(fault)?;
     getrandom::fill(&mut key).map_err(fault)?;
     let rows: [(&[u8], &[u8]); 5] = [
-        (b"format", &FORMAT.to_be_bytes()),
+        (b"format", &FORMAT_WITHOUT_MARKS.to_be_bytes()),
         (b"ledger", &id),
         (b"unique_key", &key),
         (b"clock_limit", &0_i64.to_be_bytes()),
@@ -155,7 +156,7 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         let record = codec::read_stream(row.value()).map_err(Fault::row(LEDGER_FILE))?;
         memory.streams.insert(record.stream, record);
     }
-    let quarantine = quarantined(&read)?;
+    let judged = Judged::of(&read)?;
     memory.next_position = meta.checkpoint;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
     for row in batches.range(meta.checkpoint..).map_err(Fault::read(LEDGER_FILE))? {
@@ -177,7 +178,7 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         {
             return Err(damaged(position, "it does not continue its stream"));
         }
-        let opened = open(position, bytes, &quarantine)?;
+        let opened = judged.open(position, bytes)?;
         replay(record, &header, &opened);
         memory.dirty.insert(header.stream);
     }
@@ -235,16 +236,20 @@ fn read_tail(
     memory: &mut Memory,
 ) -> Result<Tail, StoreError> {
     let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-    let quarantine = quarantined(&read)?;
+    let judged = Judged::of(&read)?;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
     let mut tail = Tail::default();
     for row in batches.range(derivation.end_position..).map_err(Fault::read(LEDGER_FILE))? {
         let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
         let (position, bytes) = (position.value(), bytes.value());
         let header = read_header(bytes)?;
-        let opened = open(position, bytes, &quarantine)?;
+        let opened = judged.open(position, bytes)?;
+        let Some(record) = memory.streams.get(&header.stream) else {
+            return Err(damaged(position, "its stream has no row"));
+        };
+        let agent = record.agent.clone();
         memory.unfolded.insert((header.stream, header.sequence), position);
-        let batch = TailBatch::new(&header, position, Timestamp(0), opened.lines());
+        let batch = TailBatch::new(&header, agent, position, Timestamp(0), opened.lines());
         tail = tail.appended(vec![Arc::new(batch)]);
         let TailSize { lines, bytes, .. } = tail.size();
         if lines >= options.rebuild_lines_max || bytes >= options.rebuild_bytes_max {
@@ -258,18 +263,30 @@ fn read_tail(
     Ok(tail)
 }
 
-/// Opens a stored batch. What was readable when it was admitted must still be.
-fn open(
-    position: u64,
-    bytes: &[u8],
-    quarantine: &BTreeMap<u64, String>,
-) -> Result<Opened, StoreError> {
-    if let Some(reason) = quarantine.get(&position) {
-        return Ok(Opened::Quarantined(reason.clone()));
+/// What was judged of the stored batches when they were admitted.
+struct Judged {
+    quarantine: BTreeMap<u64, String>,
+    marks: ReadOnlyTable<u64, &'static [u8]>,
+}
+
+impl Judged {
+    fn of(read: &ReadTransaction) -> Result<Self, StoreError> {
+        let marks = read.open_table(MARKS).map_err(Fault::read(LEDGER_FILE))?;
+        Ok(Self { quarantine: quarantined(read)?, marks })
     }
-    match Opened::read(&read_header(bytes)?, bytes) {
-        opened @ Opened::Readable { .. } => Ok(opened),
-        Opened::Quarantined(reason) => Err(damaged(position, &reason)),
+
+    /// Opens a stored batch. What was readable when it was admitted must still be.
+    fn open(&self, position: u64, bytes: &[u8]) -> Result<Opened, StoreError> {
+        if let Some(reason) = self.quarantine.get(&position) {
+            return Ok(Opened::Quarantined(reason.clone()));
+        }
+        let marks = self.marks.get(position).map_err(Fault::read(LEDGER_FILE))?;
+        let marks = marks.as_ref().map_or(&[][..], |marks| marks.value());
+        match Opened::read(&read_header(bytes)?, bytes, marks) {
+            Ok(opened @ Opened::Readable { .. }) => Ok(opened),
+            Ok(Opened::Quarantined(reason)) => Err(damaged(position, &reason)),
+            Err(error) => Err(damaged(position, &error.to_string())),
+        }
     }
 }
 
