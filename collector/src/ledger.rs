@@ -17,6 +17,7 @@
 //!
 //! Limits: [`LedgerOptions`].
 
+pub mod allowance;
 pub mod clock;
 pub mod codec;
 pub mod completeness;

@@ -6,19 +6,20 @@
 //! A connection becomes a session once its certificate is verified; until then it takes none of their
 //! room, and nothing is kept for an address that has not shown to be the peer's own.
 //!
-//! Limits, all in [`ListenOptions`]: sessions, handshakes, time for a handshake, a Hello and a send, bytes
+//! Limits, all in [`ListenOptions`]: sessions and handshakes, in all and for one identity or address; time for a handshake, a Hello and a send, bytes
 //! of batches that wait for their commit over all sessions, of frames that are not here whole yet, bodies
 //! opened at once. A session buffers at most one frame, for which it has room if it is large, and its
 //! transport's window. What a slow peer does not read, or does not finish, ends its session.
 
 mod figures;
+mod holders;
 mod serve;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::net::{SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -30,7 +31,7 @@ use quinn::{
 use quinn_proto::HashedConnectionIdGenerator;
 use ring::{digest, hmac};
 use thiserror::Error;
-use tidemark_common::tls::{self, Pem, TlsError};
+use tidemark_common::tls::{self, AgentName, Pem, TlsError};
 use tidemark_common::wire::Rules;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::JoinHandle;
@@ -41,6 +42,7 @@ use crate::session::Terms;
 
 use self::figures::ListenCounters;
 pub use self::figures::ListenFigures;
+use self::holders::{Holders, one_address};
 
 /// The door's address, limits and intervals.
 #[derive(Debug, Clone)]
@@ -49,6 +51,9 @@ pub struct ListenOptions {
     pub sessions_max: usize,
     /// At most this many handshakes are under way.
     pub handshakes_max: usize,
+    /// Of all these, at most so many for one identity, and for one address.
+    pub sessions_per_identity_max: u32,
+    pub handshakes_per_address_max: u32,
     /// A session is asked to confirm this often.
     pub confirm_interval: Duration,
     /// At most this many batches of a session may be sent and not yet acknowledged.
@@ -79,6 +84,8 @@ impl Default for ListenOptions {
             address: SocketAddr::from(([0, 0, 0, 0], 8129)),
             sessions_max: 10_000,
             handshakes_max: 1_000,
+            sessions_per_identity_max: 5_000,
+            handshakes_per_address_max: 250,
             confirm_interval: Duration::from_secs(10),
             batches_in_flight_max: 32,
             batch_bytes_in_flight_max: 256 << 20,
@@ -124,6 +131,8 @@ struct Shared {
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
+    identities: Holders<AgentName>,
+    addresses: Holders<IpAddr>,
     batch_bytes: Arc<Semaphore>,
     frame_bytes: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
@@ -192,6 +201,8 @@ impl Listener {
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
             handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
+            identities: Holders::new(options.sessions_per_identity_max),
+            addresses: Holders::new(options.handshakes_per_address_max),
             batch_bytes: room(options.batch_bytes_in_flight_max),
             frame_bytes: room(options.frame_bytes_in_flight_max),
             bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
@@ -284,17 +295,33 @@ async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
 
 /// One connection, from its first packet to its last.
 async fn welcome(incoming: Incoming, handshake: OwnedSemaphorePermit, shared: &Shared) {
+    let Some(place) = shared.addresses.enter(one_address(incoming.remote_address().ip())) else {
+        shared.counters.crowded_addresses.add();
+        incoming.refuse();
+        return;
+    };
     let Some(connection) = shake_hands(incoming, shared).await else {
         return;
     };
-    drop(handshake);
-    match shared.sessions.try_acquire() {
-        Ok(_session) => serve::serve(&connection, shared).await,
-        Err(_) => {
-            shared.counters.full.add();
-            connection.close(VarInt::from_u32(0), b"as many agents are connected as may be");
+    drop((handshake, place));
+    let Ok(_session) = shared.sessions.try_acquire() else {
+        shared.counters.full.add();
+        connection.close(VarInt::from_u32(0), b"as many agents are connected as may be");
+        return;
+    };
+    // One without a name has no place of its own: it is told so, and holds none for long.
+    let _place = match serve::identity(&connection).map(|agent| shared.identities.enter(agent)) {
+        Ok(Some(place)) => Some(place),
+        Ok(None) => {
+            shared.counters.crowded_identities.add();
+            let reason =
+                b"this identity has as many sessions as it may (sessions_per_identity_max)";
+            connection.close(VarInt::from_u32(0), reason);
+            return;
         }
-    }
+        Err(_) => None,
+    };
+    serve::serve(&connection, shared).await;
 }
 
 /// A connection whose certificate is verified; `None` if there is none in time.

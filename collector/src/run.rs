@@ -208,6 +208,7 @@ fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
             ledger_cache_bytes: size(limits.ledger_cache_bytes),
             totals_cache_bytes: size(limits.totals_cache_bytes),
             streams_max: size(limits.streams_max.into()),
+            streams_per_hour_max: limits.streams_per_hour_max,
             ..RedbOptions::default()
         },
         requests_max: size(limits.requests_max.into()),
@@ -223,6 +224,8 @@ fn listen_options(config: &Config) -> ListenOptions {
     let SessionLimits {
         sessions_max,
         handshakes_max,
+        sessions_per_identity_max,
+        handshakes_per_address_max,
         confirm_interval_millis,
         batches_in_flight_max,
         batch_bytes_in_flight_max,
@@ -237,6 +240,8 @@ fn listen_options(config: &Config) -> ListenOptions {
         address: config.listen.quic,
         sessions_max: size(sessions_max.into()),
         handshakes_max: size(handshakes_max.into()),
+        sessions_per_identity_max,
+        handshakes_per_address_max,
         confirm_interval: Duration::from_millis(confirm_interval_millis),
         batches_in_flight_max,
         batch_bytes_in_flight_max,

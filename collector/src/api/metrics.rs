@@ -193,6 +193,26 @@ fn door(registry: &mut Registry, figures: &ListenFigures) {
             "Batches with usage that their agent's identity may not bill",
             figures.unauthorised,
         ),
+        (
+            "sessions_over_identity",
+            "Connections refused because their identity had sessions_per_identity_max",
+            figures.crowded_identities,
+        ),
+        (
+            "handshakes_over_address",
+            "Connections refused because their address had handshakes_per_address_max",
+            figures.crowded_addresses,
+        ),
+        (
+            "streams_refused_full",
+            "New streams refused because streams_max are known",
+            figures.streams_full,
+        ),
+        (
+            "streams_refused_rate",
+            "New streams refused because their identity began streams_per_hour_max",
+            figures.streams_limited,
+        ),
     ] {
         counter(registry, name, help, value);
     }

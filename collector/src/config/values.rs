@@ -154,6 +154,8 @@ impl Values {
     fn session(&mut self) -> Option<SessionLimits> {
         let sessions_max = self.count("session.sessions_max", 1);
         let handshakes_max = self.count("session.handshakes_max", 1);
+        let sessions_per_identity_max = self.count("session.sessions_per_identity_max", 1);
+        let handshakes_per_address_max = self.count("session.handshakes_per_address_max", 1);
         let confirm_interval_millis = self.millis("session.confirm_interval", 10);
         let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
         let batch_bytes_in_flight_max =
@@ -167,6 +169,8 @@ impl Values {
         Some(SessionLimits {
             sessions_max: sessions_max?,
             handshakes_max: handshakes_max?,
+            sessions_per_identity_max: sessions_per_identity_max?,
+            handshakes_per_address_max: handshakes_per_address_max?,
             confirm_interval_millis: confirm_interval_millis?,
             batches_in_flight_max: batches_in_flight_max?,
             batch_bytes_in_flight_max: batch_bytes_in_flight_max?,
@@ -187,6 +191,7 @@ impl Values {
         let tail_bytes_max = self.bytes("ledger.tail_bytes_max", 1 << 20);
         let silent_after_millis = self.millis("ledger.silent_after", 1_000);
         let streams_max = self.count("ledger.streams_max", 1);
+        let streams_per_hour_max = self.count("ledger.streams_per_hour_max", 1);
         let ledger_cache_bytes = self.bytes("ledger.ledger_cache_bytes", 1 << 20);
         let totals_cache_bytes = self.bytes("ledger.totals_cache_bytes", 1 << 20);
         Some(LedgerLimits {
@@ -197,6 +202,7 @@ impl Values {
             tail_bytes_max: tail_bytes_max?,
             silent_after_millis: silent_after_millis?,
             streams_max: streams_max?,
+            streams_per_hour_max: streams_per_hour_max?,
             ledger_cache_bytes: ledger_cache_bytes?,
             totals_cache_bytes: totals_cache_bytes?,
         })

@@ -32,6 +32,7 @@ use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use tidemark_common::batch::{HEADER_BYTES, Header};
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
 
 use self::totals::TotalsFile;
 use crate::ledger::codec::RowError;
@@ -67,6 +68,8 @@ pub struct RedbOptions {
     pub totals_cache_bytes: usize,
     /// At most this many streams are known; further hellos wait for a person.
     pub streams_max: usize,
+    /// An identity may begin this many new ones at once, and as many in each hour after.
+    pub streams_per_hour_max: u32,
     /// While the totals are rebuilt, this many lines are summed before they are written.
     pub rebuild_lines_max: u64,
     /// Or bodies of this many bytes, if that is reached before.
@@ -79,6 +82,7 @@ impl Default for RedbOptions {
             ledger_cache_bytes: 32 << 20,
             totals_cache_bytes: 128 << 20,
             streams_max: 1_000_000,
+            streams_per_hour_max: 1_000,
             rebuild_lines_max: 200_000,
             rebuild_bytes_max: 64 << 20,
         }
@@ -99,6 +103,7 @@ struct Inner {
     /// The high half of every fence that this opening of the ledger hands out.
     incarnation: u32,
     streams_max: usize,
+    streams_per_hour_max: u32,
     memory: Mutex<Memory>,
 }
 
@@ -113,6 +118,11 @@ struct Memory {
     batches_since_checkpoint: u64,
     /// Positions of the batches that the totals' index does not hold yet.
     unfolded: BTreeMap<(StreamId, Sequence), u64>,
+    /// Up to when each identity has used up its allowance of new streams (`ledger/allowance.rs`); of those
+    /// that have some left, only as many as there are others.
+    streams_begun: BTreeMap<AgentName, Timestamp>,
+    /// They are sorted out when there are this many.
+    streams_begun_max: usize,
 }
 
 impl RedbStore {

@@ -27,6 +27,10 @@ pub(super) struct ListenCounters {
     pub(super) slow: Count,
     pub(super) unnamed: Count,
     pub(super) unauthorised: Count,
+    pub(super) crowded_identities: Count,
+    pub(super) crowded_addresses: Count,
+    pub(super) streams_full: Count,
+    pub(super) streams_limited: Count,
 }
 
 /// The door's figures at one moment.
@@ -46,6 +50,14 @@ pub struct ListenFigures {
     pub unnamed: u64,
     /// Batches with lines that their agent's identity may not bill.
     pub unauthorised: u64,
+    /// Connections refused because their identity had `sessions_per_identity_max`.
+    pub crowded_identities: u64,
+    /// Connections refused because their address had `handshakes_per_address_max` under way.
+    pub crowded_addresses: u64,
+    /// New streams refused because the ledger knows `streams_max`.
+    pub streams_full: u64,
+    /// New streams refused because their identity has begun `streams_per_hour_max`.
+    pub streams_limited: u64,
 }
 
 impl ListenCounters {
@@ -62,6 +74,10 @@ impl ListenCounters {
             slow: self.slow.read(),
             unnamed: self.unnamed.read(),
             unauthorised: self.unauthorised.read(),
+            crowded_identities: self.crowded_identities.read(),
+            crowded_addresses: self.crowded_addresses.read(),
+            streams_full: self.streams_full.read(),
+            streams_limited: self.streams_limited.read(),
         }
     }
 }

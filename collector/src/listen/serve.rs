@@ -18,6 +18,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 use super::Shared;
 use crate::ledger::LedgerError;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request, body_bytes};
+use crate::session::hello::HelloVerdict;
 use crate::session::{Action, Incoming, Session};
 
 /// Bytes asked for in one read.
@@ -135,7 +136,7 @@ async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'
     }
 }
 
-fn identity(connection: &Connection) -> Result<AgentName, String> {
+pub(super) fn identity(connection: &Connection) -> Result<AgentName, String> {
     let identity =
         connection.peer_identity().ok_or_else(|| "it showed no certificate".to_owned())?;
     let chain = identity
@@ -200,7 +201,10 @@ impl Link<'_> {
     fn wake(&mut self, woken: Woken) -> Option<Ended> {
         match woken {
             Woken::Read(bytes) => self.buffer.push(self.chunk.get(..bytes).unwrap_or_default()),
-            Woken::Reply(Ok(reply)) => self.session.handle_reply(reply, self.shared.ledger.now()),
+            Woken::Reply(Ok(reply)) => {
+                self.tell_of_new_stream(&reply);
+                self.session.handle_reply(reply, self.shared.ledger.now());
+            }
             Woken::Reply(Err(_)) => {
                 self.session.handle_unavailable("the ledger cannot be written now")
             }
@@ -317,6 +321,30 @@ impl Link<'_> {
             let sequence = admission.header.sequence;
             tracing::warn!(%agent, %stream, %sequence, "an agent sent usage that it may not bill; it is in suspense");
         }
+    }
+
+    /// Counts a stream that may not begin, and logs whose it is.
+    fn tell_of_new_stream(&self, reply: &Reply) {
+        let Reply::HelloRefused { verdict, .. } = reply else {
+            return;
+        };
+        let counters = &self.shared.counters;
+        let reason = match verdict {
+            HelloVerdict::TooManyStreams => {
+                counters.streams_full.add();
+                "streams_max"
+            }
+            HelloVerdict::TooManyNewStreams => {
+                counters.streams_limited.add();
+                "streams_per_hour_max"
+            }
+            HelloVerdict::Welcome
+            | HelloVerdict::Conflict(_)
+            | HelloVerdict::OtherIdentity
+            | HelloVerdict::OtherLedger
+            | HelloVerdict::Version { .. } => return,
+        };
+        tracing::warn!(agent = %self.session.agent(), reason, "a new stream may not begin");
     }
 
     async fn submit(&mut self, request: Request) {

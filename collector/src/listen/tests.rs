@@ -1,5 +1,7 @@
 //! Real connections over loopback: certificates, frames, ends.
 
+mod hostile;
+
 use std::net::Ipv4Addr;
 
 use quinn::crypto::rustls::QuicClientConfig;

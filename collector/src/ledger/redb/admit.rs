@@ -17,13 +17,16 @@ use super::{
     Memory, OPENINGS, QUARANTINE, STREAMS,
 };
 use crate::dedupe::{self, Candidate, Content, Verdict};
-use crate::ledger::codec;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
 use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::TailBatch;
+use crate::ledger::{allowance, codec};
 use crate::session::claim::{self, ClaimVerdict};
 use crate::session::hello::{self, HelloVerdict};
+
+/// So many allowances of new streams are kept before those that are whole again are left out.
+const STREAMS_BEGUN_KEPT: usize = 1_024;
 
 /// A group in the making: what will be in memory once it is committed.
 struct Group<'a> {
@@ -32,6 +35,8 @@ struct Group<'a> {
     write: &'a WriteTransaction,
     at: Timestamp,
     changed: BTreeMap<StreamId, StreamRecord>,
+    /// Allowances used by the streams that are new in this group.
+    begun: BTreeMap<AgentName, Timestamp>,
     /// Streams whose row is written with the group.
     rows: BTreeSet<StreamId>,
     appended: Vec<(u64, AgentName, Admission)>,
@@ -75,7 +80,9 @@ impl Inner {
 
 /// A group as written, to be taken into memory after the commit.
 struct Written {
+    at: Timestamp,
     changed: BTreeMap<StreamId, StreamRecord>,
+    begun: BTreeMap<AgentName, Timestamp>,
     rows: BTreeSet<StreamId>,
     positions: Vec<(StreamId, tidemark_common::id::Sequence, u64)>,
     committed: Committed,
@@ -85,7 +92,9 @@ struct Written {
 
 impl Memory {
     fn take(&mut self, written: Written, checkpoint: bool) -> Committed {
-        let Written { changed, rows, positions, mut committed, next_position, bytes } = written;
+        let Written { at, changed, begun, rows, positions, mut committed, next_position, bytes } =
+            written;
+        self.take_begun(begun, at);
         let batches = next_position.saturating_sub(self.next_position);
         self.next_position = next_position;
         self.bytes_since_checkpoint = self.bytes_since_checkpoint.saturating_add(bytes);
@@ -106,6 +115,16 @@ impl Memory {
         }
         committed
     }
+
+    /// Allowances that are whole again say nothing, and are left out from time to time.
+    fn take_begun(&mut self, begun: BTreeMap<AgentName, Timestamp>, now: Timestamp) {
+        self.streams_begun.extend(begun);
+        if self.streams_begun.len() > self.streams_begun_max {
+            self.streams_begun.retain(|_, used| *used > now);
+            let twice = self.streams_begun.len().saturating_mul(2);
+            self.streams_begun_max = twice.max(STREAMS_BEGUN_KEPT);
+        }
+    }
 }
 
 impl<'a> Group<'a> {
@@ -121,6 +140,7 @@ impl<'a> Group<'a> {
             write,
             at,
             changed: BTreeMap::new(),
+            begun: BTreeMap::new(),
             rows: BTreeSet::new(),
             appended: Vec::new(),
             committed: Committed::default(),
@@ -165,11 +185,14 @@ impl<'a> Group<'a> {
         };
         let record = self.record(stream);
         let posted = record.map_or_else(Default::default, |record| record.posted_sequence);
-        let verdict = if record.is_none() && self.is_full() {
+        let mut verdict = if record.is_none() && self.is_full() {
             HelloVerdict::TooManyStreams
         } else {
             hello::judge_hello(record, hello, agent, ledger, stored)
         };
+        if record.is_none() && verdict == HelloVerdict::Welcome && !self.begin_stream(agent) {
+            verdict = HelloVerdict::TooManyNewStreams;
+        }
         if verdict != HelloVerdict::Welcome {
             let mut openings = Vec::new();
             if matches!(verdict, HelloVerdict::Conflict(_)) {
@@ -178,7 +201,7 @@ impl<'a> Group<'a> {
             }
             return Ok(Reply::HelloRefused { verdict, posted, openings });
         }
-        if record.is_none() {
+        if self.record(stream).is_none() {
             self.changed.insert(stream, StreamRecord::new(stream, agent.clone(), ledger, at));
         }
         let incarnation = self.inner.incarnation;
@@ -263,6 +286,15 @@ impl<'a> Group<'a> {
     fn mark_conflict(&mut self, stream: StreamId) {
         self.change(stream, StreamRecord::mark_conflict);
         self.rows.insert(stream);
+    }
+
+    /// Uses an identity's allowance for one new stream; false if none is left.
+    fn begin_stream(&mut self, agent: &AgentName) -> bool {
+        let before = self.begun.get(agent).or_else(|| self.memory.streams_begun.get(agent));
+        let most = self.inner.streams_per_hour_max;
+        let used = allowance::begin_stream(before.copied(), self.at, most);
+        self.begun.extend(used.map(|used| (agent.clone(), used)));
+        used.is_some()
     }
 
     fn is_full(&self) -> bool {
@@ -361,7 +393,9 @@ impl<'a> Group<'a> {
             self.committed.admitted.push(Arc::new(batch));
         }
         Ok(Written {
+            at: self.at,
             changed: self.changed,
+            begun: self.begun,
             rows: self.rows,
             positions,
             committed: self.committed,

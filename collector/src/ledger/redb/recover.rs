@@ -63,6 +63,7 @@ pub(super) fn recover(
         id: meta.ledger,
         incarnation: meta.incarnation,
         streams_max: options.streams_max,
+        streams_per_hour_max: options.streams_per_hour_max,
         memory: Mutex::new(memory),
     };
     Ok((RedbStore { inner: Arc::new(inner) }, recovered))

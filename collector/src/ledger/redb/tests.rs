@@ -355,6 +355,34 @@ fn what_was_unauthorised_stays_so_when_totals_are_rebuilt() {
 }
 
 #[test]
+fn an_identity_begins_only_so_many_new_streams_an_hour() {
+    runtime().block_on(async {
+        let options = RedbOptions { streams_per_hour_max: 2, ..options() };
+        let memory = InMemoryBackend::new;
+        let (store, recovered) = RedbStore::open_on(memory(), memory(), &options, NOW).unwrap();
+        let hello =
+            |stream, agent: &str| Journal::new(stream, recovered.ledger).hello_request(0, agent);
+        // In one group as in several; who is refused takes nothing from another.
+        let group = vec![hello(1, "a"), hello(2, "a"), hello(3, "a"), hello(4, "b")];
+        let refused = "TooManyNewStreams";
+        assert_eq!(
+            words(&commit(&store, group).await),
+            format!("welcome welcome {refused} welcome")
+        );
+        assert_eq!(words(&commit(&store, vec![hello(3, "a")]).await), refused);
+        // Streams that are known are welcome at any time.
+        assert_eq!(
+            words(&commit(&store, vec![hello(1, "a"), hello(2, "a")]).await),
+            "welcome welcome"
+        );
+        let half_an_hour_on = Timestamp(NOW.0 + 1_800_000);
+        let group = vec![hello(3, "a"), hello(5, "a")];
+        let committed = store.commit(group, half_an_hour_on, None).await.unwrap();
+        assert_eq!(words(&committed), format!("welcome {refused}"));
+    });
+}
+
+#[test]
 fn a_row_that_is_full_is_left_out_and_the_ledger_goes_on() {
     runtime().block_on(async {
         let (store, recovered) = open(&Disk::default(), &Disk::default());
