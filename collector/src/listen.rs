@@ -42,7 +42,8 @@ use crate::session::Terms;
 
 use self::figures::ListenCounters;
 pub use self::figures::ListenFigures;
-use self::holders::{Holders, one_address};
+use self::holders::Holders;
+pub(crate) use self::holders::one_address;
 
 /// The door's address, limits and intervals.
 #[derive(Debug, Clone)]

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::api::{self, DoorLimits};
+use crate::api::{self, DoorCounters, DoorLimits};
 use crate::catalog::{Aggregations, Catalog};
 use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
 use crate::ledger::redb::RedbOptions;
@@ -131,9 +131,12 @@ impl Collector {
             );
         }
         let sessions = Arc::new(listener.figures_reader());
-        let router = api::router(ledger.clone(), watched, sessions, config.tokens.clone());
+        let counters = Arc::new(DoorCounters::default());
+        let tokens = config.tokens.clone();
+        let router = api::router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
         let (stop, stopping) = watch::channel(false);
-        let serving = tokio::spawn(api::serve(door, router, DoorLimits::default(), stopping));
+        let serving =
+            tokio::spawn(api::serve(door, router, DoorLimits::default(), counters, stopping));
         let started = Self { config, ledger, listener, catalogs, aggregations, serving, stop };
         Ok((started, addresses))
     }

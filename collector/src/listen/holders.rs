@@ -49,7 +49,7 @@ impl<K: Eq + Hash> Drop for Place<'_, K> {
 }
 
 /// What counts as one address: of IPv6 the first 64 bits, as one machine may have all the rest.
-pub(super) fn one_address(address: IpAddr) -> IpAddr {
+pub(crate) fn one_address(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),
         IpAddr::V6(address) => {

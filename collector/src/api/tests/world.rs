@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::api::{DoorLimits, Token, router, serve};
+use crate::api::{DoorCounters, DoorLimits, Token, router, serve};
 use crate::catalog::Catalog;
 use crate::dedupe::Verdict;
 use crate::ledger::clock::Reading;
@@ -117,9 +117,11 @@ impl World {
         let address = listener.local_addr().unwrap();
         let sessions =
             ListenFigures { sessions_open: 1, sessions_begun: 2, ..ListenFigures::default() };
-        let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
+        let counters = Arc::new(DoorCounters::default());
+        let sessions = Arc::new(move || sessions);
+        let router = router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
         let (running, stopping) = watch::channel(false);
-        tokio::spawn(serve(listener, router, limits, stopping));
+        tokio::spawn(serve(listener, router, limits, counters, stopping));
         Self { ledger, stream: StreamId([7; 16]), catalogs, address, _running: running }
     }
 
