@@ -36,7 +36,7 @@ mod tests {
     fn check(per_hour_max: u32, steps: &[(i64, usize, usize)]) {
         let mut used = None;
         for (minute, tried, expected) in steps {
-            let now = Timestamp(*minute * 60_000);
+            let now = Timestamp(minute.saturating_mul(60_000));
             let begun = (0..*tried).filter(|_| {
                 let after = begin_stream(used, now, per_hour_max);
                 used = after.or(used);
