@@ -6,43 +6,71 @@
 //! GET /readyz         200 while the doors are open; 503 and why otherwise
 //! GET /status         what `tidemark-agent status` shows, as JSON
 //! GET /dead-letters?from=N&limit=N    rejected events from number N on, as JSON
+//! POST /dead-letters/replay           takes some of them once more: from this machine only; see `replay`
+//! GET /inspect             what is in the journal, as JSON: from this machine only, as the next two
+//! GET /fsck                whether all of it is sound, as JSON
+//! GET /batches/N           a batch's frozen bytes
 //! ```
 //!
 //! **Owns** these answers. **Does not own** the figures ([`observed`] draws them together) or their
 //! shape ([`crate::status`], [`metrics`]).
 //!
-//! It only reads, and asks for no password: it listens on localhost unless told otherwise.
+//! It asks for no password, and listens on localhost unless told otherwise. What changes something, takes long, or
+//! holds usage is answered only to this machine, and not to what a browser sends for some page: see [`local::only_here`].
 
 pub mod client;
 pub mod dead_letter;
 pub mod growth;
+mod journal;
 pub mod lately;
+mod local;
 pub mod metrics;
 pub mod observed;
+pub mod replay;
 
 #[cfg(test)]
 mod tests;
 
 use std::future::Future;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
+use std::time::Duration;
 
-use axum::extract::{Query, State};
+use axum::extract::connect_info::Connected;
+use axum::extract::{DefaultBodyLimit, Query, State};
 use axum::http::{StatusCode, header};
+use axum::middleware::from_fn;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
+use axum::serve::IncomingStream;
 use axum::{Json, Router};
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
 
+use crate::inspect::JournalSeen;
+use crate::intake::figures::DoorCounts;
+use crate::intake::limited::{LimitedListener, Limits, Patience};
 use crate::status::Status;
 pub use dead_letter::DeadLetterShown;
+use replay::{ReplayAnswer, ReplayAsked, ReplayError};
 
 /// One answer lists at most this many dead letters.
 pub const DEAD_LETTERS_PER_ANSWER_MAX: usize = 1_000;
 /// And this many unless asked otherwise.
 const DEAD_LETTERS_PER_ANSWER: usize = 100;
+/// A request's body is at most this many bytes.
+pub const BODY_BYTES_MAX: usize = 4 << 20;
+
+/// The address serves at most this many connections at once.
+pub const CONNECTIONS_MAX: usize = 32;
+/// Nothing moved on a connection for this long, or its request was not answered: it is closed.
+pub const IDLE_MAX: Duration = Duration::from_secs(75);
+
+/// An answer that takes a while.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
 /// Where the answers come from.
 pub trait Observe: Send + Sync + 'static {
@@ -60,6 +88,12 @@ pub trait Observe: Send + Sync + 'static {
     /// # Errors
     /// What failed, for people.
     fn dead_letters(&self, from: u64, limit: usize) -> Result<Vec<DeadLetterShown>, String>;
+
+    /// The journal, to look into it.
+    fn journal(&self) -> JournalSeen;
+
+    /// Takes dead letters once more.
+    fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>>;
 }
 
 /// Yes, or no and why.
@@ -90,7 +124,20 @@ pub struct BindError {
 /// The bound admin address.
 #[derive(Debug)]
 pub struct Admin {
-    listener: TcpListener,
+    listener: LimitedListener,
+}
+
+/// Who asks, and how to have the connection wait for a long answer.
+#[derive(Debug, Clone)]
+struct Peer {
+    address: SocketAddr,
+    patience: Patience,
+}
+
+impl Connected<IncomingStream<'_, LimitedListener>> for Peer {
+    fn connect_info(stream: IncomingStream<'_, LimitedListener>) -> Self {
+        Self { address: *stream.remote_addr(), patience: stream.io().patience() }
+    }
 }
 
 impl Admin {
@@ -99,6 +146,12 @@ impl Admin {
     pub async fn bind(address: SocketAddr) -> Result<Self, BindError> {
         let listener =
             TcpListener::bind(address).await.map_err(|error| BindError { address, error })?;
+        let listener = LimitedListener {
+            listener,
+            counts: Arc::default(),
+            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            limits: Limits { idle_max: IDLE_MAX, request_max: IDLE_MAX },
+        };
         Ok(Self { listener })
     }
 
@@ -107,7 +160,13 @@ impl Admin {
     /// # Errors
     /// If the socket does not say.
     pub fn address(&self) -> std::io::Result<SocketAddr> {
-        self.listener.local_addr()
+        self.listener.listener.local_addr()
+    }
+
+    /// What passes through it.
+    #[must_use]
+    pub fn counts(&self) -> Arc<DoorCounts> {
+        Arc::clone(&self.listener.counts)
     }
 
     /// Answers until `stop` resolves.
@@ -119,12 +178,17 @@ impl Admin {
         source: Arc<dyn Observe>,
         stop: impl Future<Output = ()> + Send + 'static,
     ) -> std::io::Result<()> {
-        axum::serve(self.listener, router(source)).with_graceful_shutdown(stop).await
+        let service = router(source).into_make_service_with_connect_info::<Peer>();
+        axum::serve(self.listener, service).with_graceful_shutdown(stop).await
     }
 }
 
 /// All paths.
 fn router(source: Arc<dyn Observe>) -> Router {
+    let here = Router::new()
+        .route("/dead-letters/replay", post(answer_replay))
+        .merge(journal::router())
+        .layer(from_fn(local::only_here));
     Router::new()
         .route("/metrics", get(answer_metrics))
         .route(
@@ -137,10 +201,12 @@ fn router(source: Arc<dyn Observe>) -> Router {
         )
         .route("/status", get(async |State(source): State<Arc<dyn Observe>>| Json(source.status())))
         .route("/dead-letters", get(answer_dead_letters))
+        .merge(here)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "Here are /metrics, /healthz, /readyz, /status and /dead-letters.\n",
+                "Here are /metrics, /healthz, /readyz, /status, /dead-letters, /inspect and /fsck.\n",
             )
         })
         .with_state(source)
@@ -184,6 +250,24 @@ async fn answer_dead_letters(
     };
     (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to read the dead letters: {problem}\n"))
         .into_response()
+}
+
+async fn answer_replay(
+    State(source): State<Arc<dyn Observe>>,
+    Json(asked): Json<ReplayAsked>,
+) -> Response {
+    let error = match source.replay(asked).await {
+        Ok(answer) => return Json(answer).into_response(),
+        Err(error) => error,
+    };
+    let status = match error {
+        ReplayError::UnknownReason(_) | ReplayError::TooMany { .. } => StatusCode::BAD_REQUEST,
+        ReplayError::Full | ReplayError::Stopping | ReplayError::RulesChanging => {
+            StatusCode::SERVICE_UNAVAILABLE
+        }
+        ReplayError::Unreadable(_) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    (status, format!("{error}\n")).into_response()
 }
 
 /// A full answer may not be the last.

@@ -30,6 +30,10 @@ use crate::aggregate::SeriesSlot;
 /// top; compressed, a chunk stays under 65,500 bytes, where redb's pages are well filled.
 pub const CHUNK_RAW_BYTES_MAX: usize = 56_000;
 
+/// A chunk decompresses to at most this many bytes: it is cut at [`CHUNK_RAW_BYTES_MAX`], and one message on
+/// top takes far less than the rest.
+pub const RAW_BYTES_LIMIT: usize = 4 << 20;
+
 const VERSION: u8 = 1;
 const QUANTITY: u64 = 1;
 const UNIQUE: u64 = 2;

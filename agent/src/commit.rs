@@ -26,14 +26,15 @@ use std::sync::{Arc, Mutex, PoisonError, mpsc as std_mpsc};
 use std::time::Instant;
 
 use thiserror::Error;
-use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
 pub use fsync::FsyncFigures;
 use fsync::FsyncRecorder;
+pub use sealer::Sealer;
 pub use shared::Shared;
 
+use crate::Machine;
 use crate::aggregate::OpenBatch;
 use crate::intake::answer::{Answer, Answered, Barrier, IntakeClosed};
 use crate::intake::job::{CloseJob, CommitJob, Position};
@@ -134,8 +135,6 @@ pub enum CommitError {
     Seal(#[from] SealError),
     #[error("failed to compress a chunk: {0}")]
     Compress(std::io::Error),
-    #[error("failed to start a thread: {0}")]
-    Thread(std::io::Error),
 }
 
 /// The commit thread is gone; the agent is stopping.
@@ -222,7 +221,7 @@ pub struct Committer {
     rules: Option<Arc<Rules>>,
     unique_key: Option<UniqueKey>,
     compressor: zstd::bulk::Compressor<'static>,
-    clock: fn() -> Timestamp,
+    machine: Machine,
 }
 
 impl std::fmt::Debug for Committer {
@@ -240,21 +239,20 @@ pub struct CommitStart {
     pub rules: Option<Arc<Rules>>,
     pub unique_key: Option<UniqueKey>,
     pub shared: Arc<Shared>,
-    /// Reads the wall clock.
-    pub clock: fn() -> Timestamp,
+    pub machine: Machine,
 }
 
 impl Committer {
-    /// Starts the sealer thread and makes the two ends.
+    /// Makes the two ends, and the sealer, which runs beside.
     ///
     /// # Errors
-    /// If a thread or the compressor cannot be had.
-    pub fn new(start: CommitStart) -> Result<(Self, CommitHandle, JobSender), CommitError> {
+    /// If the compressor cannot be had.
+    pub fn new(start: CommitStart) -> Result<(Self, Sealer, CommitHandle, JobSender), CommitError> {
         let (tasks, inbox) = mpsc::channel(TASKS_QUEUED_MAX);
         let (published, state) = watch::channel(Arc::new(start.journal.state().clone()));
         let reader = start.journal.reader();
         let jobs = JobSender(tasks.clone());
-        let sealer = sealer::spawn(reader.clone(), jobs.clone()).map_err(CommitError::Thread)?;
+        let (orders, sealer) = Sealer::new(reader.clone(), jobs.clone(), start.machine);
         let fsync = Arc::new(Mutex::new(FsyncRecorder::new()));
         let handle = CommitHandle {
             tasks,
@@ -269,7 +267,7 @@ impl Committer {
             shared: start.shared,
             published,
             fsync,
-            sealer,
+            sealer: orders,
             orders: VecDeque::new(),
             sealing: false,
             unruled: start.groups.into_iter().map(Unsealed::from).collect(),
@@ -277,10 +275,10 @@ impl Committer {
             unique_key: start.unique_key,
             compressor: zstd::bulk::Compressor::new(CHUNK_ZSTD_LEVEL)
                 .map_err(CommitError::Compress)?,
-            clock: start.clock,
+            machine: start.machine,
         };
         committer.publish();
-        Ok((committer, handle, jobs))
+        Ok((committer, sealer, handle, jobs))
     }
 
     /// Runs on the calling thread until told to stop.
@@ -288,20 +286,44 @@ impl Committer {
     /// # Errors
     /// A failed commit or seal: nothing more may be acknowledged.
     pub fn run(mut self) -> Result<(), CommitError> {
-        self.order_unruled();
-        self.dispatch()?;
+        self.begin()?;
         while let Some(first) = self.tasks.blocking_recv() {
-            let mut tasks = vec![first];
-            while tasks.len() < TASKS_PER_COMMIT_MAX
-                && let Ok(task) = self.tasks.try_recv()
-            {
-                tasks.push(task);
-            }
-            if self.apply(tasks)? == Next::Stop {
+            if self.take(vec![first])? == Next::Stop {
                 break;
             }
         }
         Ok(())
+    }
+
+    /// Orders what earlier openings left unsealed. Comes before the first [`Self::turn`].
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn begin(&mut self) -> Result<(), CommitError> {
+        self.order_unruled();
+        self.dispatch()?;
+        Ok(())
+    }
+
+    /// Does what waits now, in one transaction.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn turn(&mut self) -> Result<Next, CommitError> {
+        match self.tasks.try_recv() {
+            Ok(first) => self.take(vec![first]),
+            Err(mpsc::error::TryRecvError::Empty) => Ok(Next::GoOn),
+            Err(mpsc::error::TryRecvError::Disconnected) => Ok(Next::Stop),
+        }
+    }
+
+    fn take(&mut self, mut tasks: Vec<Task>) -> Result<Next, CommitError> {
+        while tasks.len() < TASKS_PER_COMMIT_MAX
+            && let Ok(task) = self.tasks.try_recv()
+        {
+            tasks.push(task);
+        }
+        self.apply(tasks)
     }
 
     /// One transaction for all of `tasks`; then what waits for it.
@@ -368,6 +390,9 @@ impl Committer {
         if !commit.dead_letters.is_empty() {
             writes.push(Write::DeadLetters(commit.dead_letters));
         }
+        if !commit.replayed.is_empty() {
+            writes.push(Write::Replayed(commit.replayed));
+        }
         if !commit.sources.is_empty() {
             writes.push(Write::SourceCounts(commit.sources));
         }
@@ -396,7 +421,8 @@ impl Committer {
             return Ok(Committed::default());
         }
         let began = now();
-        let committed = self.journal.commit(writes, self.shared.corrected((self.clock)()))?;
+        let at = self.shared.corrected((self.machine.wall)());
+        let committed = self.journal.commit(writes, at)?;
         let micros = u64::try_from(now().duration_since(began).as_micros()).unwrap_or(u64::MAX);
         self.fsync.lock().unwrap_or_else(PoisonError::into_inner).record(micros);
         self.publish();
@@ -448,6 +474,10 @@ impl Committer {
     }
 
     fn order_close(&mut self, close: CloseJob, aggregate: Option<Box<Aggregate>>) {
+        // A journal in conflict ships nothing more, and events that are not summed up can be told apart.
+        if self.journal.state().conflict.is_some() {
+            return;
+        }
         let position = close.position;
         match (close.group, aggregate) {
             (None, _) => self.orders.push_back(sealer::Order::Evidence(position)),
@@ -512,8 +542,9 @@ impl From<Group> for Unsealed {
     }
 }
 
+/// Whether the commit thread goes on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Next {
+pub enum Next {
     GoOn,
     Stop,
 }

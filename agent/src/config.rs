@@ -29,7 +29,9 @@ use thiserror::Error;
 use tidemark_common::id::MeterName;
 use tidemark_common::tls::Pem;
 
+use crate::intake::forward::ForwardAddress;
 use crate::parse::naming::NamingOptions;
+use crate::uplink::chooser::TransportChoice;
 
 /// A configuration file is at most this many bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
@@ -42,6 +44,8 @@ pub struct Config {
     pub doors: Doors,
     /// `[naming]`: how metrics become meters and customers.
     pub naming: NamingOptions,
+    /// `[forward]`: where to what is not metered goes; absent: nowhere.
+    pub forward: Option<ForwardAddress>,
     pub events: Events,
     pub journal: Journal,
     pub uplink: Uplink,
@@ -65,6 +69,8 @@ pub struct Doors {
     pub http_token: Option<Secret>,
     /// Permission bits of the socket files.
     pub socket_mode: u32,
+    /// The users whose processes may connect to the stream sockets; empty: all.
+    pub peer_uids: Vec<u32>,
     /// What the kernel is asked to buffer for each datagram socket.
     pub receive_buffer_bytes: usize,
 }
@@ -104,9 +110,14 @@ pub struct Uplink {
     pub collectors: Vec<CollectorAddress>,
     /// The name that the collector's certificate must bear; absent: the host of its address.
     pub server_name: Option<String>,
+    pub transport: TransportChoice,
+    /// While QUIC does not get through, it is probed this often.
+    pub quic_probe_interval: Duration,
     pub ca: PemSource,
     pub certificate: PemSource,
     pub key: PemSource,
+    /// The three are read again this often; what is new counts at the next connection.
+    pub renew_interval: Duration,
     /// A session ends and is begun anew after at most this long.
     pub session_age_max: Duration,
 }

@@ -9,10 +9,11 @@
 //!             +------------------------------------------------+
 //! ```
 //! **Owns** the session, the link, and what the admin door shows of them. **Does not own** any
-//! decision about batches (`session`), bytes on the wire (`uplink`), or the journal (`home`).
+//! decision about batches (`session`) or transports (`uplink::chooser`), bytes on the wire (`uplink`),
+//! or the journal (`home`).
 //!
-//! Bounds: one link, one frame being written, and at most one write, one look, one read and one
-//! barrier under way; what waits to be sent waits on disk.
+//! Bounds: one link and one probe beside it, one frame being written, and at most one write, one look,
+//! one read and one barrier under way; what waits to be sent waits on disk.
 
 pub mod home;
 mod status;
@@ -28,17 +29,22 @@ use std::time::Duration;
 use thiserror::Error;
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::{self, Pem, TlsError};
+use tidemark_common::tls::{self, Pem, Shown, TlsError};
 use tidemark_common::wire::Frame;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
 
 use crate::session::{Action, End, Looked, Monotonic, Session, SessionConfig};
-use crate::uplink::LinkError;
-use crate::uplink::quic::{self, FrameReader, FrameWriter, LinkHandle, LinkTimes, QuicLink};
+use crate::uplink::chooser::{Chooser, LinkEnd, Order, Transport, TransportChoice};
+use crate::uplink::connect::Target;
+use crate::uplink::link::{FrameReader, FrameWriter, Link, LinkHandle};
+use crate::uplink::{LinkError, LinkTimes};
 use home::{Home, HomeError};
 pub use status::{UplinkState, UplinkStatus};
+
+/// A collector that has closed the link is given this long to have said why.
+const LAST_WORD_MAX: Duration = Duration::from_millis(500);
 
 /// What the driver is told; no file is read here.
 #[derive(Debug, Clone)]
@@ -47,6 +53,10 @@ pub struct DriverConfig {
     pub collectors: Vec<String>,
     /// The name in the collectors' certificates; the host of the address if absent.
     pub server_name: Option<String>,
+    /// What the session may go over.
+    pub transport: TransportChoice,
+    /// While it goes over TCP for want of QUIC, QUIC is probed this often.
+    pub quic_probe_interval: Duration,
     /// The agent's certificates; what is newest counts at the next connection.
     pub pem: watch::Receiver<Arc<Pem>>,
     pub session: SessionConfig,
@@ -81,20 +91,29 @@ pub struct Driver<H> {
     config: DriverConfig,
     home: H,
     session: Session,
-    link: Link,
+    uplink: Uplink,
+    chooser: Chooser,
+    /// The certificate that the link was begun with, in words.
+    shown: Option<Shown>,
+    /// Until when the newest certificate is valid.
+    certified_until: Option<Timestamp>,
     tasks: JoinSet<Result<Done, HomeError>>,
-    /// The collector in use, or next to be tried: an index that wraps.
-    collector: usize,
     begun: Instant,
     status: watch::Sender<UplinkStatus>,
 }
 
-type Connecting = Pin<Box<dyn Future<Output = Result<QuicLink, LinkError>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
 
-enum Link {
+enum Uplink {
     Down,
     Connecting(Connecting),
-    Up { reader: Box<FrameReader>, writer: FrameWriter, handle: LinkHandle },
+    Up {
+        reader: Box<FrameReader>,
+        writer: FrameWriter,
+        handle: LinkHandle,
+        /// An attempt over QUIC, while the link goes over TCP.
+        probe: Option<Connecting>,
+    },
 }
 
 /// What a task of the journal or of intake has done.
@@ -106,7 +125,8 @@ enum Done {
 }
 
 enum Event {
-    Connected(Result<QuicLink, LinkError>),
+    Connected(Result<Link, LinkError>),
+    Probed(Result<Link, LinkError>),
     Frame(Result<Frame, LinkError>),
     Flushed(Result<(), LinkError>),
     Done(Result<Done, HomeError>),
@@ -130,13 +150,18 @@ impl<H: Home> Driver<H> {
         tls::client_config(&config.pem.borrow())?;
         let session = Session::new(config.session.clone(), home.facts());
         let (status, shown) = watch::channel(UplinkStatus::beginning((config.clock)()));
+        let probe_millis =
+            u64::try_from(config.quic_probe_interval.as_millis()).unwrap_or(u64::MAX);
+        let chooser = Chooser::new(config.transport, config.collectors.len(), probe_millis);
         let driver = Self {
             config,
             home,
             session,
-            link: Link::Down,
+            uplink: Uplink::Down,
+            chooser,
+            shown: None,
+            certified_until: None,
             tasks: JoinSet::new(),
-            collector: 0,
             begun: Instant::now(),
             status,
         };
@@ -170,10 +195,11 @@ impl<H: Home> Driver<H> {
 
     /// Waits for whatever happens next. Cancel-safe.
     async fn next_event(&mut self) -> Event {
-        let timeout = self.session.poll_timeout().map(|due| self.instant(due));
-        let Self { link, tasks, home, .. } = self;
+        let due = self.session.poll_timeout().into_iter().chain(self.probe_due()).min();
+        let timeout = due.map(|due| self.instant(due));
+        let Self { uplink, tasks, home, .. } = self;
         tokio::select! {
-            event = link.next_event() => event,
+            event = uplink.next_event() => event,
             Some(done) = tasks.join_next() => Event::Done(match done {
                 Ok(done) => done,
                 Err(error) => match error.try_into_panic() {
@@ -195,16 +221,18 @@ impl<H: Home> Driver<H> {
         let now = self.now();
         match event {
             Event::Connected(Ok(link)) => {
-                let QuicLink { reader, writer, handle } = link;
-                self.link = Link::Up { reader: Box::new(reader), writer, handle };
+                let Link { reader, writer, handle } = link;
+                self.chooser.connected(handle.transport(), now, random());
+                self.uplink = Uplink::Up { reader: Box::new(reader), writer, handle, probe: None };
                 self.session.handle_journal(self.home.facts());
                 self.session.handle_connected(now, (self.config.clock)(), random());
             }
             Event::Connected(Err(error))
             | Event::Frame(Err(error))
             | Event::Flushed(Err(error)) => {
-                self.disconnected(&error.to_string());
+                self.disconnected(Some(&error));
             }
+            Event::Probed(probed) => self.probed(probed, now),
             Event::Frame(Ok(frame)) => self.session.handle_frame(frame, now),
             Event::Flushed(Ok(())) => {}
             Event::Done(done) => match done? {
@@ -221,7 +249,10 @@ impl<H: Home> Driver<H> {
                 changed?;
                 self.session.handle_journal(self.home.facts());
             }
-            Event::Timeout => self.session.handle_timeout(now),
+            Event::Timeout => {
+                self.session.handle_timeout(now);
+                self.probe(now);
+            }
             Event::Sealed => {
                 self.session.handle_journal(self.home.facts());
                 self.session.handle_shutdown();
@@ -234,8 +265,11 @@ impl<H: Home> Driver<H> {
     fn settle(&mut self) -> Option<End> {
         loop {
             match self.session.poll_action() {
-                Some(Action::Connect) => self.link = Link::Connecting(self.connect()),
-                Some(Action::Disconnect) => self.disconnected(""),
+                Some(Action::Connect) => {
+                    let order = self.chooser.order(self.now());
+                    self.uplink = Uplink::Connecting(self.connect(order));
+                }
+                Some(Action::Disconnect) => self.disconnected(None),
                 Some(Action::Look { ledger, sequence }) => {
                     let look = self.home.look(ledger, sequence);
                     self.tasks.spawn(async move { look.await.map(Done::Looked) });
@@ -264,43 +298,94 @@ impl<H: Home> Driver<H> {
 
     /// Hands the session's next frame to the link; false if there is none, or no room for it.
     fn put_frame(&mut self) -> bool {
-        let Link::Up { writer, .. } = &mut self.link else { return false };
+        let Uplink::Up { writer, .. } = &mut self.uplink else { return false };
         if !writer.is_idle() {
             return false;
         }
         let Some(frame) = self.session.poll_frame() else { return false };
         if let Err(error) = writer.put(&frame) {
-            self.disconnected(&error.to_string());
+            self.disconnected(Some(&error));
         }
         true
     }
 
-    fn disconnected(&mut self, reason: &str) {
-        if let Link::Up { handle, .. } = &self.link {
+    /// The link is closed, or has ended with `error`.
+    fn disconnected(&mut self, error: Option<&LinkError>) {
+        if let Uplink::Up { handle, .. } = &self.uplink {
             handle.close();
         }
-        self.link = Link::Down;
-        let reason = format!("{}: {reason}", self.collector_address());
-        self.collector = self.collector.wrapping_add(1);
-        self.session.handle_disconnected(self.now(), random(), &reason);
+        self.uplink = Uplink::Down;
+        let told = match (error, &self.shown) {
+            (Some(error @ LinkError::AgentCertificate { .. }), Some(shown)) => {
+                format!("{error}: {shown}")
+            }
+            (Some(error), _) => error.to_string(),
+            (None, _) => String::new(),
+        };
+        let reason = format!("{}: {told}", self.collector_address());
+        let end = match error {
+            Some(error) if error.is_silence() => LinkEnd::Silence,
+            Some(_) | None => LinkEnd::Otherwise,
+        };
+        let now = self.now();
+        self.chooser.disconnected(end, now, random());
+        self.session.handle_disconnected(now, random(), &reason);
     }
 
-    fn connect(&self) -> Connecting {
+    fn connect(&mut self, order: Order) -> Connecting {
         let collector = self.collector_address().to_owned();
-        let pem = Arc::clone(&self.config.pem.borrow());
         let host = collector.rsplit_once(':').map_or(collector.as_str(), |(host, _)| host);
         let server_name = match &self.config.server_name {
             Some(name) => name.clone(),
             None => host.trim_matches(['[', ']']).to_owned(),
         };
-        let times = self.config.times;
-        Box::pin(async move { quic::connect_to(&collector, &server_name, pem, times).await })
+        let pem = Arc::clone(&self.config.pem.borrow());
+        self.shown = shown(&pem);
+        let target = Target { collector, server_name, pem, times: self.config.times };
+        Box::pin(target.connect(order, self.chooser.round()))
+    }
+
+    fn probe_due(&self) -> Option<Monotonic> {
+        match &self.uplink {
+            Uplink::Up { probe: None, .. } => self.chooser.probe_due(),
+            Uplink::Up { probe: Some(_), .. } | Uplink::Down | Uplink::Connecting(_) => None,
+        }
+    }
+
+    /// Begins to probe QUIC beside the link, if that is due.
+    fn probe(&mut self, now: Monotonic) {
+        if self.probe_due().is_some_and(|due| due <= now) {
+            let connecting = self.connect(Order::only(Transport::Quic));
+            if let Uplink::Up { probe, .. } = &mut self.uplink {
+                *probe = Some(connecting);
+            }
+        }
+    }
+
+    /// Where QUIC gets through, the session drains, and the next one goes over it.
+    fn probed(&mut self, probed: Result<Link, LinkError>, now: Monotonic) {
+        let got_through = match probed {
+            Ok(link) => {
+                link.handle.close();
+                tracing::info!(collector = self.collector_address(), "QUIC gets through again");
+                self.session.handle_leave(now);
+                true
+            }
+            Err(error) => {
+                tracing::debug!(%error, "QUIC was probed and does not get through");
+                false
+            }
+        };
+        if let Uplink::Up { probe, .. } = &mut self.uplink {
+            *probe = None;
+        }
+        self.chooser.probed(got_through, now, random());
     }
 
     async fn finish(mut self, end: End) -> Result<(), DriverStop> {
         self.publish();
         let close_max = self.config.close_max;
-        if let Link::Up { mut reader, mut writer, handle } = self.link {
+        if let Uplink::Up { mut reader, mut writer, handle, probe: _ } = self.uplink {
             if end == End::Closed {
                 // The collector ends the link once it has taken in the last frame.
                 let taken_in = async {
@@ -324,23 +409,27 @@ impl<H: Home> Driver<H> {
 
     fn publish(&mut self) {
         self.home.room(self.session.has_room());
-        let round_trip = match &self.link {
-            Link::Up { handle, .. } => Some(handle.round_trip()),
-            Link::Down | Link::Connecting(_) => None,
+        let link = match &self.uplink {
+            Uplink::Up { handle, .. } => Some((handle.transport(), handle.round_trip())),
+            Uplink::Down | Uplink::Connecting(_) => None,
         };
         let clock = (self.config.clock)();
         let now = self.now();
         let wall =
             |due: Monotonic| clock.plus_millis(i64::try_from(due.since(now)).unwrap_or(i64::MAX));
-        let collector = self.collector_address().to_owned();
+        // It is looked at again only when it was read again.
+        if self.certified_until.is_none() || self.config.pem.has_changed().unwrap_or(false) {
+            let pem = Arc::clone(&self.config.pem.borrow_and_update());
+            self.certified_until = shown(&pem).and_then(|shown| shown.until());
+        }
+        let (collector, until) = (self.collector_address().to_owned(), self.certified_until);
         let session = self.session.status();
         self.status
-            .send_if_modified(|shown| shown.update(session, collector, round_trip, clock, wall));
+            .send_if_modified(|shown| shown.update(session, collector, link, until, clock, wall));
     }
 
     fn collector_address(&self) -> &str {
-        let index = self.collector.checked_rem(self.config.collectors.len()).unwrap_or_default();
-        self.config.collectors.get(index).map_or("", String::as_str)
+        self.config.collectors.get(self.chooser.collector()).map_or("", String::as_str)
     }
 
     fn now(&self) -> Monotonic {
@@ -361,21 +450,48 @@ impl<H> std::fmt::Debug for Driver<H> {
     }
 }
 
-impl Link {
+impl Uplink {
     /// Waits for what happens to the link. Cancel-safe.
     async fn next_event(&mut self) -> Event {
         match self {
             Self::Down => pending().await,
             Self::Connecting(connecting) => Event::Connected(connecting.await),
-            Self::Up { reader, writer, .. } => {
+            Self::Up { reader, writer, probe, .. } => {
                 let writes = !writer.is_idle();
                 tokio::select! {
                     frame = reader.next() => Event::Frame(frame),
-                    flushed = writer.flush(), if writes => Event::Flushed(flushed),
+                    flushed = writer.flush(), if writes => Event::Flushed(match flushed {
+                        Ok(()) => Ok(()),
+                        Err(error) => Err(last_word(reader).await.unwrap_or(error)),
+                    }),
+                    probed = async {
+                        match probe {
+                            Some(connecting) => connecting.await,
+                            None => pending().await,
+                        }
+                    } => Event::Probed(probed),
                 }
             }
         }
     }
+}
+
+/// The agent's own certificate.
+fn shown(pem: &Pem) -> Option<Shown> {
+    tls::certificates(&pem.certificate).ok().and_then(|chain| Shown::first_of(&chain))
+}
+
+/// Why the other end has gone, where it said so before this end found that it cannot write any more.
+async fn last_word(reader: &mut FrameReader) -> Option<LinkError> {
+    let said = async {
+        loop {
+            // Frames mean nothing any more.
+            if let Err(error) = reader.next().await {
+                return error;
+            }
+        }
+    };
+    timeout(LAST_WORD_MAX, said).await.ok()
 }
 
 /// A random number for jitter. Without a source of randomness there is no jitter, and no harm.

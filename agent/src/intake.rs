@@ -19,16 +19,20 @@ mod arc_slot;
 pub mod core;
 pub mod datagram;
 pub mod figures;
+pub mod forward;
 pub mod http;
 mod ids;
 pub mod job;
+pub(crate) mod limited;
 pub mod passage;
+pub mod replay;
 pub mod socket_file;
 pub mod stream;
 
 use std::fmt;
+use std::io;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use arc_slot::ArcSlot;
 use tidemark_common::code::EvidenceCode;
@@ -37,11 +41,15 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{mpsc, oneshot};
 
+use crate::Machine;
 use crate::commit::{JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 pub use answer::{Answer, Answered, Barrier, IntakeClosed};
-use datagram::Datagrams;
+use datagram::{Datagram, Received};
+use forward::Forwarder;
+use forward::packer::Packed;
 use job::Job;
+use replay::Replay;
 
 /// Submissions that wait for the intake thread; a door that has more waits to send.
 pub const SUBMISSIONS_QUEUED_MAX: usize = 64;
@@ -84,6 +92,13 @@ pub enum Control {
         unique_key: UniqueKey,
         clock_offset_millis: i64,
         reply: oneshot::Sender<()>,
+    },
+    /// Take dead letters once more. Answered as a submission is.
+    Replay {
+        /// As of a [`Submission`].
+        rules: Option<RulesVersion>,
+        replays: Vec<Replay>,
+        reply: oneshot::Sender<Answered>,
     },
     /// Read what the kernel still holds, close all doors, seal everything.
     Stop {
@@ -184,6 +199,22 @@ impl IntakeHandle {
         adopted.await.map_err(|_| IntakeClosed)
     }
 
+    /// Takes dead letters once more. The receiver resolves after their commit.
+    ///
+    /// # Errors
+    /// Once intake has stopped.
+    pub async fn replay(
+        &self,
+        rules: Option<RulesVersion>,
+        replays: Vec<Replay>,
+    ) -> Result<oneshot::Receiver<Answered>, IntakeClosed> {
+        let (reply, answered) = oneshot::channel();
+        let replay = Control::Replay { rules, replays, reply };
+        self.controls.send(replay).await.map_err(|_| IntakeClosed)?;
+        (self.wake)();
+        Ok(answered)
+    }
+
     /// Closes the datagram doors and seals everything that was accepted.
     ///
     /// # Errors
@@ -203,38 +234,35 @@ impl IntakeHandle {
     }
 }
 
-/// Runs intake on the calling thread until it is told to stop or the commit thread is gone.
-///
-/// `clock` reads the agent's wall clock.
-pub fn run(
-    core: core::Core,
-    mut datagrams: Datagrams,
-    inbox: Inbox,
-    jobs: JobSender,
-    shared: Arc<Shared>,
-    clock: fn() -> Timestamp,
-) {
-    let mut thread = IntakeThread {
-        core,
-        inbox,
-        jobs,
-        shared,
-        clock,
-        started: now(),
-        waiters: Vec::new(),
-        kernel_drops: 0,
-        stopping: None,
-    };
-    while thread.turn(&mut datagrams).is_ok() {}
+/// Where datagrams come from.
+pub trait DatagramSource {
+    /// Waits for datagrams, at most this long, and shows each.
+    ///
+    /// # Errors
+    /// If it cannot wait any more.
+    fn receive(
+        &mut self,
+        wait: Duration,
+        each: impl FnMut(Door, Datagram<'_>),
+    ) -> io::Result<Received>;
+
+    /// Datagrams that were dropped before they could be received, so far.
+    fn kernel_drops(&self) -> u64;
+
+    /// Nothing is received any more.
+    fn close(&mut self);
 }
 
-struct IntakeThread {
+/// Intake before it runs. [`Self::run`] takes the calling thread; [`Self::turn`] is one turn of it.
+#[derive(Debug)]
+pub struct IntakeThread {
     core: core::Core,
     inbox: Inbox,
     jobs: JobSender,
     shared: Arc<Shared>,
-    clock: fn() -> Timestamp,
-    started: Instant,
+    forwarder: Option<Forwarder>,
+    machine: Machine,
+    started: core::Ticks,
     /// Who waits for the commit that is being filled.
     waiters: Vec<Waiter>,
     kernel_drops: u64,
@@ -242,12 +270,60 @@ struct IntakeThread {
 }
 
 impl IntakeThread {
-    fn turn(&mut self, datagrams: &mut Datagrams) -> Result<(), IntakeClosed> {
-        let wait = Duration::from_millis(self.core.wait_millis(!self.waiters.is_empty()));
+    #[must_use]
+    pub fn new(
+        core: core::Core,
+        inbox: Inbox,
+        jobs: JobSender,
+        shared: Arc<Shared>,
+        machine: Machine,
+    ) -> Self {
+        Self {
+            core,
+            inbox,
+            jobs,
+            shared,
+            forwarder: None,
+            machine,
+            started: (machine.ticks)(),
+            waiters: Vec::new(),
+            kernel_drops: 0,
+            stopping: None,
+        }
+    }
+
+    /// Sends on what is not metered.
+    #[must_use]
+    pub fn forward_to(mut self, forwarder: Option<Forwarder>) -> Self {
+        if forwarder.is_some() {
+            self.core.begin_forwarding();
+        }
+        self.forwarder = forwarder;
+        self
+    }
+
+    /// Runs on the calling thread until it is told to stop or the commit thread is gone.
+    pub fn run(mut self, mut datagrams: impl DatagramSource) {
+        while self.turn(&mut datagrams).is_ok() {}
+    }
+
+    /// How long nothing is due, unless something comes in.
+    #[must_use]
+    pub fn wait_millis(&self) -> u64 {
+        self.core.wait_millis(!self.waiters.is_empty())
+    }
+
+    /// Waits for input, takes what there is, and hands over what is due.
+    ///
+    /// # Errors
+    /// Once it is at its end.
+    pub fn turn(&mut self, datagrams: &mut impl DatagramSource) -> Result<(), IntakeClosed> {
+        let wait = Duration::from_millis(self.wait_millis());
         self.core.set_full(self.shared.is_full());
         let received = self.receive(datagrams, wait)?;
         self.send_jobs()?;
         self.submissions()?;
+        forward(&mut self.core, &mut self.forwarder, Packed::All);
         self.controls()?;
         let dropped = self.shared.take_dropped_at_replay();
         if dropped > 0 {
@@ -264,7 +340,7 @@ impl IntakeThread {
         }
         // Everything the kernel held has been read once nothing more comes.
         if received == 0 && self.stopping.is_some() {
-            datagrams.close_datagram_doors();
+            datagrams.close();
             // The kernel tells of the last drops only now.
             self.count_drops(datagrams);
             return self.stop();
@@ -272,7 +348,7 @@ impl IntakeThread {
         Ok(())
     }
 
-    fn count_drops(&mut self, datagrams: &Datagrams) {
+    fn count_drops(&mut self, datagrams: &impl DatagramSource) {
         let drops = datagrams.kernel_drops();
         if drops > self.kernel_drops {
             self.core.count(EvidenceCode::KernelDrops, drops.saturating_sub(self.kernel_drops));
@@ -297,14 +373,16 @@ impl IntakeThread {
 
     fn receive(
         &mut self,
-        datagrams: &mut Datagrams,
+        datagrams: &mut impl DatagramSource,
         wait: Duration,
     ) -> Result<usize, IntakeClosed> {
-        let (core, shared, clock) = (&mut self.core, &self.shared, self.clock);
+        let (core, shared, clock) = (&mut self.core, &self.shared, self.machine.wall);
+        let forwarder = &mut self.forwarder;
         let wait = if self.stopping.is_some() { Duration::ZERO } else { wait };
         let received = datagrams.receive(wait, |door, datagram| {
             let arrival = shared.corrected(clock());
             core.datagram(door, datagram.bytes, !datagram.truncated, arrival);
+            forward(core, forwarder, Packed::Full);
         });
         received.map(|received| received.datagrams).map_err(|error| {
             tracing::error!(%error, "failed to wait for datagrams; intake stops");
@@ -342,6 +420,23 @@ impl IntakeThread {
         Ok(())
     }
 
+    fn replay(
+        &mut self,
+        rules: Option<RulesVersion>,
+        replays: &[Replay],
+        reply: oneshot::Sender<Answered>,
+    ) -> Result<(), IntakeClosed> {
+        if rules.is_some_and(|rules| rules != self.core.rules_version()) {
+            drop(reply.send(Answered::RulesChanged));
+            return Ok(());
+        }
+        let arrival = self.arrival();
+        let answers = replays.iter().map(|replay| self.core.replay(replay, arrival)).collect();
+        self.send_jobs()?;
+        self.waiters.push(Waiter { reply, answers });
+        Ok(())
+    }
+
     fn controls(&mut self) -> Result<(), IntakeClosed> {
         while let Ok(control) = self.inbox.controls.try_recv() {
             let arrival = self.arrival();
@@ -358,6 +453,9 @@ impl IntakeThread {
                     // A driver that is gone has ended the agent.
                     let _unheard = reply.send(());
                 }
+                Control::Replay { rules, replays, reply } => {
+                    self.replay(rules, &replays, reply)?;
+                }
                 Control::Stop { reply } => self.stopping = Some(reply),
             }
         }
@@ -370,6 +468,7 @@ impl IntakeThread {
         while let Ok(submit) = self.inbox.submissions.try_recv() {
             self.submit(submit)?;
         }
+        forward(&mut self.core, &mut self.forwarder, Packed::All);
         self.log_new_rejections();
         let arrival = self.arrival();
         self.core.close(arrival);
@@ -407,18 +506,17 @@ impl IntakeThread {
     }
 
     fn arrival(&self) -> Timestamp {
-        self.shared.corrected((self.clock)())
+        self.shared.corrected((self.machine.wall)())
     }
 
     fn ticks(&self) -> core::Ticks {
-        u64::try_from(now().duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+        (self.machine.ticks)().saturating_sub(self.started)
     }
 }
 
-#[expect(
-    clippy::disallowed_methods,
-    reason = "the intake thread is a shell: it times linger and sealing"
-)]
-fn now() -> Instant {
-    Instant::now()
+/// Sends on what is not metered, if that is wanted.
+fn forward(core: &mut core::Core, forwarder: &mut Option<Forwarder>, packed: Packed) {
+    if let (Some(forwarder), Some(packer)) = (forwarder, core.outgoing()) {
+        forwarder.send(packer, packed);
+    }
 }

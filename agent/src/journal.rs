@@ -15,7 +15,7 @@
 //! 3. A batch gets its sequence and digest in the transaction that stores its bytes and removes its
 //!    chunks. The bytes never change: read again, after any crash, they are identical.
 //! 4. Nothing accepted leaves before the ledger has it. What leaves by age or size is what is posted, ids,
-//!    dead letters and numbers of sources.
+//!    dead letters and numbers of sources. A dead letter that is replayed leaves in the transaction of its events.
 //! 5. A start writes the opening's nonce before anything is appended, checks every page's checksum, every
 //!    chunk's crc32c and the counters against the rows, and takes seconds with a full journal, in memory
 //!    that does not grow with it.
@@ -32,7 +32,12 @@
 mod apply;
 mod backend;
 mod budget;
+mod carrier;
+mod examine;
+mod leftover;
+mod moving;
 mod open;
+mod overlay;
 mod reader;
 mod record;
 mod recover;
@@ -57,10 +62,16 @@ use budget::Budget;
 use record::RecordError;
 
 pub use budget::JOURNAL_BYTES_MIN;
+pub(crate) use carrier::{Carried, Carrier};
+pub use examine::{Conflict, Depth, Examined, Figures, Finding, LastOpening, Positions};
+pub use leftover::{ChunkHeld, Held, Leftover};
+pub(crate) use moving::derived;
+pub use moving::{Moved, Settled, settle_conflict};
+pub(crate) use open::sync_folder_of;
 pub use open::{OpenError, set_aside};
 pub use reader::{Chunks, JournalReader, ReadError, StoredDeadLetter};
 pub use state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
-pub use write::{Append, DeadLetter, Seal, Welcomed, Write};
+pub use write::{Append, ConflictAnswer, DeadLetter, Seal, Welcomed, Write};
 
 /// redb's cache: written pages on their way, and the inner pages of the trees.
 const CACHE_BYTES: usize = 8 << 20;

@@ -17,6 +17,7 @@
 //! waits: the commit thread never waits for the sealer, the sealer never for intake.
 
 pub mod config;
+mod machine;
 
 pub mod event;
 pub mod parse;
@@ -35,7 +36,14 @@ pub mod session;
 pub mod uplink;
 
 pub mod admin;
+pub mod drain;
+pub mod export;
+pub mod fsck;
+pub mod import;
+pub mod inspect;
 mod life;
+pub mod replay;
 pub mod status;
 
 pub use life::{Ended, RunError, run};
+pub use machine::Machine;

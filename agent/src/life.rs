@@ -11,21 +11,24 @@
 //! acks and closes the stream. What cannot be shipped in time stays on disk.
 
 mod opening;
+mod ship;
 
 use std::pin::pin;
 use std::sync::Arc;
 use std::thread;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::Duration;
 
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::Pem;
+use tidemark_common::tls::{self, Pem};
 use tidemark_common::wire::Rules;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
+use crate::Machine;
 use crate::admin::observed::{Doors, Observer, Parts};
+use crate::admin::replay::Replayer;
 use crate::admin::{self, Admin};
 use crate::commit::{CommitError, CommitHandle, CommitStart, Committer, Shared};
 use crate::config::{Config, ConfigError};
@@ -37,21 +40,23 @@ use crate::event::{Door, TimeLimits};
 use crate::intake::core::Core;
 use crate::intake::datagram::{BindError, DatagramConfig, Datagrams};
 use crate::intake::figures::DoorFigures;
+use crate::intake::forward::{ForwardError, Forwarder};
 use crate::intake::http::{HttpBindError, HttpConfig, HttpDoor, HttpToken};
 use crate::intake::job::{IntakeSettings, IntakeStart};
 use crate::intake::passage::Passage;
 use crate::intake::socket_file::SocketFileError;
 use crate::intake::stream::{StreamConfig, StreamDoors};
-use crate::intake::{self, Barrier, IntakeHandle};
+use crate::intake::{Barrier, IntakeHandle, IntakeThread};
 use crate::journal::{JournalState, OpenError, Recovered, Write};
 use crate::parse::naming::{Naming, NamingError, Patterns};
 use crate::session::SessionConfig;
-use crate::uplink::quic::LinkTimes;
+use crate::uplink::LinkTimes;
+
+pub(crate) use opening::journal_options;
+pub(crate) use ship::{ShipEnd, Shipped, ship};
 
 /// Batches sent and not acknowledged; a collector may ask for fewer.
 const BATCHES_IN_FLIGHT_MAX: u32 = 64;
-/// How often certificates are read again, so that renewed ones are used from the next connection on.
-const PEM_INTERVAL: Duration = Duration::from_secs(30);
 /// Applications that have sent nothing for this long, and hold no connection, are gone.
 const QUIET: Duration = Duration::from_millis(500);
 /// The last frame is waited for this long.
@@ -77,6 +82,8 @@ pub enum RunError {
     Naming(#[from] NamingError),
     #[error(transparent)]
     Datagrams(#[from] BindError),
+    #[error(transparent)]
+    Forward(#[from] ForwardError),
     #[error(transparent)]
     Socket(#[from] SocketFileError),
     #[error(transparent)]
@@ -145,12 +152,13 @@ impl Drop for Beside {
 
 impl Agent {
     async fn begin(config: Config) -> Result<Self, RunError> {
-        let naming = Naming::new(&config.naming)?;
-        let settings = settings(&config, naming.clone())?;
-        let pem = read_pem(&config)?;
+        let naming = Arc::new(Naming::new(&config.naming)?);
+        let settings = settings(&config, Naming::clone(&naming))?;
+        let (pem_sender, pem) = watch::channel(Arc::new(read_pem(&config)?));
         let admin = Admin::bind(config.admin.listen).await?;
         let (journal, recovered) = opening::open_journal(config.journal.clone()).await?;
 
+        let machine = Machine::real();
         let shared = Arc::new(Shared::default());
         let rules = recovered.rules.clone().map(Arc::new);
         let start = CommitStart {
@@ -159,42 +167,42 @@ impl Agent {
             rules: rules.clone(),
             unique_key: recovered.unique_key,
             shared: Arc::clone(&shared),
-            clock,
+            machine,
         };
-        let (committer, commit, jobs) = Committer::new(start)?;
+        let (committer, sealer, commit, jobs) = Committer::new(start)?;
 
         let figures = Arc::new(DoorFigures::default());
         let (datagrams, waker) = Datagrams::bind(&datagram_config(&config), Arc::clone(&figures))?;
+        let forwarder = forwarder(&config, &datagrams, &figures)?;
         let known = rules.clone().or_else(|| opening::seed_rules(&config.rules));
         let wake = Arc::new(move || waker.wake());
         let (intake, inbox) = IntakeHandle::channel(Arc::clone(&shared), known, wake);
-        let passage = Passage::new(intake.clone(), Arc::new(naming), Arc::clone(&figures));
+        let passage = Passage::new(intake.clone(), Arc::clone(&naming), Arc::clone(&figures));
         let streams = StreamDoors::bind(&stream_config(&config), &passage)?;
         let http = HttpDoor::bind(http_config(&config), &passage)?;
 
+        spawn("tidemark-sealer", move || sealer.run())?;
         let committed = spawn("tidemark-commit", move || committer.run())?;
         let core = Core::new(settings, intake_start(recovered, rules));
-        let intake_ended = spawn("tidemark-intake", move || {
-            intake::run(core, datagrams, inbox, jobs, shared, clock)
-        })?;
+        let thread = IntakeThread::new(core, inbox, jobs, shared, machine).forward_to(forwarder);
+        let intake_ended = spawn("tidemark-intake", move || thread.run(datagrams))?;
 
         let (doors_stop, stop) = watch::channel(false);
         let doors = vec![tokio::spawn(streams.serve(stop.clone())), tokio::spawn(http.serve(stop))];
-        let (pem_sender, pem) = watch::channel(Arc::new(pem));
         let home = AgentHome::new(commit.clone(), intake.clone());
         let (driver, uplink) = Driver::new(driver_config(&config, pem), home)?;
         let (sealed, all_sealed) = oneshot::channel();
-        let driver = tokio::spawn(driver.run(async move {
-            // Nothing is ever sent: the sender goes when all is sealed.
-            drop(all_sealed.await);
-        }));
+        // Nothing is ever sent: the sender goes when all is sealed.
+        let driver = tokio::spawn(driver.run(async move { drop(all_sealed.await) }));
 
         let (doors_shown, doors_seen) = watch::channel(Doors::Open);
         let parts = Parts {
             commit: commit.clone(),
             uplink: uplink.clone(),
             figures: Arc::clone(&figures),
+            admin: admin.counts(),
             doors: doors_seen,
+            replayer: Replayer::new(commit.reader(), intake.clone(), naming),
             clock,
         };
         let beside = beside(parts, admin, config.clone(), pem_sender);
@@ -404,12 +412,18 @@ async fn serve_admin(admin: Admin, observer: Arc<Observer>) {
 /// Reads the certificates again now and then; the uplink takes the newest at its next connection.
 async fn renew_pem(config: Config, current: watch::Sender<Arc<Pem>>) {
     loop {
-        sleep(PEM_INTERVAL).await;
-        match read_pem(&config) {
+        sleep(config.uplink.renew_interval).await;
+        let read = read_pem(&config).and_then(|pem| {
+            // Files that are just being replaced may not fit together.
+            tls::client_config(&pem).map_err(DriverConfigError::from)?;
+            Ok(pem)
+        });
+        match read {
             Ok(pem) => {
                 current.send_if_modified(|held| {
                     let changed = **held != pem;
                     if changed {
+                        tracing::info!("certificates were read again; the next session shows them");
                         *held = Arc::new(pem);
                     }
                     changed
@@ -483,11 +497,22 @@ fn datagram_config(config: &Config) -> DatagramConfig {
     }
 }
 
+fn forwarder(
+    config: &Config,
+    datagrams: &Datagrams,
+    figures: &Arc<DoorFigures>,
+) -> Result<Option<Forwarder>, ForwardError> {
+    let Some(address) = &config.forward else { return Ok(None) };
+    let unix = config.doors.unix_datagram.as_deref();
+    Forwarder::open(address, &datagrams.udp_addresses(), unix, Arc::clone(figures)).map(Some)
+}
+
 fn stream_config(config: &Config) -> StreamConfig {
     StreamConfig {
         dsd_stream: config.doors.dsd_stream.clone(),
         events: config.doors.events.clone(),
         socket_mode: config.doors.socket_mode,
+        peer_uids: config.doors.peer_uids.clone(),
     }
 }
 
@@ -502,6 +527,8 @@ fn driver_config(config: &Config, pem: watch::Receiver<Arc<Pem>>) -> DriverConfi
     DriverConfig {
         collectors: config.uplink.collectors.iter().map(ToString::to_string).collect(),
         server_name: config.uplink.server_name.clone(),
+        transport: config.uplink.transport,
+        quic_probe_interval: config.uplink.quic_probe_interval,
         pem,
         session: SessionConfig {
             batches_in_flight_max: BATCHES_IN_FLIGHT_MAX,
@@ -531,8 +558,28 @@ fn now() -> Instant {
     Instant::now()
 }
 
-#[expect(clippy::disallowed_methods, reason = "the one place where the agent reads the wall clock")]
 fn clock() -> Timestamp {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    Timestamp(millis_i64(since))
+    (Machine::real().wall)()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_parts_are_given_shows_no_secret() {
+        let text = "[uplink]\ncollectors = [\"localhost:1\"]\nca_pem = \"x\"\ncertificate_pem = \"x\"\nkey_pem = \"s3cr3t\"\n\
+                    [doors]\nhttp_token = \"s3cr3t\"\n";
+        let config = Config::read(text, "agent.toml", std::path::Path::new("/"), &[]).unwrap();
+        let (_sender, pem) = watch::channel(Arc::new(read_pem(&config).unwrap()));
+        let shown = format!(
+            "{:?} {:?} {:?} {:?}",
+            http_config(&config),
+            stream_config(&config),
+            datagram_config(&config),
+            driver_config(&config, pem)
+        );
+        assert!(shown.contains("HttpToken(..)"), "{shown}");
+        assert!(!shown.contains("s3cr3t"), "{shown}");
+    }
 }

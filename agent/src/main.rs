@@ -14,8 +14,15 @@ use tidemark_agent::Ended;
 use tidemark_agent::admin::DeadLetterShown;
 use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
 use tidemark_agent::admin::dead_letter::read_offline;
+use tidemark_agent::admin::replay::{ReplayAnswer, Selection};
 use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
+use tidemark_agent::drain::{DrainArguments, drain};
+use tidemark_agent::export::{self, ExportArguments};
+use tidemark_agent::import::{ImportArguments, import};
+use tidemark_agent::inspect::{JournalAt, LookError};
+use tidemark_agent::replay::{self, Numbers, What};
 use tidemark_agent::status::text;
+use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
@@ -51,9 +58,34 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// List or export the events that an agent has rejected and kept.
+    /// List, export or replay the events that an agent has rejected and kept.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
+    /// Show what is in a journal: of the agent that runs, or in a file that no agent holds. Nothing is changed.
+    Inspect {
+        #[command(flatten)]
+        journal: JournalMeant,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+        /// Show this batch: its header and its lines.
+        #[arg(long, value_name = "N")]
+        batch: Option<u64>,
+    },
+    /// Check all that a journal holds: exit code 0 if it is sound, 1 if not. Nothing is changed.
+    Fsck {
+        #[command(flatten)]
+        journal: JournalMeant,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Ship the journals that agents which are gone left in a folder.
+    Drain(DrainArguments),
+    /// Write what a journal that was set aside holds as JSON, one row a line.
+    Export(ExportArguments),
+    /// Post what `export` wrote, once, however often it is imported.
+    Import(ImportArguments),
     /// Print every configuration key with its default and meaning, as Markdown.
     ConfigReference,
 }
@@ -75,6 +107,15 @@ struct RunningAgent {
     admin: Option<String>,
 }
 
+#[derive(Debug, Args)]
+struct JournalMeant {
+    /// A journal's file that no agent holds, such as one that was set aside.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "admin"])]
+    journal: Option<PathBuf>,
+    #[command(flatten)]
+    agent: RunningAgent,
+}
+
 #[derive(Debug, Subcommand)]
 enum DeadLetters {
     /// Show them for people.
@@ -92,6 +133,28 @@ enum DeadLetters {
         /// A new file to write to; standard output without it.
         #[arg(long, value_name = "FILE")]
         output: Option<PathBuf>,
+    },
+    /// Have the running agent take them once more. Each leaves in the very commit that makes it an event;
+    /// what is rejected again stays, and makes the exit code 1.
+    #[command(group(clap::ArgGroup::new("what").required(true)))]
+    Replay {
+        #[command(flatten)]
+        agent: RunningAgent,
+        /// As they were received, once what they were rejected for is mended.
+        #[arg(long, group = "what")]
+        as_is: bool,
+        /// As they stand in this file: an export whose texts were mended.
+        #[arg(long, value_name = "FILE", group = "what")]
+        corrected: Option<PathBuf>,
+        /// Only those that were rejected for this reason.
+        #[arg(long, conflicts_with = "corrected", value_parser = replay::parse_reason)]
+        reason: Option<String>,
+        /// Only this number, or those from N to M.
+        #[arg(long, value_name = "N..M", conflicts_with = "corrected")]
+        number: Option<Numbers>,
+        /// Print JSON.
+        #[arg(long)]
+        json: bool,
     },
 }
 
@@ -132,17 +195,50 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(file) => check_config(&file.config),
         Command::Status { agent, json } => runtime.block_on(status(&agent, json)),
+        Command::Inspect { journal, json, batch } => {
+            runtime.block_on(inspect(&journal, json, batch))
+        }
+        Command::Fsck { journal, json } => runtime.block_on(fsck(&journal, json)),
         Command::DeadLetters(DeadLetters::List { agent, json }) => {
             let letters = runtime.block_on(dead_letters(&agent))?;
             let mut out = io::stdout().lock();
-            if json { export(&mut out, &letters) } else { list(&mut out, &letters) }
+            if json { export_letters(&mut out, &letters) } else { list(&mut out, &letters) }
         }
         Command::DeadLetters(DeadLetters::Export { agent, output }) => {
             let letters = runtime.block_on(dead_letters(&agent))?;
             match output {
                 Some(path) => export_to_file(&path, &letters),
-                None => export(&mut io::stdout().lock(), &letters),
+                None => export_letters(&mut io::stdout().lock(), &letters),
             }
+        }
+        Command::DeadLetters(DeadLetters::Replay {
+            agent,
+            as_is: _,
+            corrected,
+            reason,
+            number,
+            json,
+        }) => {
+            let from = number.map_or(0, |number| number.from);
+            let selection = Selection { reason, from, to: number.map(|number| number.to) };
+            let what = corrected.map_or(What::AsIs(selection), What::Corrected);
+            runtime.block_on(replay_dead_letters(&agent, &what, json))
+        }
+        Command::Drain(arguments) => {
+            let config = load(&arguments.config)?;
+            start_logs(&config);
+            let code = runtime.block_on(drain(&arguments, &config, &mut io::stdout().lock()))?;
+            Ok(ExitCode::from(code))
+        }
+        Command::Export(arguments) => {
+            export::export(&arguments, &mut io::stdout().lock(), &mut io::stderr().lock())?;
+            Ok(ExitCode::SUCCESS)
+        }
+        Command::Import(arguments) => {
+            let config = load(&arguments.config)?;
+            start_logs(&config);
+            let code = runtime.block_on(import(&arguments, &config, &mut io::stdout().lock()))?;
+            Ok(ExitCode::from(code))
         }
         Command::ConfigReference => {
             io::stdout().lock().write_all(reference::markdown().as_bytes())?;
@@ -177,8 +273,9 @@ async fn run(path: &Path) -> anyhow::Result<ExitCode> {
             writeln!(
                 io::stderr().lock(),
                 "Conflict: {message}\n\
-                 What to do: start the agent again. It renames this journal to JOURNAL.conflict-STREAM, in the same \
-                 folder, and begins a new stream. Keep the renamed file: it holds what could not be shipped."
+                 What to do: start the agent again. It begins a new stream with what is known not to be posted, and \
+                 keeps this journal as JOURNAL.conflict-STREAM, in the same folder. Keep that file; `tidemark-agent \
+                 export` shows what it holds."
             )?;
             Ok(ExitCode::from(EXIT_CONFLICT))
         }
@@ -203,14 +300,55 @@ fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
 
 async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
     let status = client(agent)?.status().await?;
-    let mut out = io::stdout().lock();
-    if json {
-        serde_json::to_writer_pretty(&mut out, &status)?;
-        writeln!(out)?;
-    } else {
-        out.write_all(text::human(&status).as_bytes())?;
+    print(&status, text::human(&status), json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// The file that is named; or the configured one, unless an agent holds it: then that agent.
+fn journal_at(meant: &JournalMeant) -> anyhow::Result<JournalAt> {
+    if let Some(path) = &meant.journal {
+        return Ok(JournalAt::file(path, None)?);
+    }
+    if let Some(path) = &meant.agent.config {
+        let journal = load(path)?.journal;
+        match JournalAt::file(&journal.path, Some(journal.bytes_max)) {
+            Err(LookError::Held { .. }) => {}
+            found => return Ok(found?),
+        }
+    }
+    Ok(JournalAt::Agent(client(&meant.agent)?))
+}
+
+async fn inspect(meant: &JournalMeant, json: bool, batch: Option<u64>) -> anyhow::Result<ExitCode> {
+    let journal = journal_at(meant)?;
+    match batch {
+        Some(sequence) => {
+            let batch = journal.batch(Sequence(sequence)).await?;
+            print(&batch, batch.text(), json)?;
+        }
+        None => {
+            let inspection = journal.inspect().await?;
+            print(&inspection, inspection.text(), json)?;
+        }
     }
     Ok(ExitCode::SUCCESS)
+}
+
+async fn fsck(meant: &JournalMeant, json: bool) -> anyhow::Result<ExitCode> {
+    let fsck = journal_at(meant)?.fsck().await?;
+    print(&fsck, fsck.text(), json)?;
+    Ok(if fsck.sound { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn print(shown: &impl serde::Serialize, text: String, json: bool) -> anyhow::Result<()> {
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer_pretty(&mut out, shown)?;
+        writeln!(out)?;
+    } else {
+        out.write_all(text.as_bytes())?;
+    }
+    Ok(())
 }
 
 /// From the running agent; if none runs, from the journal that the configuration names.
@@ -237,6 +375,23 @@ async fn ask_dead_letters(client: &AdminClient) -> Result<Vec<DeadLetterShown>, 
         from = next;
     }
     Ok(letters)
+}
+
+async fn replay_dead_letters(
+    agent: &RunningAgent,
+    what: &What,
+    json: bool,
+) -> anyhow::Result<ExitCode> {
+    let (answer, ended) = replay::replay(&client(agent)?, what).await;
+    let mut out = io::stdout().lock();
+    if json {
+        serde_json::to_writer(&mut out, &answer)?;
+        writeln!(out)?;
+    } else if ended.is_ok() || answer != ReplayAnswer::default() {
+        replay::show(&mut out, &answer)?;
+    }
+    ended?;
+    Ok(if answer.kept.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn list(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
@@ -272,7 +427,7 @@ fn printable(text: &str) -> impl Iterator<Item = char> + '_ {
     })
 }
 
-fn export(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
+fn export_letters(out: &mut impl Write, letters: &[DeadLetterShown]) -> anyhow::Result<ExitCode> {
     for letter in letters {
         serde_json::to_writer(&mut *out, letter)?;
         writeln!(out)?;
@@ -286,7 +441,8 @@ fn export_to_file(path: &Path, letters: &[DeadLetterShown]) -> anyhow::Result<Ex
         format!("failed to make {}; name a file that does not exist yet", path.display())
     })?;
     let mut out = io::BufWriter::new(file);
-    export(&mut out, letters).with_context(|| format!("failed to write {}", path.display()))?;
+    export_letters(&mut out, letters)
+        .with_context(|| format!("failed to write {}", path.display()))?;
     out.get_ref().sync_all().with_context(|| format!("failed to write {}", path.display()))?;
     writeln!(io::stderr().lock(), "wrote {} dead letters to {}", letters.len(), path.display())?;
     Ok(ExitCode::SUCCESS)
@@ -401,7 +557,7 @@ mod tests {
     #[test]
     fn an_export_for_machines() {
         let mut out = Vec::new();
-        export(&mut out, &[letter(7, "a\nb"), letter(8, "c")]).unwrap();
+        export_letters(&mut out, &[letter(7, "a\nb"), letter(8, "c")]).unwrap();
         let lines: Vec<DeadLetterShown> = String::from_utf8(out)
             .unwrap()
             .lines()

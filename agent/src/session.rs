@@ -21,6 +21,8 @@
 //! - `acked <= sent <= sealed`: an Ack beyond what this session sent ends it.
 //! - A Confirm leaves after the batches that it speaks of, on the same ordered stream.
 //! - A session that ends takes nothing with it: the next Welcome says where to resume.
+//! - A conflict is the collector's to judge: what the agent finds itself, it states in its next Hello (its own
+//!   digest of the sequence in question), so that the answer names what is posted of each opening.
 
 mod backoff;
 mod joined;
@@ -31,14 +33,21 @@ mod reasons;
 mod tests;
 
 use tidemark_common::batch::{BODY_VERSION, HEADER_VERSION};
-use tidemark_common::id::{Digest, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{
+    Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use tidemark_common::time::Timestamp;
-use tidemark_common::wire::{Ack, Frame, HeldOpening, Hello, OPENINGS_MAX, RefuseReason, Welcome};
+use tidemark_common::wire::{
+    Ack, FirstHeld, Frame, HeldOpening, Hello, OPENINGS_MAX, RefuseReason, Welcome,
+};
 
+use crate::journal::ConflictAnswer;
 use backoff::{Backoff, Retry, within};
 use joined::{Joined, Phase};
 pub use output::{Action, End, JournalWrite, Looked, SessionState, SessionStatus, Welcomed};
-use reasons::{Fault, Leave, conflict_message, frame_name, hole, other_ledger, refused, too_new};
+use reasons::{
+    Accusation, Fault, Leave, conflict_message, frame_name, hole, other_ledger, refused, too_new,
+};
 
 /// A Welcome must follow Hello within this time.
 pub const WELCOME_MILLIS_MAX: u64 = 30_000;
@@ -110,6 +119,8 @@ pub struct Session {
     /// The journal write under way.
     writing: Option<Writing>,
     looking: bool,
+    /// What the journal begins with, once a ledger was found to lack what came before.
+    held: Option<FirstHeld>,
     reading: Option<Sequence>,
     barrier: Barrier,
     /// Acknowledged, and not yet written to the journal.
@@ -119,6 +130,10 @@ pub struct Session {
     closed_written: bool,
     last_error: Option<String>,
     clock_offset_millis: Option<i64>,
+    /// What the next Hello says in place of the last posted sequence.
+    accusation: Option<Accusation>,
+    /// How often a collector asked for a pause.
+    throttles: u64,
 }
 
 #[derive(Debug)]
@@ -139,6 +154,7 @@ enum State {
     /// The conflict is being written.
     Condemned {
         message: String,
+        answer: Option<ConflictAnswer>,
     },
     Ended {
         end: End,
@@ -152,6 +168,8 @@ struct Greeting {
     clock: Timestamp,
     hello_sent: bool,
     ends_at: Monotonic,
+    /// The openings that Hello asked about.
+    asked: Vec<OpeningId>,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -186,6 +204,7 @@ impl Session {
             fenced_in_a_row: 0,
             writing: None,
             looking: false,
+            held: None,
             reading: None,
             barrier: Barrier::Idle,
             posted_due: None,
@@ -193,6 +212,8 @@ impl Session {
             closed_written: false,
             last_error: None,
             clock_offset_millis: None,
+            accusation: None,
+            throttles: 0,
         }
     }
 
@@ -213,7 +234,9 @@ impl Session {
     pub fn handle_connected(&mut self, now: Monotonic, clock: Timestamp, random: u64) {
         let half = self.config.session_millis_max / 2;
         let ends_at = now.plus(half).plus(within(random, half));
-        self.state = State::Greeting(Greeting { at: now, clock, hello_sent: false, ends_at });
+        let asked = Vec::new();
+        self.state =
+            State::Greeting(Greeting { at: now, clock, hello_sent: false, ends_at, asked });
     }
 
     /// The link is down, or could not be made, for `reason`. `random` is uniform over its range.
@@ -254,7 +277,11 @@ impl Session {
                 if let RefuseReason::Fenced { .. } = refuse.reason {
                     self.fenced_in_a_row = self.fenced_in_a_row.saturating_add(1);
                 }
-                Err(refused(&refuse, self.facts.ledger, self.fenced_in_a_row))
+                let asked = match &self.state {
+                    State::Greeting(greeting) => Some(greeting.asked.as_slice()),
+                    _ => None,
+                };
+                Err(refused(&refuse, self.facts.ledger, self.fenced_in_a_row, asked))
             }
             (State::Joined(joined), Frame::Ack(ack)) => {
                 joined.last_heard = now;
@@ -262,6 +289,7 @@ impl Session {
             }
             (State::Joined(joined), Frame::Throttle(throttle)) => {
                 joined.last_heard = now;
+                self.throttles = self.throttles.saturating_add(1);
                 joined.paused_until =
                     Some(now.plus(u64::from(throttle.pause_millis).min(PAUSE_MILLIS_MAX)));
                 Ok(())
@@ -307,6 +335,20 @@ impl Session {
         self.apply(verdict, now);
     }
 
+    /// The session is to begin anew, over a better link: it drains as if it had reached its age.
+    pub fn handle_leave(&mut self, now: Monotonic) {
+        match &mut self.state {
+            State::Greeting(greeting) => greeting.ends_at = now,
+            State::Joined(joined) => joined.ends_at = joined.ends_at.min(now),
+            State::Waiting { .. }
+            | State::Due
+            | State::Connecting
+            | State::Leaving { .. }
+            | State::Condemned { .. }
+            | State::Ended { .. } => {}
+        }
+    }
+
     /// The journal's answer to [`Action::Look`].
     pub fn handle_looked(&mut self, looked: &Looked, now: Monotonic) {
         self.looking = false;
@@ -314,7 +356,7 @@ impl Session {
         if joined.phase != Phase::Looking {
             return;
         }
-        let verdict = judge_posted(joined, looked, &self.facts);
+        let verdict = judge_posted(joined, looked, &self.facts, &mut self.held);
         if verdict.is_ok() {
             joined.phase = Phase::AdoptDue;
         }
@@ -343,7 +385,7 @@ impl Session {
                 joined.since = now;
                 self.facts.ledger = Some(joined.welcome.ledger);
             }
-            (Writing::Conflict, State::Condemned { message }) => {
+            (Writing::Conflict, State::Condemned { message, .. }) => {
                 let message = std::mem::take(message);
                 self.state = State::Ended { end: End::Conflict { message }, told: false };
             }
@@ -382,8 +424,9 @@ impl Session {
                 "the ledger has posted sequence {}, and this journal has sealed only {}",
                 welcome.posted_sequence, self.facts.sealed_sequence
             );
-            return Err(Fault::Conflict(found));
+            return Err(Fault::Conflict { found, answer: None });
         }
+        self.accusation = None;
         // The collector read its time about half way between Hello and now.
         let half = i64::try_from(now.since(hello_at) / 2).unwrap_or(i64::MAX);
         let offset = welcome.ledger_time.millis_since(clock.plus_millis(half));
@@ -413,10 +456,16 @@ impl Session {
         self.credit(now);
         self.state = match fault {
             Fault::Leave(leave) => State::Leaving { leave, asked: false },
-            Fault::Conflict(found) => {
+            Fault::Accuse { found, accusation } => {
+                self.accusation = Some(accusation);
+                let reason =
+                    format!("{found}: the next Hello asks the collector what it has posted");
+                State::Leaving { leave: Leave::soon(reason), asked: false }
+            }
+            Fault::Conflict { found, answer } => {
                 let message = conflict_message(self.facts.stream, &found);
                 self.last_error = Some(message.clone());
-                State::Condemned { message }
+                State::Condemned { message, answer }
             }
         };
     }
@@ -433,14 +482,18 @@ impl Session {
 
     fn hello(&self, clock: Timestamp) -> Hello {
         let facts = &self.facts;
+        let (posted_sequence, posted_digest) = match self.accusation {
+            Some(Accusation { sequence, digest }) => (sequence, digest),
+            None => (facts.posted_sequence, facts.posted_digest),
+        };
         Hello {
             header_version: HEADER_VERSION,
             body_version: BODY_VERSION,
             stream: facts.stream,
             ledger: facts.ledger,
             opening: facts.opening,
-            posted_sequence: facts.posted_sequence,
-            posted_digest: facts.posted_digest,
+            posted_sequence,
+            posted_digest,
             sealed_sequence: facts.sealed_sequence,
             accepted: facts.accepted,
             rules_version: facts.rules_version,
@@ -448,30 +501,49 @@ impl Session {
             clock,
             token: None,
             agent: self.config.agent.clone(),
-            extras: Vec::new(),
+            extras: self.held.map(FirstHeld::to_extra).into_iter().collect(),
         }
     }
 }
 
-/// Compares what the ledger has posted with what the journal knows of the same sequence.
-fn judge_posted(joined: &Joined, looked: &Looked, facts: &StreamFacts) -> Result<(), Fault> {
+/// Compares what the ledger has posted with what the journal knows of the same sequence. What the journal
+/// begins with is noted for the next hello, if the ledger lacks what came before.
+fn judge_posted(
+    joined: &Joined,
+    looked: &Looked,
+    facts: &StreamFacts,
+    held: &mut Option<FirstHeld>,
+) -> Result<(), Fault> {
     let posted = joined.welcome.posted_sequence;
     let due = posted.next();
-    if posted < facts.sealed_sequence && looked.first_held.is_none_or(|first| first > due) {
-        let last = looked
-            .first_held
-            .map_or(facts.sealed_sequence, |first| Sequence(first.0.saturating_sub(1)));
-        return Err(Fault::Leave(hole(due, last)));
+    let told = held.take();
+    if posted < facts.sealed_sequence && looked.first_held.is_none_or(|first| first.sequence > due)
+    {
+        let first = looked.first_held.unwrap_or(FirstHeld {
+            sequence: facts.sealed_sequence.next(),
+            event: EventNumber(facts.accepted.saturating_sub(facts.unsealed_events)),
+        });
+        *held = Some(first);
+        let leave = hole(due, Sequence(first.sequence.0.saturating_sub(1)));
+        // Once more at once, so that the collector hears of it; then it waits for a person.
+        return Err(Fault::Leave(match told == Some(first) {
+            true => leave,
+            false => Leave { retry: Retry::Soon, ..leave },
+        }));
     }
     match looked.digest {
         Some(digest) if digest == joined.welcome.posted_digest => Ok(()),
-        Some(digest) => Err(Fault::Conflict(format!(
-            "the ledger's digest of sequence {posted} is {}, and this journal's is {digest}",
-            joined.welcome.posted_digest
-        ))),
+        Some(digest) => Err(Fault::Accuse {
+            found: format!(
+                "the ledger's digest of sequence {posted} is {}, and this journal's is {digest}",
+                joined.welcome.posted_digest
+            ),
+            accusation: Accusation { sequence: posted, digest },
+        }),
         // All later batches are held, so a journal that cannot tell has lost what it must keep.
         None => {
-            Err(Fault::Conflict(format!("this journal no longer knows its own sequence {posted}")))
+            let found = format!("this journal no longer knows its own sequence {posted}");
+            Err(Fault::Conflict { found, answer: None })
         }
     }
 }

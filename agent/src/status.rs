@@ -32,7 +32,12 @@ pub struct Status {
     pub backlog: Backlog,
     pub journal: JournalFigures,
     pub fsync: Fsync,
+    #[serde(default)]
+    pub forward: Forward,
     pub doors: BTreeMap<String, DoorStatus>,
+    /// The admin address; its messages and bytes are not counted.
+    #[serde(default)]
+    pub admin: DoorStatus,
 }
 
 /// The session with the collector.
@@ -42,9 +47,20 @@ pub struct Session {
     /// How long there has been a session; or how long there has been none, whatever was tried.
     pub since_age_millis: u64,
     pub collector: Option<String>,
+    /// `quic` or `tcp`; absent while there is no link.
+    #[serde(default)]
+    pub transport: Option<String>,
+    /// Until the agent's newest certificate ends; below zero once it has.
+    #[serde(default)]
+    pub certificate_left_millis: Option<i64>,
     pub fence: Option<String>,
     /// Batches sent and not yet acknowledged.
     pub in_flight: u64,
+    /// How often a collector has asked for a pause since the process began, and whether one is being kept.
+    #[serde(default)]
+    pub throttles: u64,
+    #[serde(default)]
+    pub paused: bool,
     pub rtt_micros: Option<u64>,
     /// Ledger time less the agent's clock, as last measured.
     pub clock_offset_millis: Option<i64>,
@@ -98,6 +114,9 @@ pub struct EventFigures {
     pub excluded_by_metered: u64,
     pub duplicates: u64,
     pub dropped_dimensions: u64,
+    /// Accepted from dead letters: counted as rejected, too, when they first came.
+    #[serde(default)]
+    pub replayed: u64,
     /// Datagrams that the kernel dropped.
     pub kernel_drops: u64,
     /// Numbers missing in the counters of numbered sources.
@@ -176,6 +195,14 @@ pub struct Fsync {
     pub max_micros: u64,
 }
 
+/// Lines that are not metered and were to go to another server, since the process began.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Forward {
+    pub forwarded: u64,
+    /// What could not be sent at once.
+    pub forward_dropped: u64,
+}
+
 /// One door since the process began.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct DoorStatus {
@@ -186,6 +213,8 @@ pub struct DoorStatus {
     pub connections_open: u64,
     pub connections_accepted: u64,
     pub connections_refused: u64,
+    #[serde(default)]
+    pub connections_forbidden: u64,
     pub connections_timed_out: u64,
     pub kernel_drops: u64,
     /// The smallest that the kernel granted; 0 for doors that have none.

@@ -1,66 +1,58 @@
 //! Moves frames between the session and a collector, and decides nothing.
 //!
-//! **Owns** finding a collector's addresses, and what can go wrong with a link, in words for people.
-//! **Does not own** when to connect, what to send, or what a frame means.
+//! ```text
+//! chooser   which collector, and over what          quic, tcp   the two transports
+//! connect   its addresses and transports, raced     link        frames in, frames out
+//! ```
+//! **Owns** what can go wrong with a link, in words for people. **Does not own** when to connect, what
+//! to send, or what a frame means.
 //!
 //! "Connected" here means that a link can carry frames. Whether the collector lets this agent in is
 //! known only with its Welcome: with TLS 1.3 a client whose certificate is refused connects first and
 //! is told at its first read.
 
-pub mod quic;
+pub mod chooser;
+pub mod connect;
+mod explain;
+pub mod link;
+mod quic;
+mod tcp;
+
+#[cfg(test)]
+pub(crate) mod peer;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemark_common::tls::TlsError;
+use tidemark_common::tls::{CertificateFault, TlsError};
 use tidemark_common::wire::FrameError;
 
-/// Of the addresses that a collector's name stands for, at most this many are tried.
-pub const ADDRESSES_MAX: usize = 4;
+use self::chooser::Transport;
 
-/// What is wrong with a certificate, in words that follow "certificate".
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum CertificateFault {
-    Expired,
-    UnknownAuthority,
-    OtherSignature,
-    Revoked,
-    Missing,
-    NotAccepted,
+/// How long the parts of a link may take.
+#[derive(Debug, Clone, Copy)]
+pub struct LinkTimes {
+    /// One address is tried for this long over one transport, and a name is looked up for this long.
+    pub connect_max: Duration,
+    /// A transport that finds silence is alone for this long; then the other one is tried beside it.
+    pub transport_head_start: Duration,
+    /// An idle link is kept open by a packet this often.
+    pub keep_alive: Duration,
+    /// A link that hears nothing for this long is given up.
+    pub idle_max: Duration,
 }
 
-impl CertificateFault {
-    /// What a TLS alert says of the certificate; `None` if it speaks of something else.
-    #[must_use]
-    pub fn of_alert(alert: u8) -> Option<Self> {
-        // RFC 8446, section 6.
-        match alert {
-            45 => Some(Self::Expired),
-            48 => Some(Self::UnknownAuthority),
-            51 => Some(Self::OtherSignature),
-            44 => Some(Self::Revoked),
-            116 => Some(Self::Missing),
-            42 | 43 | 46 | 49 => Some(Self::NotAccepted),
-            _ => None,
+impl Default for LinkTimes {
+    fn default() -> Self {
+        Self {
+            connect_max: Duration::from_secs(5),
+            transport_head_start: Duration::from_secs(2),
+            keep_alive: Duration::from_secs(5),
+            idle_max: Duration::from_secs(15),
         }
-    }
-}
-
-impl std::fmt::Display for CertificateFault {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str(match self {
-            Self::Expired => "has expired or is not valid yet (look at both clocks, or renew it)",
-            Self::UnknownAuthority => {
-                "is signed by an unknown CA (compare the CA files of both ends)"
-            }
-            Self::OtherSignature => {
-                "is signed by a CA of the right name with another key (was the CA made anew?)"
-            }
-            Self::Revoked => "is revoked",
-            Self::Missing => "is missing",
-            Self::NotAccepted => "is not accepted",
-        })
     }
 }
 
@@ -71,6 +63,8 @@ pub enum LinkError {
     Resolve(std::io::Error),
     #[error("failed to find the collector's address: the name stands for none")]
     NoAddress,
+    #[error("failed to find the collector's address: no answer within {} ms; does the name server answer?", .after.as_millis())]
+    ResolveOverdue { after: Duration },
     #[error("failed to open a UDP socket: {0}")]
     Socket(std::io::Error),
     #[error(transparent)]
@@ -78,20 +72,28 @@ pub enum LinkError {
     #[error("failed to connect: {reason}")]
     Start { reason: String },
     #[error(
-        "failed to connect: no answer from {address} within {} ms; is the collector running there, and may UDP pass?",
-        .after.as_millis()
+        "failed to connect: no answer from {address} over {} within {} ms; is the collector running there, and may {} pass?",
+        .transport.name(), .after.as_millis(), packets(*.transport)
     )]
-    NoAnswer { address: SocketAddr, after: Duration },
+    NoAnswer { transport: Transport, address: SocketAddr, after: Duration },
+    #[error("failed to connect to {address} over tcp: {reason}")]
+    Refused { address: SocketAddr, reason: String },
+    #[error("{first}; {second}")]
+    Neither { first: Box<Self>, second: Box<Self> },
     #[error("failed to trust the collector: its certificate {fault}: {detail}")]
     CollectorCertificate { fault: CertificateFault, detail: String },
     #[error(
-        "failed to be let in: the collector says that this agent's certificate {fault}: {detail}"
+        "failed to be let in: the collector says that this agent's certificate {fault}{}", after_colon(.detail)
     )]
     AgentCertificate { fault: CertificateFault, detail: String },
     #[error(
         "failed to agree on a protocol: the other end does not speak tidemark/1; is it a collector?"
     )]
     OtherProtocol,
+    #[error(
+        "failed to agree on a protocol: the other end does not speak TLS 1.3; is it a collector?"
+    )]
+    OldTls,
     #[error("failed to keep the connection: nothing was heard for too long")]
     Lapsed,
     #[error("failed to keep the connection: the collector has restarted")]
@@ -104,17 +106,47 @@ pub enum LinkError {
     Frame(#[from] FrameError),
 }
 
-/// The addresses that `collector` (`host:port`) stands for now.
-///
-/// # Errors
-/// A name that cannot be resolved, or stands for nothing.
-pub async fn resolve(collector: &str) -> Result<Vec<SocketAddr>, LinkError> {
-    let found = tokio::net::lookup_host(collector).await.map_err(LinkError::Resolve)?;
-    let addresses: Vec<SocketAddr> = found.take(ADDRESSES_MAX).collect();
-    if addresses.is_empty() {
-        return Err(LinkError::NoAddress);
+impl LinkError {
+    /// Whether this end has heard nothing at all, so that another transport or address may do better.
+    #[must_use]
+    pub fn is_silence(&self) -> bool {
+        match self {
+            Self::NoAddress
+            | Self::NoAnswer { .. }
+            | Self::Refused { .. }
+            | Self::Neither { .. }
+            | Self::Lapsed => true,
+            Self::Resolve(_)
+            | Self::ResolveOverdue { .. }
+            | Self::Socket(_)
+            | Self::Tls(_)
+            | Self::Start { .. }
+            | Self::CollectorCertificate { .. }
+            | Self::AgentCertificate { .. }
+            | Self::OtherProtocol
+            | Self::OldTls
+            | Self::Reset
+            | Self::Closed { .. }
+            | Self::Lost { .. }
+            | Self::Frame(_) => false,
+        }
     }
-    Ok(addresses)
+
+    /// What is told where both transports failed: what was said, or both silences.
+    fn neither(first: Self, second: Self) -> Self {
+        if second.is_silence() {
+            Self::Neither { first: Box::new(first), second: Box::new(second) }
+        } else {
+            second
+        }
+    }
+}
+
+fn packets(transport: Transport) -> &'static str {
+    match transport {
+        Transport::Quic => "UDP",
+        Transport::Tcp => "TCP",
+    }
 }
 
 fn after_colon(reason: &str) -> String {

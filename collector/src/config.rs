@@ -52,6 +52,8 @@ pub struct Config {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Listen {
     pub quic: SocketAddr,
+    /// `None`: not at all.
+    pub tcp: Option<SocketAddr>,
     pub http: SocketAddr,
 }
 
@@ -61,6 +63,8 @@ pub struct Tls {
     pub ca: PathBuf,
     pub certificate: PathBuf,
     pub key: PathBuf,
+    /// They are read again this often.
+    pub renew_interval_millis: u64,
 }
 
 /// `[session]`
@@ -70,6 +74,7 @@ pub struct SessionLimits {
     pub handshakes_max: u32,
     pub sessions_per_identity_max: u32,
     pub handshakes_per_address_max: u32,
+    pub age_max_millis: u64,
     pub confirm_interval_millis: u64,
     pub batches_in_flight_max: u32,
     pub batch_bytes_in_flight_max: u32,

@@ -184,6 +184,8 @@ pub fn record(
             record.quarantined_events = record.quarantined_events.saturating_add(header.events());
         }
     }
+    // The batch that is due has come, so nothing before it is missing.
+    record.missing = None;
     record.posted_sequence = header.sequence;
     record.posted_digest = digest;
     record.posted_end = header.end_event;

@@ -1,9 +1,9 @@
-//! Certificates for local use: a CA, the collector's and one for each agent.
+//! Certificates for local use: a CA, the collector's and one for each agent and drainer.
 //!
 //! ```text
 //! DIR/ca.pem         ca.key          signs the others
 //! DIR/collector.pem  collector.key   DNS localhost, IP 127.0.0.1 and ::1
-//! DIR/NAME.pem       NAME.key        URI tidemark://agent/NAME
+//! DIR/NAME.pem       NAME.key        URI tidemark://agent/NAME, or tidemark://drainer/NAME
 //! ```
 //!
 //! **Owns** these files; keys can be read by their owner only. **Does not own** a way to renew or
@@ -47,7 +47,7 @@ pub enum DevCertsError {
     #[error("failed to make certificates: {} exists; give another folder, or --force to replace it", path.display())]
     Exists { path: PathBuf },
     #[error(
-        "failed to make certificates: an agent cannot be called {name:?} here; give it another name"
+        "failed to make certificates: the name {name:?} is taken here; give the agent or drainer another name"
     )]
     Reserved { name: String },
     #[error("failed to write {}: {source}", path.display())]
@@ -75,8 +75,12 @@ pub fn make(
     existing: Existing,
     today: Date,
 ) -> Result<Vec<PathBuf>, DevCertsError> {
-    if let Some(name) = agents.iter().find(|agent| RESERVED.contains(&agent.as_str())) {
-        return Err(DevCertsError::Reserved { name: name.to_string() });
+    let mut taken = RESERVED.to_vec();
+    for name in agents.iter().map(AgentName::name) {
+        if taken.contains(&name) {
+            return Err(DevCertsError::Reserved { name: name.to_owned() });
+        }
+        taken.push(name);
     }
     let files = files(folder, agents, today)?;
     if existing == Existing::Keep
@@ -113,10 +117,9 @@ fn files(folder: &Path, agents: &[AgentName], today: Date) -> Result<Vec<File>, 
     ];
     issue("collector", local, ExtendedKeyUsagePurpose::ServerAuth)?;
     for agent in agents {
-        let uri = format!("tidemark://agent/{agent}");
         issue(
-            agent.as_str(),
-            vec![SanType::URI(uri.try_into()?)],
+            agent.name(),
+            vec![SanType::URI(agent.uri().try_into()?)],
             ExtendedKeyUsagePurpose::ClientAuth,
         )?;
     }
@@ -206,6 +209,20 @@ mod tests {
     fn certificates(pem: &[u8]) -> Vec<rustls::pki_types::CertificateDer<'static>> {
         use rustls::pki_types::pem::PemObject;
         rustls::pki_types::CertificateDer::pem_slice_iter(pem).collect::<Result<_, _>>().unwrap()
+    }
+
+    #[test]
+    fn a_drainer_has_a_role_of_its_own() {
+        let folder = tempfile::tempdir().unwrap();
+        let drainer = AgentName::parse_drainer("node").unwrap();
+        let both = [agents(&["a"]), vec![drainer.clone()]].concat();
+        make(folder.path(), &both, Existing::Keep, today()).unwrap();
+        let named = |name| tls::agent_name(&certificates(&pem(folder.path(), name).certificate));
+        assert_eq!(named("node"), Ok(drainer.clone()));
+        assert!(!named("a").unwrap().is_drainer());
+        let twice = [agents(&["node"]), vec![drainer]].concat();
+        let error = make(folder.path(), &twice, Existing::Overwrite, today()).unwrap_err();
+        assert!(matches!(error, DevCertsError::Reserved { .. }), "{error}");
     }
 
     #[test]

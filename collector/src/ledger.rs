@@ -18,6 +18,7 @@
 //! Limits: [`LedgerOptions`].
 
 pub mod allowance;
+pub mod check;
 pub mod clock;
 pub mod codec;
 pub mod completeness;
@@ -51,7 +52,9 @@ use tokio::task::JoinHandle;
 
 pub use crate::ledger::completeness::Completeness;
 pub use crate::ledger::figures::{Durations, LedgerFigures};
-pub use crate::ledger::stream::{StreamState, StreamStatus};
+pub use crate::ledger::folder::Folder;
+pub use crate::ledger::stream::{Missing, StreamState, StreamStatus};
+pub use crate::ledger::writer::Writer;
 pub use crate::live::{ReadError, Snapshot};
 pub use crate::usage::{Seen, UsageRow};
 
@@ -144,8 +147,7 @@ pub enum LedgerError {
     #[error("failed to use the ledger: it is stopping")]
     Stopped,
     #[error(
-        "failed to open the ledger: reading its files ended in a panic, told above; totals.redb may be removed \
-         and is made anew, a damaged ledger.redb needs its backup"
+        "failed to open the ledger: reading its files ended in a panic, told above; run `tidemark-collector fsck`"
     )]
     Opening,
     #[error("failed to use the ledger: {0}")]
@@ -172,6 +174,7 @@ struct Waiting {
 struct Shared {
     ledger: LedgerId,
     unique_key: UniqueKey,
+    restored_at: Option<Timestamp>,
     options: LedgerOptions,
     time: TimeSource,
     clock: Mutex<LedgerClock>,
@@ -208,13 +211,24 @@ impl Ledger {
     /// # Errors
     /// A file that is locked, newer, damaged, or cannot be written.
     pub async fn open(data_dir: &Path, options: LedgerOptions) -> Result<Self, LedgerError> {
+        Self::open_embedded(data_dir, options).await.map(|(ledger, _)| ledger)
+    }
+
+    /// The same, and its store: for what concerns the files as such.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub async fn open_embedded(
+        data_dir: &Path,
+        options: LedgerOptions,
+    ) -> Result<(Self, RedbStore), LedgerError> {
         let (folder, redb, time) =
             (data_dir.to_owned(), options.redb.clone(), TimeSource::system());
         let now = time.read().wall;
         let opened =
             tokio::task::spawn_blocking(move || RedbStore::open(&folder, &redb, now)).await;
         let (store, recovered) = opened.map_err(|_| LedgerError::Opening)??;
-        Self::start(store, recovered, options, time).await
+        Ok((Self::start(store.clone(), recovered, options, time).await?, store))
     }
 
     /// Starts the tasks of an opened store. Returns once ledger time can advance.
@@ -227,6 +241,27 @@ impl Ledger {
         options: LedgerOptions,
         time: TimeSource,
     ) -> Result<Self, LedgerError> {
+        let (ledger, writer, folder) = Self::prepare(store, recovered, options, time).await?;
+        let shared = &ledger.shared;
+        let tasks = vec![
+            shared.supervise("writer", writer.run()),
+            shared.supervise("folder", folder.run()),
+        ];
+        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
+        Ok(ledger)
+    }
+
+    /// The ledger of an opened store and its two tasks, which whoever asks for them steps by hand.
+    /// Returns once ledger time can advance.
+    ///
+    /// # Errors
+    /// If the store cannot be written.
+    pub async fn prepare<S: LedgerStore>(
+        store: S,
+        recovered: Recovered,
+        options: LedgerOptions,
+        time: TimeSource,
+    ) -> Result<(Self, Writer<S>, Folder<S>), LedgerError> {
         let store = Arc::new(store);
         let totals = {
             let store = Arc::clone(&store);
@@ -238,6 +273,7 @@ impl Ledger {
         let shared = Arc::new(Shared {
             ledger: recovered.ledger,
             unique_key: recovered.unique_key,
+            restored_at: recovered.restored_at,
             options,
             time,
             clock: Mutex::new(LedgerClock::resume(recovered.clock_limit)),
@@ -248,14 +284,10 @@ impl Ledger {
             stage: watch::Sender::new(Stage::Running),
             tasks: Mutex::new(Vec::new()),
         });
-        writer::extend_clock(&shared, &*store).await?;
-        let tasks = vec![
-            shared
-                .supervise("writer", writer::run(Arc::clone(&shared), Arc::clone(&store), waiting)),
-            shared.supervise("folder", folder::run(Arc::clone(&shared), store)),
-        ];
-        *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
-        Ok(Self { shared, requests })
+        let writer = Writer::new(Arc::clone(&shared), Arc::clone(&store), waiting);
+        writer.extend_clock().await?;
+        let folder = Folder::new(Arc::clone(&shared), store);
+        Ok((Self { shared, requests }, writer, folder))
     }
 
     /// Hands a request to the writer, waiting for room. The receiver resolves after the commit, in the
@@ -306,6 +338,7 @@ impl Ledger {
         Ok(Snapshot {
             ledger: shared.ledger,
             as_of,
+            restored_at: shared.restored_at,
             silent_after_millis: shared.options.silent_after_millis,
             tail,
             totals,
@@ -344,6 +377,12 @@ impl Ledger {
     #[must_use]
     pub fn unique_key(&self) -> UniqueKey {
         self.shared.unique_key
+    }
+
+    /// Bytes that are not folded yet, and at how many admission waits.
+    #[must_use]
+    pub fn tail_bytes(&self) -> (u64, u64) {
+        (self.shared.size.borrow().bytes, self.shared.options.tail_bytes_max)
     }
 
     /// Ledger time.
@@ -444,6 +483,20 @@ impl Shared {
                 LedgerError::Stopped
             }
         }
+    }
+}
+
+/// Does what blocks on the runtime's threads for that. Whoever steps the ledger by hand has no runtime, and
+/// does it himself.
+///
+/// # Errors
+/// A panic, in words.
+async fn off_task<T: Send + 'static>(
+    act: impl FnOnce() -> T + Send + 'static,
+) -> Result<T, String> {
+    match tokio::runtime::Handle::try_current() {
+        Ok(runtime) => runtime.spawn_blocking(act).await.map_err(|error| error.to_string()),
+        Err(_) => Ok(act()),
     }
 }
 

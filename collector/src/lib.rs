@@ -1,7 +1,7 @@
 //! The collector: admits numbered usage batches exactly once, keeps the ledger, answers live bills.
 //!
 //! ```text
-//! agents --QUIC, mutual TLS--> listen --frames--> session --requests--> ledger writer
+//! agents --QUIC or TCP, mutual TLS--> listen --frames--> session --requests--> ledger writer
 //!                                 ^                  |                       | one transaction a group
 //!                                 +---- replies -----+<---- after commit ----+
 //!                                                                            v
@@ -36,7 +36,10 @@ pub mod period;
 pub mod rating;
 
 pub mod api;
+pub mod backup;
 pub mod dev_certs;
+pub mod fsck;
+pub mod restore;
 mod run;
 
 pub use run::{Addresses, RunError, Signal, run};

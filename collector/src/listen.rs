@@ -1,4 +1,5 @@
-//! The QUIC door: accepts agents by certificate and moves their frames.
+//! The agents' door: accepts them by certificate and moves their frames, over QUIC, or TLS over TCP where a
+//! network lets no QUIC through.
 //!
 //! **Owns** sockets, timers and what one session may hold. **Does not own** what frames mean
 //! (`session.rs`) or the ledger.
@@ -6,34 +7,36 @@
 //! A connection becomes a session once its certificate is verified; until then it takes none of their
 //! room, and nothing is kept for an address that has not shown to be the peer's own.
 //!
-//! Limits, all in [`ListenOptions`]: sessions and handshakes, in all and for one identity or address; time for a handshake, a Hello and a send, bytes
-//! of batches that wait for their commit over all sessions, of frames that are not here whole yet, bodies
-//! opened at once. A session buffers at most one frame, for which it has room if it is large, and its
-//! transport's window. What a slow peer does not read, or does not finish, ends its session.
+//! Limits, all in [`ListenOptions`]: sessions and handshakes, in all and for one identity or address; time
+//! for a handshake, a Hello and a send; bytes of batches that wait for their commit over all sessions, of
+//! frames that are not here whole yet, bodies opened at once. A session buffers at most one frame, for
+//! which it has room if it is large, and its transport's window. What a slow peer does not read, or does
+//! not finish, ends its session.
 
 mod figures;
 mod holders;
+mod pressure;
+mod quic;
+mod refusal;
 mod serve;
+mod tcp;
 
 #[cfg(test)]
 mod tests;
 
 use std::io;
-use std::net::{IpAddr, SocketAddr, UdpSocket};
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
-use quinn::crypto::rustls::{NoInitialCipherSuite, QuicServerConfig};
-use quinn::{
-    Connection, Endpoint, EndpointConfig, IdleTimeout, Incoming, ServerConfig, TransportConfig,
-    VarInt,
-};
-use quinn_proto::HashedConnectionIdGenerator;
+use quinn::crypto::rustls::NoInitialCipherSuite;
+use quinn::{Endpoint, VarInt};
 use ring::{digest, hmac};
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tidemark_common::tls::{self, AgentName, Pem, TlsError};
+use tidemark_common::tls::{self, AgentName, Pem, ServerTls, Shown, TlsError};
 use tidemark_common::wire::Rules;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
 use crate::grants::Grants;
@@ -42,19 +45,30 @@ use crate::session::Terms;
 
 use self::figures::ListenCounters;
 pub use self::figures::ListenFigures;
-use self::holders::Holders;
 pub(crate) use self::holders::one_address;
+use self::holders::{Holders, Place};
+use self::refusal::Refusal;
+
+/// What an agent is told that finds no room.
+const FULL: &str = "as many agents are connected as may be";
+const CROWDED: &str = "this identity has as many sessions as it may (sessions_per_identity_max)";
 
 /// The door's address, limits and intervals.
 #[derive(Debug, Clone)]
 pub struct ListenOptions {
+    /// Where QUIC listens.
     pub address: SocketAddr,
+    /// Where TLS over TCP listens, if at all.
+    pub tcp: Option<SocketAddr>,
     pub sessions_max: usize,
-    /// At most this many handshakes are under way.
+    /// At most this many handshakes are under way, over each transport.
     pub handshakes_max: usize,
-    /// Of all these, at most so many for one identity, and for one address.
+    /// Of all these, at most so many for one identity, and over each transport for one address.
     pub sessions_per_identity_max: u32,
     pub handshakes_per_address_max: u32,
+    /// A session ends in good order between half of this age and all of it, so that certificates are looked at
+    /// again and agents spread.
+    pub session_age_max: Duration,
     /// A session is asked to confirm this often.
     pub confirm_interval: Duration,
     /// At most this many batches of a session may be sent and not yet acknowledged.
@@ -83,10 +97,12 @@ impl Default for ListenOptions {
     fn default() -> Self {
         Self {
             address: SocketAddr::from(([0, 0, 0, 0], 8129)),
+            tcp: Some(SocketAddr::from(([0, 0, 0, 0], 8129))),
             sessions_max: 10_000,
             handshakes_max: 1_000,
             sessions_per_identity_max: 5_000,
             handshakes_per_address_max: 250,
+            session_age_max: Duration::from_secs(7_200),
             confirm_interval: Duration::from_secs(10),
             batches_in_flight_max: 32,
             batch_bytes_in_flight_max: 256 << 20,
@@ -105,10 +121,12 @@ impl Default for ListenOptions {
 /// A door that cannot be opened.
 #[derive(Debug, Error)]
 pub enum ListenError {
-    #[error("failed to listen on udp {address}: {error}")]
-    Bind { address: SocketAddr, error: io::Error },
+    #[error("failed to listen on {protocol} {address}: {error}")]
+    Bind { protocol: &'static str, address: SocketAddr, error: io::Error },
     #[error("failed to set up QUIC: {0}")]
     Crypto(#[from] NoInitialCipherSuite),
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     #[error("failed to set up QUIC: an idle time of {idle_max:?} is too long")]
     IdleTime { idle_max: Duration },
 }
@@ -118,8 +136,9 @@ pub enum ListenError {
 pub struct Listener {
     endpoint: Endpoint,
     address: SocketAddr,
+    tcp: Option<SocketAddr>,
     shared: Arc<Shared>,
-    accepting: JoinHandle<()>,
+    accepting: Vec<JoinHandle<()>>,
 }
 
 /// What all sessions share.
@@ -128,24 +147,50 @@ struct Shared {
     ledger: Ledger,
     terms: RwLock<Terms>,
     grants: RwLock<Arc<Grants>>,
+    tls: RwLock<ServerTls>,
     options: ListenOptions,
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
     identities: Holders<AgentName>,
-    addresses: Holders<IpAddr>,
+    quic_handshakes: Handshakes,
+    tcp_handshakes: Handshakes,
     batch_bytes: Arc<Semaphore>,
     frame_bytes: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
 }
 
+/// Room for the handshakes over one transport.
+#[derive(Debug)]
+struct Handshakes {
+    room: Arc<Semaphore>,
+    addresses: Holders<IpAddr>,
+}
+
+/// Room for a session, until it is dropped.
+#[derive(Debug)]
+struct SessionPlace<'s> {
+    _session: SemaphorePermit<'s>,
+    /// One without a name has none: it is told so, and holds nothing for long.
+    _identity: Option<Place<'s, AgentName>>,
+}
+
+impl Handshakes {
+    fn new(options: &ListenOptions) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(options.handshakes_max)),
+            addresses: Holders::new(options.handshakes_per_address_max),
+        }
+    }
+}
+
 /// Who the collector is to its agents.
 #[derive(Debug)]
 pub struct Credentials {
-    tls: rustls::ServerConfig,
+    tls: ServerTls,
     /// Signs stateless resets. It comes from the certificate's key, so that it is the same after a crash:
-    /// then an agent learns at its first packet that its session is gone, instead of by the idle time.
+    /// then an agent learns at its first packet that its session is gone, instead of by the idle time. (After
+    /// the first restart with a renewed key it learns by the idle time.)
     reset_key: hmac::Key,
     /// By this the next process knows the ids of connections that this one gave out.
     connection_key: u64,
@@ -160,7 +205,7 @@ impl Credentials {
         let connection = hmac::sign(&reset_key, b"tidemark/connection/1");
         let (first, _) = connection.as_ref().split_first_chunk().expect("a digest has 32 bytes");
         let connection_key = u64::from_be_bytes(*first);
-        Ok(Self { tls: tls::server_config(pem)?, reset_key, connection_key })
+        Ok(Self { tls: ServerTls::new(pem)?, reset_key, connection_key })
     }
 }
 
@@ -175,17 +220,17 @@ impl Listener {
         ledger: Ledger,
         rules: Arc<Rules>,
     ) -> Result<Self, ListenError> {
-        let mut config =
-            ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(credentials.tls)?));
-        config.transport_config(Arc::new(transport(&options)?));
-        let bind = |error| ListenError::Bind { address: options.address, error };
-        let socket = UdpSocket::bind(options.address).map_err(bind)?;
-        let mut settings = EndpointConfig::new(Arc::new(credentials.reset_key));
-        let key = credentials.connection_key;
-        settings.cid_generator(move || Box::new(HashedConnectionIdGenerator::from_key(key)));
-        let runtime = Arc::new(quinn::TokioRuntime);
-        let endpoint = Endpoint::new(settings, Some(config), socket, runtime).map_err(bind)?;
-        let address = endpoint.local_addr().map_err(bind)?;
+        let (endpoint, config) = quic::bind(&options, &credentials)?;
+        let named = |protocol, address| move |error| ListenError::Bind { protocol, address, error };
+        let address = endpoint.local_addr().map_err(named("udp", options.address))?;
+        let (door, tcp) = match options.tcp {
+            Some(address) => {
+                let door = tcp::bind(&options, address)?;
+                let bound = door.local_addr().map_err(named("tcp", address))?;
+                (Some(door), Some(bound))
+            }
+            None => (None, None),
+        };
         let terms = Terms {
             ledger: ledger.ledger(),
             unique_key: ledger.unique_key(),
@@ -199,25 +244,34 @@ impl Listener {
             ledger,
             terms: RwLock::new(terms),
             grants: RwLock::new(Arc::clone(&options.grants)),
+            tls: RwLock::new(credentials.tls),
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
-            handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
             identities: Holders::new(options.sessions_per_identity_max),
-            addresses: Holders::new(options.handshakes_per_address_max),
+            quic_handshakes: Handshakes::new(&options),
+            tcp_handshakes: Handshakes::new(&options),
             batch_bytes: room(options.batch_bytes_in_flight_max),
             frame_bytes: room(options.frame_bytes_in_flight_max),
             bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
             stopping: watch::Sender::new(false),
             options,
         });
-        let accepting = tokio::spawn(accept(endpoint.clone(), Arc::clone(&shared)));
-        Ok(Self { endpoint, address, shared, accepting })
+        let mut accepting =
+            vec![tokio::spawn(quic::accept(endpoint.clone(), config, Arc::clone(&shared)))];
+        accepting.extend(door.map(|door| tokio::spawn(tcp::accept(door, Arc::clone(&shared)))));
+        Ok(Self { endpoint, address, tcp, shared, accepting })
     }
 
-    /// Where agents connect to.
+    /// Where agents connect to over QUIC.
     #[must_use]
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Where they connect to over TCP, if they may.
+    #[must_use]
+    pub fn tcp_address(&self) -> Option<SocketAddr> {
+        self.tcp
     }
 
     /// Gives further rules to agents: a running session is asked to begin anew within one
@@ -231,15 +285,22 @@ impl Listener {
         *self.shared.grants.write().unwrap_or_else(PoisonError::into_inner) = grants;
     }
 
+    /// A writer of further certificates that outlives moves of the listener: they count for each connection
+    /// that begins after it. Sessions go on until their age.
+    pub fn renewer(&self) -> impl Fn(ServerTls) + Send + Sync + 'static {
+        let shared = Arc::clone(&self.shared);
+        move |tls| *shared.tls.write().unwrap_or_else(PoisonError::into_inner) = tls
+    }
+
     #[must_use]
     pub fn figures(&self) -> ListenFigures {
-        self.shared.counters.figures()
+        self.shared.figures()
     }
 
     /// A reader of the figures that outlives moves of the listener.
     pub fn figures_reader(&self) -> impl Fn() -> ListenFigures + Send + Sync + 'static {
         let shared = Arc::clone(&self.shared);
-        move || shared.counters.figures()
+        move || shared.figures()
     }
 
     /// Tells every session that the collector is unavailable, and closes the door.
@@ -251,7 +312,9 @@ impl Listener {
             tracing::warn!("some sessions did not end in time");
         }
         self.endpoint.close(VarInt::from_u32(0), b"stopping");
-        drop(self.accepting.await);
+        for accepting in self.accepting {
+            drop(accepting.await);
+        }
     }
 }
 
@@ -263,106 +326,54 @@ impl Shared {
     fn terms(&self) -> Terms {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
-}
 
-async fn accept(endpoint: Endpoint, shared: Arc<Shared>) {
-    let mut stopping = shared.stopping.subscribe();
-    loop {
-        let incoming = tokio::select! {
-            biased;
-            _ = stopping.wait_for(|stopping| *stopping) => return,
-            incoming = endpoint.accept() => incoming,
-        };
-        let Some(incoming) = incoming else {
-            return;
-        };
-        if incoming.may_retry() && !incoming.remote_address_validated() {
-            // The peer comes again with a token that only its address gets to see.
-            incoming.retry().expect("it may be told to retry");
-            continue;
+    /// A place among the handshakes of one address; without one the connection is refused.
+    fn address_place<'s>(
+        &self,
+        handshakes: &'s Handshakes,
+        peer: SocketAddr,
+    ) -> Option<Place<'s, IpAddr>> {
+        let place = handshakes.addresses.enter(one_address(peer.ip()));
+        if place.is_none() {
+            self.counters.crowded_addresses.add();
         }
-        match Arc::clone(&shared.handshakes).try_acquire_owned() {
-            Ok(permit) if shared.sessions.available_permits() > 0 => {
-                let shared = Arc::clone(&shared);
-                tokio::spawn(async move { welcome(incoming, permit, &shared).await });
-            }
-            Ok(_) | Err(_) => {
-                shared.counters.full.add();
-                incoming.refuse();
-            }
-        }
+        place
     }
-}
 
-/// One connection, from its first packet to its last.
-async fn welcome(incoming: Incoming, handshake: OwnedSemaphorePermit, shared: &Shared) {
-    let Some(place) = shared.addresses.enter(one_address(incoming.remote_address().ip())) else {
-        shared.counters.crowded_addresses.add();
-        incoming.refuse();
-        return;
-    };
-    let Some(connection) = shake_hands(incoming, shared).await else {
-        return;
-    };
-    drop((handshake, place));
-    let Ok(_session) = shared.sessions.try_acquire() else {
-        shared.counters.full.add();
-        connection.close(VarInt::from_u32(0), b"as many agents are connected as may be");
-        return;
-    };
-    // One without a name has no place of its own: it is told so, and holds none for long.
-    let _place = match serve::identity(&connection).map(|agent| shared.identities.enter(agent)) {
-        Ok(Some(place)) => Some(place),
-        Ok(None) => {
-            shared.counters.crowded_identities.add();
-            let reason =
-                b"this identity has as many sessions as it may (sessions_per_identity_max)";
-            connection.close(VarInt::from_u32(0), reason);
-            return;
-        }
-        Err(_) => None,
-    };
-    serve::serve(&connection, shared).await;
-}
-
-/// A connection whose certificate is verified; `None` if there is none in time.
-async fn shake_hands(incoming: Incoming, shared: &Shared) -> Option<Connection> {
-    let peer = incoming.remote_address();
-    let connecting = match incoming.accept() {
-        Ok(connecting) => connecting,
-        Err(error) => {
-            shared.counters.handshakes_failed.add();
-            tracing::warn!(%peer, %error, "a handshake could not begin");
-            return None;
-        }
-    };
-    match tokio::time::timeout(shared.options.handshake_max, connecting).await {
-        Ok(Ok(connection)) => return Some(connection),
-        Ok(Err(error)) => {
-            shared.counters.handshakes_failed.add();
-            tracing::warn!(%peer, %error, "a handshake failed");
-        }
-        Err(_) => {
-            shared.counters.handshakes_failed.add();
-            tracing::warn!(%peer, "a handshake took too long");
-        }
+    /// Room for a session of whoever has shown `chain`.
+    ///
+    /// # Errors
+    /// What the peer is told if there is none.
+    fn session_place(
+        &self,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<SessionPlace<'_>, &'static str> {
+        let Ok(session) = self.sessions.try_acquire() else {
+            self.counters.full.add();
+            return Err(FULL);
+        };
+        let identity = match tls::agent_name(chain).map(|agent| self.identities.enter(agent)) {
+            Ok(Some(place)) => Some(place),
+            Ok(None) => {
+                self.counters.crowded_identities.add();
+                return Err(CROWDED);
+            }
+            Err(_) => None,
+        };
+        Ok(SessionPlace { _session: session, _identity: identity })
     }
-    None
-}
 
-fn transport(options: &ListenOptions) -> Result<TransportConfig, ListenError> {
-    let idle_max = options.idle_max;
-    let idle = IdleTimeout::try_from(idle_max).map_err(|_| ListenError::IdleTime { idle_max })?;
-    let window = VarInt::from_u32(options.receive_window_bytes);
-    let mut transport = TransportConfig::default();
-    transport
-        .max_concurrent_bidi_streams(VarInt::from_u32(1))
-        .max_concurrent_uni_streams(VarInt::from_u32(0))
-        .datagram_receive_buffer_size(None)
-        .stream_receive_window(window)
-        .receive_window(window)
-        .send_window(u64::from(options.receive_window_bytes))
-        .keep_alive_interval(Some(options.keep_alive))
-        .max_idle_timeout(Some(idle));
-    Ok(transport)
+    fn figures(&self) -> ListenFigures {
+        let certified_until = self.tls().shown().and_then(Shown::until);
+        self.counters.figures(certified_until)
+    }
+
+    fn refused(&self, peer: SocketAddr, refusal: &Refusal) {
+        self.counters.handshakes_failed.add();
+        tracing::warn!(%peer, %refusal, "a handshake failed");
+    }
+
+    fn tls(&self) -> ServerTls {
+        self.tls.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
 }

@@ -27,6 +27,7 @@ use crate::usage::{Accumulator, Seen, SeenAs, UsageRow};
 pub struct Snapshot {
     pub(crate) ledger: LedgerId,
     pub(crate) as_of: Timestamp,
+    pub(crate) restored_at: Option<Timestamp>,
     pub(crate) silent_after_millis: i64,
     pub(crate) tail: Arc<Tail>,
     pub(crate) totals: Box<dyn Totals>,
@@ -53,6 +54,19 @@ impl Snapshot {
     #[must_use]
     pub fn ledger_time(&self) -> Timestamp {
         self.as_of
+    }
+
+    /// The ledger time at which the ledger was last restored from a backup.
+    #[must_use]
+    pub fn restored_at(&self) -> Option<Timestamp> {
+        self.restored_at
+    }
+
+    /// Whether a stream that was open in the backup has not been heard of since the restore: what its agent
+    /// had posted after the backup is not here, and nobody knows how much that is.
+    #[must_use]
+    pub fn is_unheard_since_restore(&self, status: &StreamStatus) -> bool {
+        status.state.is_unheard_since(status.last_heard, self.restored_at)
     }
 
     /// Shows a customer's usage, row by row: rows of one key come several times, in no order, and a

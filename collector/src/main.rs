@@ -8,15 +8,19 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
-use clap::{Parser, Subcommand};
+use clap::{Args, Parser, Subcommand};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
 use tidemark_collector::config::{Config, LogFormat, reference};
 use tidemark_collector::dev_certs::{self, Existing};
-use tidemark_collector::{Signal, run};
-use tidemark_common::tls::{self, AgentName};
+use tidemark_collector::ledger::TimeSource;
+use tidemark_collector::restore::Used;
+use tidemark_collector::{Signal, backup, fsck, restore, run};
+use tidemark_common::id::NameError;
+use tidemark_common::time::Timestamp;
+use tidemark_common::tls::{AgentName, ServerTls};
 
 /// Admits numbered usage batches exactly once, keeps the ledger, answers live bills.
 #[derive(Debug, Parser)]
@@ -45,22 +49,82 @@ enum Command {
         /// An agent's name; may be given several times.
         #[arg(long = "agent", default_value = "agent")]
         agents: Vec<String>,
+        /// The name of a drainer, which may ship the journals of agents that are gone.
+        #[arg(long = "drainer")]
+        drainers: Vec<String>,
         /// Replaces files that are there already.
         #[arg(long)]
         force: bool,
+    },
+    /// Copies the ledger while its collector runs, or while it is stopped.
+    Backup {
+        #[command(flatten)]
+        place: Place,
+        /// The folder to make; it must not be there.
+        #[arg(long)]
+        to: PathBuf,
+    },
+    /// Makes a ledger of a backup, in a folder without one; or checks a backup.
+    Restore {
+        /// The folder that `backup` made.
+        #[arg(long)]
+        from: PathBuf,
+        #[command(flatten)]
+        place: Place,
+        /// Reads all of the backup and says whether it is sound; restores nothing.
+        #[arg(long)]
+        check: bool,
+        /// An incarnation that is known to be used: the restored ledger's is above it.
+        #[arg(long, default_value_t = 0)]
+        incarnation_min: u32,
+        /// The latest ledger time that anybody has seen, as RFC 3339: it begins no earlier.
+        #[arg(long)]
+        ledger_time_min: Option<jiff::Timestamp>,
+    },
+    /// Checks a stopped collector's files against each other: exit code 0 sound, 1 findings, 2 cannot be
+    /// checked.
+    Fsck {
+        #[command(flatten)]
+        place: Place,
+        /// One JSON object on stdout.
+        #[arg(long)]
+        json: bool,
+        /// Where the totals are summed anew, in place of the ledger's folder.
+        #[arg(long)]
+        scratch: Option<PathBuf>,
     },
     /// Prints every setting with its default and meaning, as a Markdown table.
     ConfigReference,
 }
 
-fn main() -> ExitCode {
-    match execute(Arguments::parse().command) {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            let _written = writeln!(io::stderr(), "tidemark-collector: {}", told(&error)).is_ok();
-            ExitCode::FAILURE
+/// Where the ledger is.
+#[derive(Debug, Args)]
+struct Place {
+    #[arg(long, default_value = "/etc/tidemark/collector.toml")]
+    config: PathBuf,
+    /// The ledger's folder, in place of the configuration's.
+    #[arg(long)]
+    data_dir: Option<PathBuf>,
+}
+
+impl Place {
+    fn data_dir(self) -> Result<PathBuf> {
+        match self.data_dir {
+            Some(folder) => Ok(folder),
+            None => Ok(Config::load(&self.config)?.data_dir),
         }
     }
+}
+
+fn main() -> ExitCode {
+    let command = Arguments::parse().command;
+    // A check that cannot be made is neither sound nor a finding.
+    let is_check = matches!(command, Command::Fsck { .. });
+    let failure = if is_check { ExitCode::from(2) } else { ExitCode::FAILURE };
+    execute(command).unwrap_or_else(|error| {
+        let _written = writeln!(io::stderr(), "tidemark-collector: {}", told(&error)).is_ok();
+        failure
+    })
 }
 
 /// The error and its causes, each said once: some messages hold their cause already.
@@ -72,15 +136,30 @@ fn told(error: &anyhow::Error) -> String {
     })
 }
 
-fn execute(command: Command) -> Result<()> {
-    match command {
+fn execute(command: Command) -> Result<ExitCode> {
+    let done = match command {
+        Command::Fsck { place, json, scratch } => {
+            return check_files(&place.data_dir()?, json, scratch.as_deref());
+        }
         Command::Serve { config } => serve(&config),
         Command::CheckConfig { config } => check_config(&config),
-        Command::DevCerts { dir, agents, force } => {
-            make_certs(&dir, &agents, if force { Existing::Overwrite } else { Existing::Keep })
+        Command::DevCerts { dir, agents, drainers, force } => {
+            let existing = if force { Existing::Overwrite } else { Existing::Keep };
+            make_certs(&dir, &agents, &drainers, existing)
+        }
+        Command::Backup { place, to } => make_backup(&place.data_dir()?, &to),
+        Command::Restore { from, check: true, .. } => {
+            let manifest = restore::check(&from, &mut progress)?;
+            print(&format!("ok: {}\n", manifest.told()))
+        }
+        Command::Restore { from, place, check: false, incarnation_min, ledger_time_min } => {
+            let millis = ledger_time_min.map_or(0, jiff::Timestamp::as_millisecond);
+            let used = Used { incarnation: incarnation_min, ledger_time: Timestamp(millis) };
+            restore_backup(&from, &place.data_dir()?, used)
         }
         Command::ConfigReference => print(&reference::markdown()),
-    }
+    };
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 fn serve(path: &Path) -> Result<()> {
@@ -99,7 +178,7 @@ fn serve(path: &Path) -> Result<()> {
 fn check_config(path: &Path) -> Result<()> {
     let config = Config::load(path)?;
     let catalog = config.load_catalog()?;
-    tls::server_config(&config.load_pem()?)?;
+    let tls = ServerTls::new(&config.load_pem()?)?;
     let prices = catalog.plan.as_ref().map_or(0, |plan| plan.prices.len());
     let mut report = format!(
         "ok: meters: {}, customers: {}, prices: {prices}, API tokens: {}\n",
@@ -107,22 +186,56 @@ fn check_config(path: &Path) -> Result<()> {
         catalog.customers.len(),
         config.tokens.len(),
     );
+    if let Some(shown) = tls.shown() {
+        report.push_str(&format!("the certificate is {shown}\n"));
+    }
     if config.tokens.is_empty() {
         report.push_str("note: without an [[api.token]] the API answers 401 to everybody\n");
     }
     print(&report)
 }
 
-fn make_certs(dir: &Path, agents: &[String], existing: Existing) -> Result<()> {
-    let parse = |name: &String| {
-        AgentName::parse(name).with_context(|| {
-            format!("{name:?} is no agent's name; use A-Z, a-z, 0-9, `.`, `_` and `-`")
+fn make_certs(
+    dir: &Path,
+    agents: &[String],
+    drainers: &[String],
+    existing: Existing,
+) -> Result<()> {
+    let named = |name: &String, parsed: Result<AgentName, NameError>| {
+        parsed.with_context(|| {
+            format!("{name:?} is no name for one; use A-Z, a-z, 0-9, `.`, `_` and `-`")
         })
     };
-    let agents = agents.iter().map(parse).collect::<Result<Vec<_>>>()?;
+    let agents = agents
+        .iter()
+        .map(|name| named(name, AgentName::parse(name)))
+        .chain(drainers.iter().map(|name| named(name, AgentName::parse_drainer(name))))
+        .collect::<Result<Vec<_>>>()?;
     let today = jiff::Zoned::now().date();
     let files = dev_certs::make(dir, &agents, existing, today)?;
     print(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
+}
+
+fn make_backup(data_dir: &Path, to: &Path) -> Result<()> {
+    let manifest = backup::make(data_dir, to, &mut progress)?;
+    print(&format!("made {}: {}\n", to.display(), manifest.told()))
+}
+
+fn restore_backup(from: &Path, data_dir: &Path, used: Used) -> Result<()> {
+    let now = TimeSource::system().read().wall;
+    let report = restore::restore(from, data_dir, used, now, &mut progress)?;
+    print(&report.told(data_dir))
+}
+
+fn check_files(data_dir: &Path, json: bool, scratch: Option<&Path>) -> Result<ExitCode> {
+    let report = fsck::run(data_dir, scratch, &mut progress)?;
+    print(&if json { report.json() } else { report.told() })?;
+    Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn progress(bytes: u64) {
+    let mebibytes = bytes.div_euclid(1 << 20);
+    let _told = writeln!(io::stderr(), "{mebibytes} MiB").is_ok();
 }
 
 fn log_to_stderr(config: &Config) -> Result<()> {

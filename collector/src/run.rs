@@ -12,20 +12,21 @@ use std::fs::DirBuilder;
 use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
-use tidemark_common::tls::TlsError;
+use tidemark_common::tls::{Pem, ServerTls, TlsError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::api::{self, DoorCounters, DoorLimits};
+use crate::backup;
 use crate::catalog::{Aggregations, Catalog};
 use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
-use crate::ledger::redb::RedbOptions;
+use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 use crate::listen::{Credentials, ListenError, ListenOptions, Listener};
 
@@ -42,7 +43,7 @@ pub enum RunError {
     Open { path: PathBuf, source: LedgerError },
     #[error("failed to keep the version of the rules in {}: {source}; is the disk full?", path.display())]
     Rules { path: PathBuf, source: io::Error },
-    #[error("{0}; stop what holds the port, or set `listen.quic`")]
+    #[error("{0}; stop what holds the port, or set `listen.quic` and `listen.tcp`")]
     Listen(#[from] ListenError),
     #[error(
         "failed to listen on {address} for the HTTP API: {source}; stop what holds the port, or set `listen.http`"
@@ -67,6 +68,8 @@ pub enum Signal {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Addresses {
     pub quic: SocketAddr,
+    /// Absent where TCP is off.
+    pub tcp: Option<SocketAddr>,
     pub http: SocketAddr,
 }
 
@@ -79,6 +82,11 @@ struct Collector {
     /// What each meter has had since the start, those too that a later catalogue left out.
     aggregations: Aggregations,
     serving: JoinHandle<io::Result<()>>,
+    /// Answers on the control socket, where there is one.
+    control: Option<JoinHandle<()>>,
+    /// Reads certificates again.
+    renewing: JoinHandle<()>,
+    renew: mpsc::Sender<()>,
     stop: watch::Sender<bool>,
 }
 
@@ -92,7 +100,8 @@ pub async fn run(
     started: impl FnOnce(Addresses),
 ) -> Result<(), RunError> {
     let (mut collector, addresses) = Collector::start(config).await?;
-    tracing::info!(quic = %addresses.quic, http = %addresses.http, "listening");
+    let Addresses { quic, tcp, http } = addresses;
+    tracing::info!(%quic, tcp = tcp.map(tracing::field::display), %http, "listening");
     started(addresses);
     let ended = loop {
         tokio::select! {
@@ -111,17 +120,18 @@ pub async fn run(
 impl Collector {
     async fn start(config: Config) -> Result<(Self, Addresses), RunError> {
         let catalog = config.load_catalog()?;
-        let credentials = Credentials::new(&config.load_pem()?)?;
+        let pem = config.load_pem()?;
+        let credentials = Credentials::new(&pem)?;
         let in_use = |source| RunError::Http { address: config.listen.http, source };
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
-        let ledger = open(&config).await?;
+        let (ledger, store) = open(&config).await?;
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
         let mut options = listen_options(&config);
         options.grants = Arc::clone(&catalog.grants);
         let listener = Listener::start(options, credentials, ledger.clone(), Arc::new(rules))?;
-        let addresses = Addresses { quic: listener.address(), http };
+        let addresses = Addresses { quic: listener.address(), tcp: listener.tcp_address(), http };
 
         let aggregations = catalog.aggregations();
         let (catalogs, watched) = watch::channel(Arc::new(catalog));
@@ -135,15 +145,36 @@ impl Collector {
         let tokens = config.tokens.clone();
         let router = api::router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
         let (stop, stopping) = watch::channel(false);
-        let serving =
-            tokio::spawn(api::serve(door, router, DoorLimits::default(), counters, stopping));
-        let started = Self { config, ledger, listener, catalogs, aggregations, serving, stop };
+        let serving = tokio::spawn(api::serve(
+            door,
+            router,
+            DoorLimits::default(),
+            counters,
+            stopping.clone(),
+        ));
+        let control = control(&config.data_dir, store, stopping);
+        let (renew, asked) = mpsc::channel(1);
+        let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
+        let started = Self {
+            config,
+            ledger,
+            listener,
+            catalogs,
+            aggregations,
+            serving,
+            control,
+            renewing,
+            renew,
+            stop,
+        };
         Ok((started, addresses))
     }
 
-    /// Takes the catalogue file as it is now. One that cannot be used, or cannot follow the one before,
+    /// Takes the catalogue file and the certificates as they are now. One that cannot be used, or cannot follow the one before,
     /// leaves that in place.
     fn reload(&mut self) {
+        // One that is under way may have read the former files: one more is enough.
+        let _under_way = self.renew.try_send(()).is_err();
         let catalog = match self.config.load_catalog() {
             Ok(catalog) => catalog,
             Err(error) => {
@@ -172,6 +203,7 @@ impl Collector {
 
     async fn stop(self) -> Result<(), RunError> {
         tracing::info!("stopping");
+        self.renewing.abort();
         self.stop.send_replace(true);
         let grace = Duration::from_millis(self.config.shutdown_grace_millis);
         let abort = self.serving.abort_handle();
@@ -180,6 +212,9 @@ impl Collector {
             // Where the server ended first, its end was told already.
             if !self.serving.is_finished() {
                 let _told = self.serving.await.is_ok();
+            }
+            if let Some(control) = self.control {
+                let _ended = control.await.is_ok();
             }
         };
         if tokio::time::timeout(grace, doors).await.is_err() {
@@ -192,17 +227,71 @@ impl Collector {
     }
 }
 
-async fn open(config: &Config) -> Result<Ledger, RunError> {
+/// Opens the control socket. Without it the collector runs as well; it cannot be copied while it does.
+fn control(
+    data_dir: &Path,
+    store: RedbStore,
+    stopping: watch::Receiver<bool>,
+) -> Option<JoinHandle<()>> {
+    match backup::door::open(data_dir) {
+        Ok(listener) => {
+            let data_dir = data_dir.to_owned();
+            Some(tokio::spawn(async move {
+                backup::door::serve(listener, &data_dir, store, stopping).await;
+            }))
+        }
+        Err(error) => {
+            let socket = backup::door::SOCKET;
+            tracing::warn!(%error, socket, "no control socket: no backup while the collector runs");
+            None
+        }
+    }
+}
+
+/// Reads the certificates again now and then, and when asked to; what is new counts for each connection
+/// that begins after it. Without a restart, and no session ends by it.
+async fn renew_pem(
+    config: Config,
+    mut held: Pem,
+    renew: impl Fn(ServerTls) + Send + 'static,
+    mut asked: mpsc::Receiver<()>,
+) {
+    let interval = Duration::from_millis(config.tls.renew_interval_millis);
+    loop {
+        if let Ok(None) = tokio::time::timeout(interval, asked.recv()).await {
+            return;
+        }
+        let read = config.load_pem().map_err(RunError::from).and_then(|pem| {
+            let tls = if pem == held { None } else { Some(ServerTls::new(&pem)?) };
+            Ok((pem, tls))
+        });
+        match read {
+            Ok((_, None)) => {}
+            Ok((pem, Some(tls))) => {
+                let certificate = tls.shown().map(tracing::field::display);
+                tracing::info!(certificate, "certificates were read again");
+                renew(tls);
+                held = pem;
+            }
+            // Files that are just being replaced may not fit together.
+            Err(error) => {
+                tracing::warn!(%error, "certificates could not be read again; the former ones are used")
+            }
+        }
+    }
+}
+
+async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
     let path = &config.data_dir;
     // Names and usage of customers: for the owner only.
     let folder = DirBuilder::new().recursive(true).mode(0o700).create(path);
     folder.map_err(|source| RunError::DataDir { path: path.clone(), source })?;
     let options = ledger_options(&config.ledger);
-    let ledger = Ledger::open(path, options)
+    let (ledger, store) = Ledger::open_embedded(path, options)
         .await
         .map_err(|source| RunError::Open { path: path.clone(), source })?;
     tracing::info!(ledger = %ledger.ledger(), data_dir = %path.display(), "opened the ledger");
-    Ok(ledger)
+    Ok((ledger, store))
 }
 
 fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
@@ -229,6 +318,7 @@ fn listen_options(config: &Config) -> ListenOptions {
         handshakes_max,
         sessions_per_identity_max,
         handshakes_per_address_max,
+        age_max_millis,
         confirm_interval_millis,
         batches_in_flight_max,
         batch_bytes_in_flight_max,
@@ -241,10 +331,12 @@ fn listen_options(config: &Config) -> ListenOptions {
     } = config.session;
     ListenOptions {
         address: config.listen.quic,
+        tcp: config.listen.tcp,
         sessions_max: size(sessions_max.into()),
         handshakes_max: size(handshakes_max.into()),
         sessions_per_identity_max,
         handshakes_per_address_max,
+        session_age_max: Duration::from_millis(age_max_millis),
         confirm_interval: Duration::from_millis(confirm_interval_millis),
         batches_in_flight_max,
         batch_bytes_in_flight_max,

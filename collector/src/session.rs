@@ -22,8 +22,8 @@ use tidemark_common::id::{Fence, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{
-    Ack, Close, Confirm, Frame, Hello, PostedOpening, Refuse, RefuseReason, Rules, UniqueKey,
-    Welcome,
+    Ack, Close, Confirm, EXTRA_COME_AGAIN, Extra, Frame, Hello, PostedOpening, Refuse,
+    RefuseReason, Rules, UniqueKey, Welcome,
 };
 
 use crate::dedupe::Verdict;
@@ -91,6 +91,8 @@ pub struct Session {
     confirms_in_flight: u32,
     actions: VecDeque<Action>,
     ack: AckDue,
+    /// Why it ends once all that has come is answered.
+    ending: Option<&'static str>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -121,6 +123,7 @@ impl Session {
             confirms_in_flight: 0,
             actions: VecDeque::new(),
             ack: AckDue::No,
+            ending: None,
         }
     }
 
@@ -301,6 +304,12 @@ impl Session {
         }
     }
 
+    /// Ends the session in good order: takes no further frame, answers what has come, then asks the agent to
+    /// come again at once.
+    pub fn handle_ending(&mut self, message: &'static str) {
+        self.ending = Some(message);
+    }
+
     /// Ends the session because of this end: it stops, or cannot write.
     pub fn handle_unavailable(&mut self, message: &str) {
         self.refuse(RefuseReason::Unavailable, message.to_owned());
@@ -316,7 +325,9 @@ impl Session {
     pub fn wants_frames(&self) -> bool {
         match self.phase {
             Phase::New => true,
-            Phase::Open { .. } => self.confirms_in_flight < CONFIRMS_IN_FLIGHT_MAX,
+            Phase::Open { .. } => {
+                self.ending.is_none() && self.confirms_in_flight < CONFIRMS_IN_FLIGHT_MAX
+            }
             Phase::Greeting | Phase::Closing | Phase::Ended => false,
         }
     }
@@ -327,7 +338,7 @@ impl Session {
             return Some(action);
         }
         let confirm = match self.ack {
-            AckDue::No => return None,
+            AckDue::No => return self.end_in_order(),
             AckDue::Posted => false,
             AckDue::Confirm => true,
         };
@@ -337,18 +348,28 @@ impl Session {
         Some(Action::Send(Frame::Ack(Ack { posted_sequence, ledger_time: now, confirm, extras })))
     }
 
+    /// The end that was asked for, once nothing is left to answer.
+    fn end_in_order(&mut self) -> Option<Action> {
+        let answered = self.in_flight == 0 && self.confirms_in_flight == 0;
+        let message =
+            self.ending.filter(|_| answered && matches!(self.phase, Phase::Open { .. }))?;
+        let extras = vec![Extra { tag: EXTRA_COME_AGAIN, bytes: Vec::new() }];
+        self.end(Refuse { reason: RefuseReason::Unavailable, message: message.to_owned(), extras });
+        self.actions.pop_front()
+    }
+
     fn refuse(&mut self, reason: RefuseReason, message: String) {
+        self.end(Refuse { reason, message, extras: Vec::new() });
+    }
+
+    fn end(&mut self, refuse: Refuse) {
         if self.phase == Phase::Ended {
             return;
         }
         self.phase = Phase::Ended;
         self.ack = AckDue::No;
         self.actions.clear();
-        self.actions.push_back(Action::Send(Frame::Refuse(Refuse {
-            reason,
-            message,
-            extras: Vec::new(),
-        })));
+        self.actions.push_back(Action::Send(Frame::Refuse(refuse)));
         self.actions.push_back(Action::End);
     }
 }

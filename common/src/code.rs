@@ -23,6 +23,8 @@ pub enum EvidenceCode {
     ExcludedByMetered = 7,
     /// Dimensions dropped because the rules do not list them (counted per event and dimension).
     DroppedDimensions = 8,
+    /// Events of dead letters that were replayed: counted as rejected once, and as accepted since.
+    Replayed = 9,
 
     // Rejected, by reason: 100 and up.
     RejectedMalformed = 100,
@@ -57,7 +59,7 @@ pub enum EvidenceCode {
 
 impl EvidenceCode {
     /// Every code, ascending.
-    pub const ALL: [Self; 35] = {
+    pub const ALL: [Self; 36] = {
         use EvidenceCode::*;
         [
             Accepted,
@@ -68,6 +70,7 @@ impl EvidenceCode {
             Duplicates,
             ExcludedByMetered,
             DroppedDimensions,
+            Replayed,
             RejectedMalformed,
             RejectedTruncated,
             RejectedOversize,
@@ -129,6 +132,7 @@ impl EvidenceCode {
             Duplicates => "duplicates",
             ExcludedByMetered => "excluded_by_metered",
             DroppedDimensions => "dropped_dimensions",
+            Replayed => "replayed",
             RejectedMalformed => "malformed",
             RejectedTruncated => "truncated",
             RejectedOversize => "oversize",

@@ -5,13 +5,14 @@
 //! acknowledges them only after its ledger has committed. Both ends know each other by certificate
 //! ([`tls`]).
 //!
-//! **The rule of admission.** A type lives here only if both ends use it. Everything but [`tls`] is
-//! pure: no I/O, no clock, no random numbers.
+//! **The rule of admission.** A type lives here only if both ends use it. Everything but [`tls`] and
+//! [`tcp`] is pure: no I/O, no clock, no random numbers.
 
 pub mod batch;
 pub mod code;
 pub mod id;
 pub mod quantity;
+pub mod tcp;
 pub mod time;
 pub mod tls;
 pub mod wire;

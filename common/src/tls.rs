@@ -3,7 +3,8 @@
 //! TLS 1.3 only, certificates on both sides, ring as the one crypto provider (passed explicitly: no
 //! process-wide default that a second dependency could take first). An agent is who its certificate
 //! says: the URI `tidemark://agent/NAME` among the subject's alternative names, which survives
-//! renewal of the certificate.
+//! renewal of the certificate. `tidemark://drainer/NAME` names a drainer, which ships the journals that
+//! agents left behind.
 //!
 //! **Owns** the rules of who may speak, and the TLS settings. **Does not own** files (callers pass
 //! PEM bytes), sockets, or what a name may do.
@@ -12,6 +13,8 @@
 //! whose certificate has expired could go on for ever.
 
 mod expiry;
+mod fault;
+mod seen;
 
 #[cfg(test)]
 mod tests;
@@ -19,11 +22,13 @@ mod tests;
 use std::fmt;
 use std::sync::Arc;
 
-use rustls::client::Resumption;
+use rustls::client::{Resumption, WebPkiServerVerifier};
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::server::WebPkiClientVerifier;
+use rustls::server::danger::ClientCertVerifier;
+use rustls::server::{ResolvesServerCert, WebPkiClientVerifier};
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 use thiserror::Error;
@@ -33,11 +38,18 @@ use crate::id::NameError;
 use crate::wire::ALPN;
 
 pub use expiry::not_after;
+pub use fault::{Alert, CertificateFault};
+use seen::{NotedClients, NotedServers};
+pub use seen::{Notes, Refused, Shown};
 
 /// An agent's name is at most this many bytes.
 pub const AGENT_NAME_BYTES_MAX: usize = 128;
 /// What an agent's certificate calls it, before its name.
 const AGENT_URI: &str = "tidemark://agent/";
+/// What a drainer's certificate calls it, before its name.
+const DRAINER_URI: &str = "tidemark://drainer/";
+/// What a drainer's identity begins with: no agent's name holds a colon.
+const DRAINER_PREFIX: &str = "drainer:";
 
 /// One end's certificates and key, as the PEM bytes of three files.
 #[derive(Clone, PartialEq, Eq)]
@@ -90,17 +102,20 @@ pub enum TlsError {
     NoCertificate,
     #[error("failed to identify the agent: its certificate cannot be read: {reason}")]
     Unreadable { reason: String },
-    #[error("failed to identify the agent: its certificate has no URI name {AGENT_URI}NAME")]
+    #[error(
+        "failed to identify the agent: its certificate has no URI name {AGENT_URI}NAME or {DRAINER_URI}NAME"
+    )]
     NoAgentName,
     #[error(
-        "failed to identify the agent: its certificate has {names} names {AGENT_URI}..., where one is due"
+        "failed to identify the agent: its certificate has {names} names {AGENT_URI}... or {DRAINER_URI}..., where \
+         one is due"
     )]
     ManyAgentNames { names: usize },
     #[error("failed to identify the agent: the name {name:?} in its certificate {error}")]
     BadAgentName { name: String, error: NameError },
 }
 
-/// Who an agent is, from its certificate: 1-128 of `[A-Za-z0-9._-]`.
+/// Who an agent is, from its certificate: 1-128 of `[A-Za-z0-9._-]`; a drainer's stands behind `drainer:`.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct AgentName(String);
 
@@ -123,15 +138,47 @@ impl AgentName {
         }
     }
 
+    /// The identity of the drainer called `text`.
+    ///
+    /// # Errors
+    /// Says what about `text` is not a name.
+    pub fn parse_drainer(text: &str) -> Result<Self, NameError> {
+        Self::parse(text).map(|name| Self(format!("{DRAINER_PREFIX}{}", name.0)))
+    }
+
+    /// Reads back what [`Self::as_str`] gave, of a drainer too.
+    ///
+    /// # Errors
+    /// Says what about `text` is no identity.
+    pub fn parse_identity(text: &str) -> Result<Self, NameError> {
+        match text.strip_prefix(DRAINER_PREFIX) {
+            Some(name) => Self::parse_drainer(name),
+            None => Self::parse(text),
+        }
+    }
+
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 
-    /// The URI that stands for this agent in its certificate.
+    /// The name in the certificate, without the role.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.strip_prefix(DRAINER_PREFIX).unwrap_or(&self.0)
+    }
+
+    /// Whether this is a drainer, which may ship the streams of others.
+    #[must_use]
+    pub fn is_drainer(&self) -> bool {
+        self.0.starts_with(DRAINER_PREFIX)
+    }
+
+    /// The URI that stands for this identity in its certificate.
     #[must_use]
     pub fn uri(&self) -> String {
-        format!("{AGENT_URI}{}", self.0)
+        let role = if self.is_drainer() { DRAINER_URI } else { AGENT_URI };
+        format!("{role}{}", self.name())
     }
 }
 
@@ -141,25 +188,58 @@ impl fmt::Display for AgentName {
     }
 }
 
-/// The collector's TLS settings: agents must show a certificate that `pem.ca` signed.
+/// The collector's side of TLS: agents must show a certificate that its CA signed.
+#[derive(Debug, Clone)]
+pub struct ServerTls {
+    judge: Arc<dyn ClientCertVerifier>,
+    key: Arc<dyn ResolvesServerCert>,
+    shown: Option<Shown>,
+}
+
+impl ServerTls {
+    /// # Errors
+    /// Names the part of `pem` that cannot be used.
+    pub fn new(pem: &Pem) -> Result<Self, TlsError> {
+        let roots = Arc::new(authorities(pem)?);
+        let judge = WebPkiClientVerifier::builder_with_provider(roots, provider())
+            .build()
+            .map_err(|error| unusable(PemPart::Authority, &error))?;
+        let chain = chain(pem)?;
+        let shown = Shown::first_of(&chain);
+        let key = CertifiedKey::from_der(chain, key(pem)?, &provider())
+            .map_err(|error| unusable(PemPart::Certificate, &error))?;
+        Ok(Self { judge, key: Arc::new(SingleCertAndKey::from(key)), shown })
+    }
+
+    /// The certificate that it shows, in words.
+    #[must_use]
+    pub fn shown(&self) -> Option<&Shown> {
+        self.shown.as_ref()
+    }
+
+    /// The settings of one connection, whose refusals `notes` tells of.
+    ///
+    /// # Errors
+    /// If the crypto provider has no TLS 1.3.
+    pub fn config(&self, notes: &Notes) -> Result<ServerConfig, TlsError> {
+        let judge = NotedClients { judge: Arc::clone(&self.judge), notes: notes.clone() };
+        let mut config = ServerConfig::builder_with_provider(provider())
+            .with_protocol_versions(&[&TLS13])
+            .map_err(|error| unusable(PemPart::Key, &error))?
+            .with_client_cert_verifier(Arc::new(judge))
+            .with_cert_resolver(Arc::clone(&self.key));
+        config.alpn_protocols = vec![ALPN.to_vec()];
+        config.send_tls13_tickets = 0;
+        Ok(config)
+    }
+}
+
+/// The collector's TLS settings, for whoever does not ask what is refused.
 ///
 /// # Errors
 /// Names the part of `pem` that cannot be used.
 pub fn server_config(pem: &Pem) -> Result<ServerConfig, TlsError> {
-    let provider = provider();
-    let verifier =
-        WebPkiClientVerifier::builder_with_provider(Arc::new(authorities(pem)?), provider.clone())
-            .build()
-            .map_err(|error| unusable(PemPart::Authority, &error))?;
-    let mut config = ServerConfig::builder_with_provider(provider)
-        .with_protocol_versions(&[&TLS13])
-        .map_err(|error| unusable(PemPart::Key, &error))?
-        .with_client_cert_verifier(verifier)
-        .with_single_cert(chain(pem)?, key(pem)?)
-        .map_err(|error| unusable(PemPart::Certificate, &error))?;
-    config.alpn_protocols = vec![ALPN.to_vec()];
-    config.send_tls13_tickets = 0;
-    Ok(config)
+    ServerTls::new(pem)?.config(&Notes::default())
 }
 
 /// The agent's TLS settings: it shows its certificate and trusts a collector that `pem.ca` signed.
@@ -167,10 +247,24 @@ pub fn server_config(pem: &Pem) -> Result<ServerConfig, TlsError> {
 /// # Errors
 /// Names the part of `pem` that cannot be used.
 pub fn client_config(pem: &Pem) -> Result<ClientConfig, TlsError> {
+    client_config_noting(pem, &Notes::default())
+}
+
+/// The same for one connection, whose refusals `notes` tells of.
+///
+/// # Errors
+/// Names the part of `pem` that cannot be used.
+pub fn client_config_noting(pem: &Pem, notes: &Notes) -> Result<ClientConfig, TlsError> {
+    let judge =
+        WebPkiServerVerifier::builder_with_provider(Arc::new(authorities(pem)?), provider())
+            .build()
+            .map_err(|error| unusable(PemPart::Authority, &error))?;
+    let judge = NotedServers { judge, notes: notes.clone() };
     let mut config = ClientConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .map_err(|error| unusable(PemPart::Key, &error))?
-        .with_root_certificates(authorities(pem)?)
+        .dangerous()
+        .with_custom_certificate_verifier(Arc::new(judge))
         .with_client_auth_cert(chain(pem)?, key(pem)?)
         .map_err(|error| unusable(PemPart::Certificate, &error))?;
     config.alpn_protocols = vec![ALPN.to_vec()];
@@ -181,20 +275,28 @@ pub fn client_config(pem: &Pem) -> Result<ClientConfig, TlsError> {
 /// Who the agent with this verified chain is. The chain's first certificate is its own.
 ///
 /// # Errors
-/// A certificate without exactly one valid `tidemark://agent/NAME`: guessing which of two identities
-/// is meant would bill the wrong one.
+/// A certificate without exactly one valid `tidemark://agent/NAME` or `tidemark://drainer/NAME`: guessing
+/// which of two identities is meant would bill the wrong one.
 pub fn agent_name(chain: &[CertificateDer<'_>]) -> Result<AgentName, TlsError> {
     let own = chain.first().ok_or(TlsError::NoCertificate)?;
     let certificate = EndEntityCert::try_from(own)
         .map_err(|error| TlsError::Unreadable { reason: error.to_string() })?;
-    let names: Vec<&str> =
-        certificate.valid_uri_names().filter_map(|uri| uri.strip_prefix(AGENT_URI)).collect();
-    match names.as_slice() {
-        [] => Err(TlsError::NoAgentName),
-        [name] => AgentName::parse(name)
-            .map_err(|error| TlsError::BadAgentName { name: (*name).to_owned(), error }),
-        many => Err(TlsError::ManyAgentNames { names: many.len() }),
-    }
+    let names: Vec<&str> = certificate
+        .valid_uri_names()
+        .filter(|uri| uri.starts_with(AGENT_URI) || uri.starts_with(DRAINER_URI))
+        .collect();
+    let [uri] = names.as_slice() else {
+        return Err(match names.len() {
+            0 => TlsError::NoAgentName,
+            names => TlsError::ManyAgentNames { names },
+        });
+    };
+    let (name, parsed) = match (uri.strip_prefix(AGENT_URI), uri.strip_prefix(DRAINER_URI)) {
+        (Some(name), _) => (name, AgentName::parse(name)),
+        (None, Some(name)) => (name, AgentName::parse_drainer(name)),
+        (None, None) => return Err(TlsError::NoAgentName),
+    };
+    parsed.map_err(|error| TlsError::BadAgentName { name: name.to_owned(), error })
 }
 
 /// The certificates of a PEM text, in its order: for [`agent_name`] and [`not_after`] of one's own.

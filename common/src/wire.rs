@@ -14,6 +14,7 @@
 //! refused. The order of enum variants and fields is the format: append only.
 
 mod codec;
+mod held;
 mod rules;
 
 #[cfg(test)]
@@ -27,6 +28,7 @@ use crate::id::{
 use crate::time::Timestamp;
 
 pub use codec::{FrameBuffer, FrameError, decode_rules, encode_rules};
+pub use held::FirstHeld;
 pub use rules::{
     CLOUD_EVENT_METERS_MAX, CloudEventMeter, CloudEventRule, DimensionPath, MeterRule, Rules,
 };
@@ -39,6 +41,10 @@ pub const BATCH_FRAME_BYTES_MAX: usize = 16 << 20;
 pub const OPENINGS_MAX: usize = 4_096;
 /// The ALPN protocol of a session.
 pub const ALPN: &[u8] = b"tidemark/1";
+
+/// In a Refuse that says Unavailable, without bytes: the session ends in good order, all that came is
+/// answered, and the agent may come again at once. Whoever does not know it takes it for a failure.
+pub const EXTRA_COME_AGAIN: u16 = 2;
 
 /// One message of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -180,7 +186,9 @@ pub enum RefuseReason {
     Unavailable,
 }
 
-/// How far the ledger has posted one opening's events: all before `end`.
+/// How far the ledger has posted one opening's events: all before `end`. In the answer to a Hello in conflict,
+/// an opening with nothing posted is named where another copy of the journal may still ship it; one that is left
+/// out never will be posted under this stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct PostedOpening {
     pub opening: OpeningId,

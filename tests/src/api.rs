@@ -1,6 +1,7 @@
 //! The collector's answers, as far as tests read them.
 
 use std::collections::BTreeMap;
+use std::net::Ipv4Addr;
 
 use anyhow::{Context, Result, ensure};
 use serde::Deserialize;
@@ -72,6 +73,7 @@ pub struct Stream {
     pub stream: String,
     pub agent: String,
     pub state: String,
+    pub fence: String,
     pub posted_sequence: u64,
     pub sealed_sequence: u64,
     pub accepted: u64,
@@ -79,8 +81,18 @@ pub struct Stream {
     pub events_in_transit: u64,
     pub quarantined_events: u64,
     pub duplicates: u64,
+    pub missing: Option<Missing>,
+    pub unheard_since_restore: bool,
     pub rejected: BTreeMap<String, u64>,
     pub evidence: BTreeMap<String, u64>,
+}
+
+/// Batches that nobody has.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+pub struct Missing {
+    pub first_sequence: u64,
+    pub last_sequence: u64,
+    pub events: u64,
 }
 
 /// `GET /v1/suspense`
@@ -102,7 +114,13 @@ pub struct SuspenseEntry {
 impl<'h> Api<'h> {
     #[must_use]
     pub fn new(http: &'h Http, port: u16, token: &str) -> Self {
-        Self { http, base: format!("http://127.0.0.1:{port}"), token: token.to_owned() }
+        Self::at(http, Ipv4Addr::LOCALHOST, port, token)
+    }
+
+    /// The same at another address.
+    #[must_use]
+    pub fn at(http: &'h Http, host: Ipv4Addr, port: u16, token: &str) -> Self {
+        Self { http, base: format!("http://{host}:{port}"), token: token.to_owned() }
     }
 
     /// Any path below the API's address, with the token.
@@ -132,7 +150,19 @@ impl<'h> Api<'h> {
     /// # Errors
     /// When it is not answered with 200.
     pub fn usage(&self, customer: &str, parameters: &str) -> Result<Usage> {
-        let (from, to) = wide_range();
+        self.usage_between(customer, wide_range(), parameters)
+    }
+
+    /// The same in a range of unix seconds.
+    ///
+    /// # Errors
+    /// When it is not answered with 200.
+    pub fn usage_between(
+        &self,
+        customer: &str,
+        (from, to): (u64, u64),
+        parameters: &str,
+    ) -> Result<Usage> {
         let customer = percent_encoded(customer);
         self.read(&format!("/v1/customers/{customer}/usage?from={from}&to={to}{parameters}"))
     }

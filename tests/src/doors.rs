@@ -5,6 +5,7 @@
 
 use std::io::{BufRead as _, BufReader, Write as _};
 use std::net::{Ipv4Addr, Shutdown, UdpSocket};
+use std::ops::Range;
 use std::os::unix::net::{UnixDatagram, UnixStream};
 use std::path::Path;
 use std::time::Duration;
@@ -15,6 +16,21 @@ use serde::Deserialize;
 /// A dead agent is noticed after at most this long.
 const ANSWER_WAIT: Duration = Duration::from_secs(10);
 
+/// Sends one line of the meter `api.calls` for each id to `events.socket`, and waits until all are durable.
+///
+/// # Errors
+/// A line that is refused, or an agent that is gone.
+pub fn send_durably(events: &Path, source: &str, ids: Range<u32>) -> Result<()> {
+    let mut lines = Lines::to(events)?;
+    let count = u64::try_from(ids.len())?;
+    let text: String =
+        ids.map(|id| format!("api.calls:1|c|#customer:acme,source:{source},id:{id}\n")).collect();
+    lines.send(text.as_bytes(), count)?;
+    let refusals = lines.wait_durable()?;
+    ensure!(refusals.is_empty(), "{refusals:?}");
+    Ok(())
+}
+
 /// Datagrams to the UDP door.
 #[derive(Debug)]
 pub struct Udp(UdpSocket);
@@ -23,8 +39,16 @@ impl Udp {
     /// # Errors
     /// When there is no socket to be had.
     pub fn to(port: u16) -> Result<Self> {
-        let socket = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0))?;
-        socket.connect((Ipv4Addr::LOCALHOST, port))?;
+        Self::at(Ipv4Addr::LOCALHOST, port)
+    }
+
+    /// The same at another address.
+    ///
+    /// # Errors
+    /// When there is no socket to be had.
+    pub fn at(host: Ipv4Addr, port: u16) -> Result<Self> {
+        let socket = UdpSocket::bind((Ipv4Addr::UNSPECIFIED, 0))?;
+        socket.connect((host, port))?;
         Ok(Self(socket))
     }
 

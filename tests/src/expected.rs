@@ -6,6 +6,7 @@ use anyhow::{Context, Result, ensure};
 use tidemark_common::quantity::Quantity;
 
 use crate::api::Api;
+use crate::wait::wide_range;
 
 /// Events and their sum, exactly.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,28 +70,43 @@ impl Expected {
     /// # Errors
     /// Every difference.
     pub fn check(&self, api: &Api<'_>) -> Result<()> {
+        self.check_in(api, &[wide_range()])
+    }
+
+    /// The same in several ranges of unix seconds together.
+    ///
+    /// # Errors
+    /// Every difference.
+    pub fn check_in(&self, api: &Api<'_>, ranges: &[(u64, u64)]) -> Result<()> {
         let mut customers: Vec<&str> = self.0.keys().map(|(customer, _)| &**customer).collect();
         customers.dedup();
         let mut differences = Vec::new();
         for customer in customers {
-            let usage = api.usage(customer, "")?.usage;
-            let shown: BTreeMap<(String, String), (u64, String)> = usage
-                .into_iter()
-                .filter(|entry| entry.events > 0)
-                .map(|entry| {
-                    let quantity = entry.quantity.unwrap_or_default();
-                    ((customer.to_owned(), entry.meter), (entry.events, quantity))
-                })
-                .collect();
+            let shown = Self::shown(api, customer, ranges)?;
             let sent = self.0.iter().filter(|((name, _), _)| name == customer);
-            let sent: BTreeMap<(String, String), (u64, String)> = sent
-                .map(|(key, tally)| (key.clone(), (tally.events, tally.sum.to_string())))
-                .collect();
+            let sent = Self(sent.map(|(key, tally)| (key.clone(), *tally)).collect());
             if sent != shown {
                 differences.push(format!("{customer}: sent {sent:?}, shown {shown:?}"));
             }
         }
         ensure!(differences.is_empty(), "usage differs: {}", differences.join("; "));
         Ok(())
+    }
+
+    /// What the usage API shows of a customer in all of `ranges` together.
+    ///
+    /// # Errors
+    /// When it does not answer, or a sum is none.
+    pub fn shown(api: &Api<'_>, customer: &str, ranges: &[(u64, u64)]) -> Result<Self> {
+        let mut shown = Self::default();
+        for range in ranges {
+            let usage = api.usage_between(customer, *range, "")?.usage;
+            for entry in usage.into_iter().filter(|entry| entry.events > 0) {
+                let quantity = entry.quantity.context("a sum of some events is a number")?;
+                let sum = Quantity::parse(quantity.as_bytes())?;
+                shown.add_tally(customer, &entry.meter, Tally { events: entry.events, sum })?;
+            }
+        }
+        Ok(shown)
     }
 }

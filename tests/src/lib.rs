@@ -7,8 +7,11 @@
 //! http       requests with a time limit                metrics    OpenMetrics text, read
 //! api        the collector's answers                   conserved  accepted = posted + in transit
 //! doors      senders, one per door                     resend     a client that resends until durable
-//! audit      both programs' files, byte by byte
+//! audit      both programs' files, byte by byte    full_journal  an agent fed until its journal is full
 //! expected   what the usage API must show              random     seeded numbers
+//! udp_relay  UDP that a test lets through
+//! scenarios  every other fault of processes, networks, disks and clocks
+//! interrupts  Ctrl-C
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! ```
 //!
@@ -22,13 +25,19 @@ pub mod conserved;
 pub mod demo;
 pub mod doors;
 pub mod expected;
+pub mod full_journal;
 pub mod http;
+pub mod interrupts;
 pub mod kill_loop;
 pub mod metrics;
 pub mod process;
 pub mod random;
 pub mod resend;
+pub mod scenarios;
 pub mod settings;
 pub mod speed;
 pub mod stack;
+pub mod udp_relay;
+pub mod usage;
 pub mod wait;
+pub mod world;

@@ -3,6 +3,7 @@
 //! **Owns** the process: whatever happens, it is gone when this is dropped. Only processes started
 //! here are ever signalled, by their own number.
 
+use std::ffi::OsStr;
 use std::fs::{File, OpenOptions};
 use std::io::Write as _;
 use std::os::unix::process::CommandExt as _;
@@ -21,6 +22,14 @@ const END_WAIT: Duration = Duration::from_secs(60);
 /// Of a log, a failure shows at most this many lines.
 const LOG_LINES_SHOWN: usize = 60;
 
+/// What stands before a program's name, and what its environment has besides.
+#[derive(Debug, Clone, Default)]
+pub struct Launch {
+    /// A command that becomes the program, as `ip netns exec NAME` does.
+    pub before: Vec<String>,
+    pub variables: Vec<(String, String)>,
+}
+
 /// A running program; its output goes to a file that outlives restarts.
 #[derive(Debug)]
 pub struct Process {
@@ -35,11 +44,27 @@ impl Process {
     /// # Errors
     /// When it is not built, or cannot be started.
     pub fn start(program: Program, arguments: &[&str], log: &Path) -> Result<Self> {
+        Self::start_with(&Launch::default(), program, arguments, log)
+    }
+
+    /// The same in surroundings of its own.
+    ///
+    /// # Errors
+    /// When it is not built, or cannot be started.
+    pub fn start_with(
+        launch: &Launch,
+        program: Program,
+        arguments: &[&str],
+        log: &Path,
+    ) -> Result<Self> {
         let path = program.path()?;
         let mut file = append(log)?;
         writeln!(file, "--- {} {}", program.name(), arguments.join(" "))?;
-        let child = Command::new(&path)
+        let mut words = launch.before.iter().map(OsStr::new).chain([path.as_os_str()]);
+        let child = Command::new(words.next().unwrap_or_default())
+            .args(words)
             .args(arguments)
+            .envs(launch.variables.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::null())
             .stdout(file.try_clone()?)
             .stderr(file)
@@ -111,6 +136,17 @@ impl Process {
     pub fn signal(&self, signal: Signal) -> Result<()> {
         let id = i32::try_from(self.child.id()).context("a process id fits 31 bits")?;
         kill(Pid::from_raw(id), signal).with_context(|| format!("failed to send {signal}"))
+    }
+
+    /// How many files and sockets it has open.
+    ///
+    /// # Errors
+    /// When the process is gone.
+    pub fn files_open(&self) -> Result<u64> {
+        let path = format!("/proc/{}/fd", self.child.id());
+        let files =
+            std::fs::read_dir(&path).with_context(|| format!("failed to read {path}"))?.count();
+        Ok(u64::try_from(files)?)
     }
 
     /// Resident memory in KiB, as the kernel counts it.

@@ -3,7 +3,7 @@
 //! **Owns** which keys a test sets. **Does not own** defaults: what is not set here is as shipped.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv6Addr, TcpListener, UdpSocket};
+use std::net::{Ipv4Addr, Ipv6Addr, TcpListener, UdpSocket};
 use std::path::Path;
 use std::sync::{Mutex, PoisonError};
 
@@ -56,7 +56,7 @@ impl Ports {
             (self.udp, "doors.udp"),
             (self.http, "doors.http"),
             (self.admin, "admin.listen"),
-            (self.quic, "listen.quic"),
+            (self.quic, "listen.quic and listen.tcp"),
             (self.api, "listen.http"),
         ]
         .into_iter()
@@ -99,10 +99,23 @@ fn loopbacks(port: u16) -> Value {
     Value::Array(addresses)
 }
 
+/// Which addresses the two programs are reached at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Hosts {
+    pub agent: Ipv4Addr,
+    pub collector: Ipv4Addr,
+}
+
+impl Hosts {
+    /// Both on this machine.
+    pub const LOCAL: Self = Self { agent: Ipv4Addr::LOCALHOST, collector: Ipv4Addr::LOCALHOST };
+}
+
 /// What a stack is configured by. Paths are relative to its folder.
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub ports: Ports,
+    pub hosts: Hosts,
     pub catalogue: String,
     agent: Table,
     collector: Table,
@@ -114,6 +127,7 @@ impl Settings {
     pub fn new(ports: Ports, catalogue: &str) -> Self {
         let mut settings = Self {
             ports,
+            hosts: Hosts::LOCAL,
             catalogue: catalogue.to_owned(),
             agent: Table::new(),
             collector: Table::new(),
@@ -130,6 +144,22 @@ impl Settings {
         self.ports = Ports::free()?;
         self.place();
         Ok(())
+    }
+
+    /// Has both listen at other addresses than localhost; `uplink` is where the agent finds the
+    /// collector.
+    #[must_use]
+    pub fn apart(mut self, hosts: Hosts, uplink: Ipv4Addr) -> Self {
+        self.hosts = hosts;
+        let Ports { udp, http, admin, quic, api } = self.ports;
+        let Hosts { agent, collector } = hosts;
+        self.agent("uplink.collectors", vec![format!("{uplink}:{quic}")])
+            .agent("uplink.server_name", "localhost")
+            .agent("doors.udp", vec![format!("{agent}:{udp}")])
+            .agent("doors.http", vec![format!("{agent}:{http}")])
+            .agent("admin.listen", format!("{agent}:{admin}"))
+            .collector("listen.quic", format!("0.0.0.0:{quic}"))
+            .collector("listen.http", format!("{collector}:{api}"))
     }
 
     /// Sets a key of agent.toml, written `section.key`.

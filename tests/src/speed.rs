@@ -12,6 +12,7 @@
 mod bare;
 mod latency;
 mod sender;
+pub mod start;
 
 use std::io::Write;
 use std::sync::atomic::{AtomicBool, Ordering};

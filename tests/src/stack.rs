@@ -21,7 +21,7 @@ use crate::binaries::Program;
 use crate::conserved;
 use crate::http::Http;
 use crate::metrics::Metrics;
-use crate::process::{Process, log_tail};
+use crate::process::{Launch, Process, log_tail};
 use crate::settings::{Ports, Settings, TOKEN};
 use crate::wait::until;
 
@@ -40,6 +40,8 @@ pub struct Stack {
     // Before the folder: programs end first.
     agent: Option<Process>,
     collector: Option<Process>,
+    agent_launch: Launch,
+    collector_launch: Launch,
     http: Http,
     settings: Settings,
     folder: TempDir,
@@ -90,6 +92,7 @@ impl Stack {
         let output = Command::new(Program::Collector.path()?)
             .arg("dev-certs")
             .arg(&certificates)
+            .args(["--agent", "agent", "--agent", "other", "--drainer", "drainer"])
             .output()
             .context("failed to run dev-certs")?;
         ensure!(
@@ -98,7 +101,33 @@ impl Stack {
             String::from_utf8_lossy(&output.stderr)
         );
         settings.write(folder.path())?;
-        Ok(Self { agent: None, collector: None, http: Http::new()?, settings, folder })
+        Ok(Self {
+            agent: None,
+            collector: None,
+            agent_launch: Launch::default(),
+            collector_launch: Launch::default(),
+            http: Http::new()?,
+            settings,
+            folder,
+        })
+    }
+
+    /// Starts a program in these surroundings from now on.
+    pub fn launch(&mut self, program: Program, launch: Launch) {
+        match program {
+            Program::Agent => self.agent_launch = launch,
+            Program::Collector => self.collector_launch = launch,
+        }
+    }
+
+    /// Starts both, and waits until the agent has heard from the collector.
+    ///
+    /// # Errors
+    /// When they do not come up.
+    pub fn start_both(&mut self) -> Result<()> {
+        self.start_collector()?;
+        self.start_agent()?;
+        self.wait_connected()
     }
 
     /// # Errors
@@ -116,7 +145,12 @@ impl Stack {
         let config = self.path("collector.toml");
         let log = self.path("collector.log");
         let arguments = ["serve", "--config", text(&config)?];
-        self.collector = Some(Process::start(Program::Collector, &arguments, &log)?);
+        self.collector = Some(Process::start_with(
+            &self.collector_launch,
+            Program::Collector,
+            &arguments,
+            &log,
+        )?);
         Ok(())
     }
 
@@ -135,15 +169,13 @@ impl Stack {
         let config = self.path("agent.toml");
         let log = self.path("agent.log");
         let arguments = ["run", "--config", text(&config)?];
-        self.agent = Some(Process::start(Program::Agent, &arguments, &log)?);
+        self.agent =
+            Some(Process::start_with(&self.agent_launch, Program::Agent, &arguments, &log)?);
         Ok(())
     }
 
     fn wait_ready(&mut self, program: Program) -> Result<()> {
-        let url = match program {
-            Program::Agent => format!("http://127.0.0.1:{}/readyz", self.settings.ports.admin),
-            Program::Collector => format!("http://127.0.0.1:{}/readyz", self.settings.ports.api),
-        };
+        let url = self.address(program, "readyz");
         let process = match program {
             Program::Agent => &mut self.agent,
             Program::Collector => &mut self.collector,
@@ -217,6 +249,21 @@ impl Stack {
         self.collector.take().context("the collector is not running")?.kill_9()
     }
 
+    /// Kills both before either can see the other gone.
+    ///
+    /// # Errors
+    /// When one was not running.
+    pub fn kill_both(&mut self) -> Result<()> {
+        let mut agent = self.agent.take().context("the agent is not running")?;
+        let collector = self.collector.as_mut().context("the collector is not running")?;
+        ensure!(agent.ended()?.is_none(), "the agent had ended by itself");
+        agent.signal(Signal::SIGKILL)?;
+        collector.kill_9()?;
+        self.collector = None;
+        agent.wait_end()?;
+        Ok(())
+    }
+
     /// SIGTERM, and waits.
     ///
     /// # Errors
@@ -244,6 +291,25 @@ impl Stack {
         collector.signal(Signal::SIGHUP)
     }
 
+    /// Runs a command in the folder; its exit code, and what it wrote.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn command(&self, program: Program, arguments: &[&str]) -> Result<(Option<i32>, String)> {
+        let output =
+            Command::new(program.path()?).args(arguments).current_dir(self.folder()).output()?;
+        let text = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8(text)?))
+    }
+
+    /// Waits until an agent that was spawned is ready.
+    ///
+    /// # Errors
+    /// When it is not ready in time.
+    pub fn wait_agent_ready(&mut self) -> Result<()> {
+        self.wait_ready(Program::Agent)
+    }
+
     /// The agent's process.
     ///
     /// # Errors
@@ -252,12 +318,20 @@ impl Stack {
         self.agent.as_mut().context("the agent is not running")
     }
 
+    /// The collector's process.
+    ///
+    /// # Errors
+    /// When it is not running.
+    pub fn collector(&mut self) -> Result<&mut Process> {
+        self.collector.as_mut().context("the collector is not running")
+    }
+
     /// One scrape of the agent.
     ///
     /// # Errors
     /// When it does not answer.
     pub fn agent_metrics(&self) -> Result<Metrics> {
-        self.scrape(&format!("http://127.0.0.1:{}/metrics", self.settings.ports.admin))
+        self.scrape(&self.address(Program::Agent, "metrics"))
     }
 
     /// One scrape of the collector.
@@ -265,7 +339,16 @@ impl Stack {
     /// # Errors
     /// When it does not answer.
     pub fn collector_metrics(&self) -> Result<Metrics> {
-        self.scrape(&format!("http://127.0.0.1:{}/metrics", self.settings.ports.api))
+        self.scrape(&self.address(Program::Collector, "metrics"))
+    }
+
+    /// A resource of the agent's admin address, or of the collector's API.
+    fn address(&self, program: Program, resource: &str) -> String {
+        let Settings { ports, hosts, .. } = &self.settings;
+        match program {
+            Program::Agent => format!("http://{}:{}/{resource}", hosts.agent, ports.admin),
+            Program::Collector => format!("http://{}:{}/{resource}", hosts.collector, ports.api),
+        }
     }
 
     fn scrape(&self, url: &str) -> Result<Metrics> {
@@ -277,7 +360,7 @@ impl Stack {
     /// The collector's API with the configured token.
     #[must_use]
     pub fn api(&self) -> Api<'_> {
-        Api::new(&self.http, self.settings.ports.api, TOKEN)
+        Api::at(&self.http, self.settings.hosts.collector, self.settings.ports.api, TOKEN)
     }
 
     #[must_use]
@@ -306,10 +389,16 @@ impl Stack {
         self.folder.path().join(name)
     }
 
-    /// The address of the HTTP door.
+    /// The HTTP door, as client libraries are told it.
+    #[must_use]
+    pub fn http_door(&self) -> String {
+        format!("http://{}:{}", self.settings.hosts.agent, self.settings.ports.http)
+    }
+
+    /// Where the HTTP door takes events.
     #[must_use]
     pub fn events_url(&self) -> String {
-        format!("http://127.0.0.1:{}/api/v1/events", self.settings.ports.http)
+        format!("{}/api/v1/events", self.http_door())
     }
 
     /// The ends of both logs.

@@ -59,6 +59,11 @@ pub fn pause(length: Duration) {
     }
 }
 
+/// The same for a task: how long a bad network takes.
+pub async fn delay(length: Duration) {
+    tokio::time::sleep(length).await;
+}
+
 /// Measures how long something took.
 #[derive(Debug, Clone, Copy)]
 pub struct Stopwatch(Instant);

@@ -1,6 +1,5 @@
 //! The commands for people: what they say, and how they exit.
 
-use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
@@ -18,14 +17,6 @@ name = "api.calls"
 aggregation = "sum"
 "#;
 
-/// Runs a command in the stack's folder; its exit code, and what it wrote.
-fn run(stack: &Stack, program: Program, arguments: &[&str]) -> Result<(Option<i32>, String)> {
-    let output =
-        Command::new(program.path()?).args(arguments).current_dir(stack.folder()).output()?;
-    let text = [output.stdout, output.stderr].concat();
-    Ok((output.status.code(), String::from_utf8(text)?))
-}
-
 fn check(
     stack: &Stack,
     program: Program,
@@ -33,7 +24,7 @@ fn check(
     code: i32,
     named: &[&str],
 ) -> Result<String> {
-    let (seen, text) = run(stack, program, arguments)?;
+    let (seen, text) = stack.command(program, arguments)?;
     ensure!(seen == Some(code), "{arguments:?} exits with {seen:?}: {text}");
     for name in named {
         ensure!(text.contains(name), "{arguments:?} does not say {name:?}: {text}");

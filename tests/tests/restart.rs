@@ -1,10 +1,11 @@
 //! Clean ends and new beginnings of either program, and of both.
 
+use std::ops::Range;
 use std::time::Duration;
 
 use anyhow::{Result, ensure};
 use tidemark_tests::conserved::assert_conserved;
-use tidemark_tests::doors::Lines;
+use tidemark_tests::doors::send_durably;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
 use tidemark_tests::wait::Stopwatch;
@@ -24,16 +25,8 @@ meter = "api.calls"
 unit_price = "1"
 "#;
 
-fn send(stack: &Stack, ids: std::ops::Range<u32>) -> Result<()> {
-    let mut lines = Lines::to(&stack.path("events.socket"))?;
-    let text: String = ids
-        .clone()
-        .map(|id| format!("api.calls:1|c|#customer:acme,source:restart,id:{id}\n"))
-        .collect();
-    lines.send(text.as_bytes(), u64::try_from(ids.len())?)?;
-    let refusals = lines.wait_durable()?;
-    ensure!(refusals.is_empty(), "{refusals:?}");
-    Ok(())
+fn send(stack: &Stack, ids: Range<u32>) -> Result<()> {
+    send_durably(&stack.path("events.socket"), "restart", ids)
 }
 
 fn used(stack: &Stack) -> Result<String> {

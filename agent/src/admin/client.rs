@@ -8,14 +8,20 @@ use std::time::Duration;
 
 use serde::de::DeserializeOwned;
 use thiserror::Error;
+use tidemark_common::id::Sequence;
 
+use super::replay::{ReplayAnswer, ReplayAsked};
 use super::{DeadLetterPage, DeadLetterShown};
+use crate::fsck::Fsck;
+use crate::inspect::Inspection;
 use crate::status::Status;
 
 /// An agent that is well answers in milliseconds.
 const ANSWER_TIME_MAX: Duration = Duration::from_secs(10);
 /// Dead letters asked for at once.
 const DEAD_LETTERS_PER_REQUEST: usize = 100;
+/// To look at a whole journal takes seconds, on a slow disk more.
+const LOOK_TIME_MAX: Duration = Duration::from_secs(600);
 
 /// Why there is no answer.
 #[derive(Debug, Error)]
@@ -90,26 +96,83 @@ impl AdminClient {
         Ok((page.dead_letters, next))
     }
 
+    /// Has dead letters taken once more.
+    ///
+    /// # Errors
+    /// As [`AdminClient::status`].
+    pub async fn replay(&self, asked: &ReplayAsked) -> Result<ReplayAnswer, ClientError> {
+        let url = format!("{}/dead-letters/replay", self.base);
+        self.answer(self.http.post(&url).json(asked), url).await
+    }
+
+    /// What is in the agent's journal.
+    ///
+    /// # Errors
+    /// As [`AdminClient::status`].
+    pub async fn inspect(&self) -> Result<Inspection, ClientError> {
+        let url = format!("{}/inspect", self.base);
+        self.answer(self.http.get(&url).timeout(LOOK_TIME_MAX), url).await
+    }
+
+    /// Whether the agent's journal is sound.
+    ///
+    /// # Errors
+    /// As [`AdminClient::status`].
+    pub async fn fsck(&self) -> Result<Fsck, ClientError> {
+        let url = format!("{}/fsck", self.base);
+        self.answer(self.http.get(&url).timeout(LOOK_TIME_MAX), url).await
+    }
+
+    /// A batch's frozen bytes; `None` if it is not held.
+    ///
+    /// # Errors
+    /// As [`AdminClient::status`].
+    pub async fn batch(&self, sequence: Sequence) -> Result<Option<Vec<u8>>, ClientError> {
+        let url = format!("{}/batches/{sequence}", self.base);
+        match self.bytes(self.http.get(&url), url).await {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(ClientError::Refused { status: 404, .. }) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
     async fn ask<T: DeserializeOwned>(&self, path: &str) -> Result<T, ClientError> {
         let url = format!("{}{path}", self.base);
+        self.answer(self.http.get(&url), url).await
+    }
+
+    async fn answer<T: DeserializeOwned>(
+        &self,
+        request: reqwest::RequestBuilder,
+        url: String,
+    ) -> Result<T, ClientError> {
+        let bytes = self.bytes(request, url.clone()).await?;
+        serde_json::from_slice(&bytes)
+            .map_err(|error| ClientError::Unreadable { url, reason: error.to_string() })
+    }
+
+    async fn bytes(
+        &self,
+        request: reqwest::RequestBuilder,
+        url: String,
+    ) -> Result<Vec<u8>, ClientError> {
         let unreachable = |error: reqwest::Error| match is_refused(&error) {
             true => ClientError::NobodyThere { base: self.base.clone() },
             false => {
                 ClientError::Unreachable { url: url.clone(), reason: chain(&error.without_url()) }
             }
         };
-        let answer = self.http.get(&url).send().await.map_err(unreachable)?;
+        let answer = request.send().await.map_err(unreachable)?;
         let status = answer.status();
-        let text = answer.text().await.map_err(unreachable)?;
+        let bytes = answer.bytes().await.map_err(unreachable)?;
         if !status.is_success() {
             return Err(ClientError::Refused {
                 url,
                 status: status.as_u16(),
-                text: text.trim().to_owned(),
+                text: String::from_utf8_lossy(&bytes).trim().to_owned(),
             });
         }
-        serde_json::from_str(&text)
-            .map_err(|error| ClientError::Unreadable { url, reason: error.to_string() })
+        Ok(bytes.to_vec())
     }
 }
 

@@ -8,6 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::code::EvidenceCode;
+use tidemark_common::time::Timestamp;
 
 use crate::event::{Door, RejectReason};
 use crate::journal::{JournalReader, OpenError, ReadError, StoredDeadLetter};
@@ -59,8 +60,7 @@ impl From<StoredDeadLetter> for DeadLetterShown {
         };
         Self {
             number,
-            time: jiff::Timestamp::from_millisecond(at.0)
-                .map_or_else(|_| at.0.to_string(), |time| format!("{time:.3}")),
+            time: rfc3339(at),
             door: door.map_or("unknown", Door::name).to_owned(),
             reason: reason.map_or("unknown", EvidenceCode::name).to_owned(),
             remedy: remedy
@@ -72,10 +72,16 @@ impl From<StoredDeadLetter> for DeadLetterShown {
     }
 }
 
+/// RFC 3339, UTC, to the millisecond.
+#[must_use]
+pub fn rfc3339(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0)
+        .map_or_else(|_| at.0.to_string(), |time| format!("{time:.3}"))
+}
+
 #[cfg(test)]
 mod tests {
     use tidemark_common::id::{OpeningId, StreamId};
-    use tidemark_common::time::Timestamp;
 
     use super::*;
     use crate::journal::{DeadLetter, FreshIds, JOURNAL_BYTES_MIN, Journal, JournalOptions, Write};

@@ -16,6 +16,7 @@ use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
 use crate::status::{DoorStatus, SessionState, Status};
+use crate::uplink::chooser::Transport;
 
 /// What the answer's Content-Type says.
 pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -81,6 +82,16 @@ fn events(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     page.counters("rejected_events", "Rejected events by reason.", &rejected)?;
     page.counter("not_metered", "Metrics that no metered pattern matches.", events.not_metered)?;
     page.counter(
+        "forwarded",
+        "Lines that are not metered, sent to another server.",
+        status.forward.forwarded,
+    )?;
+    page.counter(
+        "forward_dropped",
+        "Lines that are not metered and could not be forwarded.",
+        status.forward.forward_dropped,
+    )?;
+    page.counter(
         "excluded_by_metered",
         "Metrics of the catalogue that metered excludes.",
         events.excluded_by_metered,
@@ -95,6 +106,7 @@ fn events(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         "Dimensions that the rules do not list.",
         events.dropped_dimensions,
     )?;
+    page.counter("replayed_events", "Events accepted from dead letters.", events.replayed)?;
     page.counter("kernel_drops", "Datagrams that the kernel dropped.", events.kernel_drops)?;
     page.counter("source_gaps", "Numbers missing in numbered sources.", events.source_gaps)?;
     page.counter(
@@ -182,13 +194,36 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     let states = SessionState::ALL
         .map(|state| ([("state", state.name())], u64::from(state == session.state)));
     page.gauges("session_state", "1 for the session's state, 0 for the others.", None, &states)?;
+    let transports = Transport::ALL.map(|transport| {
+        let used = session.transport.as_deref() == Some(transport.name());
+        ([("transport", transport.name())], u64::from(used))
+    });
+    page.gauges(
+        "uplink_transport",
+        "1 for what carries the link, 0 for the other; 0 for both while there is no link.",
+        None,
+        &transports,
+    )?;
     page.gauge("uplink_in_flight", "Batches sent and not yet acknowledged.", session.in_flight)?;
+    page.counter(
+        "uplink_throttles",
+        "Times that a collector asked for a pause, since the process began.",
+        session.throttles,
+    )?;
     if let Some(rtt) = session.rtt_micros {
         page.gauge_in(
             "uplink_round_trip",
             "Round trip to the collector.",
             &Unit::Seconds,
             Micros(rtt),
+        )?;
+    }
+    if let Some(left) = session.certificate_left_millis {
+        page.gauge_in(
+            "certificate_left",
+            "Until the agent's certificate ends; below zero once it has.",
+            &Unit::Seconds,
+            SignedMillis(left),
         )?;
     }
     match session.clock_offset_millis {
@@ -205,7 +240,7 @@ fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
 fn doors(page: &mut Page<'_>, status: &Status) -> fmt::Result {
     /// Name, help, and which of a door's counts it is.
     type Row = (&'static str, &'static str, fn(&DoorStatus) -> u64);
-    const COUNTERS: [Row; 8] = [
+    const COUNTERS: [Row; 9] = [
         (
             "door_messages",
             "Datagrams, frames, lines or requests since the process began.",
@@ -218,28 +253,35 @@ fn doors(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         ("door_connections_refused", "Connections closed at once: too many were open.", |door| {
             door.connections_refused
         }),
-        ("door_connections_timed_out", "Connections closed for idleness.", |door| {
-            door.connections_timed_out
-        }),
+        (
+            "door_connections_forbidden",
+            "Connections of users that peer_uids does not name.",
+            |door| door.connections_forbidden,
+        ),
+        (
+            "door_connections_timed_out",
+            "Connections closed for what they did not send or read in time.",
+            |door| door.connections_timed_out,
+        ),
         (
             "door_kernel_drops",
             "Datagrams dropped by the kernel since the socket was made.",
             |door| door.kernel_drops,
         ),
     ];
-    for (name, help, count) in COUNTERS {
-        let rows: Vec<_> = status
-            .doors
-            .iter()
-            .map(|(door, figures)| ([("door", door.as_str())], count(figures)))
-            .collect();
-        page.counters(name, help, &rows)?;
-    }
-    let open: Vec<_> = status
+    let all: Vec<(&str, &DoorStatus)> = status
         .doors
         .iter()
-        .map(|(door, figures)| ([("door", door.as_str())], figures.connections_open))
+        .map(|(door, figures)| (door.as_str(), figures))
+        .chain([("admin", &status.admin)])
         .collect();
+    for (name, help, count) in COUNTERS {
+        let rows: Vec<_> =
+            all.iter().map(|(door, figures)| ([("door", *door)], count(figures))).collect();
+        page.counters(name, help, &rows)?;
+    }
+    let open: Vec<_> =
+        all.iter().map(|(door, of)| ([("door", *door)], of.connections_open)).collect();
     page.gauges("door_connections_open", "Connections open now.", None, &open)?;
     let buffers: Vec<_> = status
         .doors

@@ -18,14 +18,17 @@ use tokio::time::MissedTickBehavior;
 
 use super::growth::Growth;
 use super::lately::{Lately, WINDOW_MILLIS};
-use super::{DeadLetterShown, Observe, Verdict};
+use super::replay::{ReplayAnswer, ReplayAsked, ReplayError, Replayer};
+use super::{DeadLetterShown, Later, Observe, Verdict};
 use crate::commit::{CommitHandle, FsyncFigures};
 use crate::driver::{UplinkState, UplinkStatus};
 use crate::event::Door;
+use crate::inspect::JournalSeen;
 use crate::intake::figures::{DoorCounts, DoorFigures};
 use crate::journal::JournalState;
 use crate::status::{
-    Backlog, DoorStatus, EventFigures, Fsync, JournalFigures, Recent, Session, SessionState, Status,
+    Backlog, DoorStatus, EventFigures, Forward, Fsync, JournalFigures, Recent, Session,
+    SessionState, Status,
 };
 
 /// How often growth is looked at.
@@ -45,7 +48,10 @@ pub struct Parts {
     pub commit: CommitHandle,
     pub uplink: watch::Receiver<UplinkStatus>,
     pub figures: Arc<DoorFigures>,
+    /// Of the admin address.
+    pub admin: Arc<DoorCounts>,
     pub doors: watch::Receiver<Doors>,
+    pub replayer: Replayer,
     /// Reads the wall clock.
     pub clock: fn() -> Timestamp,
 }
@@ -144,6 +150,7 @@ impl Observe for Observer {
             lately: &watched.lately.added(&journal.evidence),
             failed: self.commits_ended(),
             figures: &self.parts.figures,
+            admin: &self.parts.admin,
         };
         observed.status()
     }
@@ -172,6 +179,20 @@ impl Observe for Observer {
             .map_err(|error| error.to_string())?;
         Ok(letters.into_iter().map(DeadLetterShown::from).collect())
     }
+
+    fn journal(&self) -> JournalSeen {
+        let state = Arc::clone(&self.parts.commit.state().borrow());
+        JournalSeen {
+            reader: self.parts.commit.reader(),
+            file_bytes: state.file_bytes,
+            bytes_max: Some(state.bytes_max),
+        }
+    }
+
+    fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>> {
+        let replayer = self.parts.replayer.clone();
+        Box::pin(async move { replayer.replay(asked).await })
+    }
 }
 
 /// All that a status is made of, at one instant.
@@ -188,6 +209,7 @@ pub struct Observed<'a> {
     pub lately: &'a Evidence,
     pub failed: Option<String>,
     pub figures: &'a DoorFigures,
+    pub admin: &'a DoorCounts,
 }
 
 impl Observed<'_> {
@@ -217,9 +239,14 @@ impl Observed<'_> {
                 p99_micros: self.fsync.p99_micros,
                 max_micros: self.fsync.max_micros,
             },
+            forward: Forward {
+                forwarded: self.figures.forwarded.value(),
+                forward_dropped: self.figures.forward_dropped.value(),
+            },
             doors: Door::ALL
                 .map(|door| (door.name().to_owned(), door_status(self.figures.of(door))))
                 .into(),
+            admin: door_status(self.admin),
         }
     }
 
@@ -236,8 +263,14 @@ impl Observed<'_> {
             state,
             since_age_millis: self.age(self.session_since),
             collector: Some(uplink.collector.clone()).filter(|collector| !collector.is_empty()),
+            transport: uplink.transport.map(|transport| transport.name().to_owned()),
+            certificate_left_millis: uplink
+                .certified_until
+                .map(|until| until.millis_since(self.now)),
             fence: uplink.fence.map(|fence| fence.to_string()),
             in_flight: uplink.in_flight,
+            throttles: uplink.throttles,
+            paused: uplink.is_paused,
             rtt_micros: uplink.rtt_micros,
             clock_offset_millis: uplink.clock_offset_millis,
             last_error: uplink.last_error.clone(),
@@ -281,6 +314,7 @@ fn events(journal: &JournalState) -> EventFigures {
         excluded_by_metered: count(EvidenceCode::ExcludedByMetered),
         duplicates: count(EvidenceCode::Duplicates),
         dropped_dimensions: count(EvidenceCode::DroppedDimensions),
+        replayed: count(EvidenceCode::Replayed),
         kernel_drops: count(EvidenceCode::KernelDrops),
         source_gaps: count(EvidenceCode::SourceGaps),
         unclean_starts: count(EvidenceCode::UncleanStarts),
@@ -325,6 +359,7 @@ fn door_status(counts: &DoorCounts) -> DoorStatus {
         connections_open: counts.connections_open.value(),
         connections_accepted: counts.connections_accepted.value(),
         connections_refused: counts.connections_refused.value(),
+        connections_forbidden: counts.connections_forbidden.value(),
         connections_timed_out: counts.connections_timed_out.value(),
         kernel_drops: counts.kernel_drops.value(),
         receive_buffer_bytes: counts.receive_buffer_bytes.value(),
@@ -380,9 +415,13 @@ mod tests {
             state,
             since: NOW,
             collector: String::new(),
+            transport: None,
+            certified_until: None,
             ledger: None,
             fence: None,
             in_flight: 1,
+            throttles: 0,
+            is_paused: false,
             last_error: None,
             rtt_micros: None,
             clock_offset_millis: None,
@@ -402,6 +441,7 @@ mod tests {
             lately: &lately,
             failed: None,
             figures: &DoorFigures::default(),
+            admin: &DoorCounts::default(),
         }
         .status()
     }

@@ -1,10 +1,17 @@
 //! Requests in, answers out, over a real socket on a free port.
 
 use std::sync::Mutex;
+use std::time::Duration;
 
+use axum::extract::ConnectInfo;
+use tidemark_common::id::{OpeningId, StreamId};
+use tidemark_common::time::Timestamp;
 use tokio::sync::oneshot;
 
 use super::*;
+use crate::fsck::Fsck;
+use crate::inspect::Inspection;
+use crate::journal::{FreshIds, JOURNAL_BYTES_MIN, Journal, JournalOptions};
 use crate::status::tests::well;
 
 /// A source that answers what it was told to.
@@ -44,6 +51,34 @@ impl Observe for Told {
         };
         Ok((from..3).take(limit).map(letter).collect())
     }
+
+    fn journal(&self) -> JournalSeen {
+        let folder = tempfile::tempdir().unwrap();
+        let options = JournalOptions {
+            path: folder.path().join("journal.redb"),
+            bytes_max: JOURNAL_BYTES_MIN,
+            retain_acked_millis: 0,
+            retain_acked_bytes_max: 0,
+            ids_max: 10,
+            ids_window_millis: 0,
+            dead_letters_max: 10,
+            dead_letter_bytes_max: 1_000,
+        };
+        let fresh = FreshIds { stream: StreamId([1; 16]), opening: OpeningId([2; 16]) };
+        let opened = Journal::open(options, fresh, Timestamp(0), Duration::ZERO);
+        let (journal, _) = opened.unwrap();
+        JournalSeen { reader: journal.reader(), file_bytes: 7, bytes_max: Some(JOURNAL_BYTES_MIN) }
+    }
+
+    fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>> {
+        let answer = match asked {
+            ReplayAsked::AsIs(all) => {
+                Ok(ReplayAnswer { replayed: vec![all.from], ..ReplayAnswer::default() })
+            }
+            ReplayAsked::Corrected(_) => Err(ReplayError::Full),
+        };
+        Box::pin(async move { answer })
+    }
 }
 
 async fn ask(source: &Arc<Told>, path: &str) -> (u16, String) {
@@ -76,6 +111,19 @@ async fn answers() {
     assert_eq!((status, serde_json::from_str(&text).unwrap()), (200, well()));
     let (status, text) = ask(&source, "/nothing").await;
     assert!(status == 404 && text.contains("/metrics"), "{text}");
+}
+
+#[tokio::test]
+async fn the_journal_is_looked_at() {
+    let source = told();
+    let (status, text) = ask(&source, "/inspect").await;
+    let inspection: Inspection = serde_json::from_str(&text).unwrap();
+    assert_eq!((status, inspection.stream), (200, Some("01".repeat(16))));
+    assert_eq!((inspection.room.file_bytes, inspection.damages), (7, 0));
+    let (status, text) = ask(&source, "/fsck").await;
+    assert!(status == 200 && serde_json::from_str::<Fsck>(&text).unwrap().sound, "{text}");
+    let (status, text) = ask(&source, "/batches/1").await;
+    assert!(status == 404 && text.contains("not held"), "{text}");
 }
 
 #[tokio::test]
@@ -112,6 +160,32 @@ async fn dead_letters_come_in_pages() {
     check("?limit=5000", (0, 1_000), &[0, 1, 2], None).await;
 }
 
+/// Half a head, nothing at all, and one connection more than allowed; and a long answer is waited for.
+#[tokio::test(start_paused = true)]
+async fn nobody_holds_the_address() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    use tokio::net::TcpStream;
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let (address, counts) = (admin.address().unwrap(), admin.counts());
+    let (stop, stopped) = oneshot::channel::<()>();
+    let served = tokio::spawn(admin.serve(told(), async { drop(stopped.await) }));
+    let mut held = Vec::new();
+    for _ in 0..CONNECTIONS_MAX {
+        let mut connection = TcpStream::connect(address).await.unwrap();
+        connection.write_all(b"GET /sta").await.unwrap();
+        held.push(connection);
+    }
+    let mut refused = TcpStream::connect(address).await.unwrap();
+    assert!(refused.read(&mut [0; 1]).await.map_or(true, |read| read == 0));
+    assert_eq!(counts.connections_refused.value(), 1);
+    for mut connection in held {
+        assert!(connection.read_to_end(&mut Vec::new()).await.is_ok());
+    }
+    assert_eq!(counts.connections_timed_out.value(), 32);
+    drop(stop);
+    served.await.unwrap().unwrap();
+}
+
 #[tokio::test]
 async fn the_client_reads_what_the_server_says() {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
@@ -126,4 +200,31 @@ async fn the_client_reads_what_the_server_says() {
     assert!(error.contains("500") && error.contains("a page is gone"), "{error}");
     drop((stop, client));
     served.await.unwrap().unwrap();
+}
+
+/// Whether an answer that takes ten times as long as a connection may be silent arrives.
+async fn arrives(patient: bool) -> bool {
+    let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
+    let address = admin.address().unwrap();
+    let router = Router::new().route(
+        "/",
+        get(async move |ConnectInfo(peer): ConnectInfo<Peer>| {
+            if patient {
+                peer.patience.begin();
+            }
+            tokio::time::sleep(IDLE_MAX.saturating_mul(10)).await;
+        }),
+    );
+    let service = router.into_make_service_with_connect_info::<Peer>();
+    let serving = tokio::spawn(axum::serve(admin.listener, service).into_future());
+    let client = reqwest::Client::builder().no_proxy().build().unwrap();
+    let answer = client.get(format!("http://{address}/")).send().await;
+    serving.abort();
+    answer.is_ok()
+}
+
+#[tokio::test(start_paused = true)]
+async fn only_a_long_look_is_waited_for() {
+    assert!(arrives(true).await);
+    assert!(!arrives(false).await);
 }

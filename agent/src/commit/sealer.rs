@@ -4,7 +4,6 @@
 //! aggregate is made from its chunks, one chunk in memory at a time; if it was recorded before any
 //! rules were known, its series are projected and its unique values digested on the way.
 
-use std::io;
 use std::sync::{Arc, mpsc};
 use std::thread;
 
@@ -14,15 +13,12 @@ use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::oneshot;
 
 use super::{Aggregate, JobSender, SealError, Sealed, Task};
+use crate::Machine;
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
-use crate::chunk::{GroupReader, Record, Unique};
-use crate::intake::answer::Barrier;
+use crate::chunk::{GroupReader, RAW_BYTES_LIMIT, Record, Unique};
+use crate::intake::answer::{Barrier, IntakeClosed};
 use crate::intake::job::Position;
 use crate::journal::{JournalReader, Seal};
-
-/// A chunk decompresses to at most this many bytes: it is cut at `CHUNK_RAW_BYTES_MAX`, and one message
-/// on top takes far less than the rest.
-const CHUNK_RAW_BYTES_LIMIT: usize = 4 << 20;
 
 /// What the sealer is to do, in order.
 #[derive(Debug)]
@@ -33,20 +29,49 @@ pub(super) enum Order {
     Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
 }
 
-/// Starts the thread; it ends when the returned sender is dropped.
-pub(super) fn spawn(reader: JournalReader, jobs: JobSender) -> io::Result<mpsc::SyncSender<Order>> {
-    let (orders, inbox) = mpsc::sync_channel::<Order>(1);
-    thread::Builder::new().name("tidemark-sealer".to_owned()).spawn(move || {
-        let last_word = LastWord(jobs.clone());
-        while let Ok(order) = inbox.recv() {
-            let sealed = carry_out(order, &reader).unwrap_or_else(Sealed::Failed);
-            if jobs.send(Task::Sealed(sealed)).is_err() {
+/// The sealer before it runs. [`Self::run`] takes the calling thread; [`Self::turn`] is one turn of it.
+#[derive(Debug)]
+pub struct Sealer {
+    orders: mpsc::Receiver<Order>,
+    reader: JournalReader,
+    jobs: JobSender,
+    machine: Machine,
+}
+
+impl Sealer {
+    /// A sealer, and where its orders go.
+    pub(super) fn new(
+        reader: JournalReader,
+        jobs: JobSender,
+        machine: Machine,
+    ) -> (mpsc::SyncSender<Order>, Self) {
+        let (sender, orders) = mpsc::sync_channel(1);
+        (sender, Self { orders, reader, jobs, machine })
+    }
+
+    /// Runs on the calling thread until the commit thread is gone.
+    pub fn run(self) {
+        let last_word = LastWord(self.jobs.clone());
+        while let Ok(order) = self.orders.recv() {
+            if self.carry_out(order).is_err() {
                 break;
             }
         }
         drop(last_word);
-    })?;
-    Ok(orders)
+    }
+
+    /// Carries out what is ordered now, if anything is.
+    pub fn turn(&self) {
+        if let Ok(order) = self.orders.try_recv() {
+            // A commit thread that is gone needs nothing sealed.
+            let _unheard = self.carry_out(order);
+        }
+    }
+
+    fn carry_out(&self, order: Order) -> Result<(), IntakeClosed> {
+        let sealed = carry_out(order, &self.reader, self.machine).unwrap_or_else(Sealed::Failed);
+        self.jobs.send(Task::Sealed(sealed))
+    }
 }
 
 /// Says so if the thread panics: nothing would be sealed any more.
@@ -61,18 +86,18 @@ impl Drop for LastWord {
     }
 }
 
-fn carry_out(order: Order, reader: &JournalReader) -> Result<Sealed, SealError> {
+fn carry_out(order: Order, reader: &JournalReader, machine: Machine) -> Result<Sealed, SealError> {
     match order {
         Order::Encode { group, aggregate, position } => {
-            seal(Some(group), aggregate.batch, position, 0)
+            seal(Some(group), aggregate.batch, position, 0, machine)
         }
-        Order::Evidence(position) => seal(None, OpenBatch::new(0), position, 0),
+        Order::Evidence(position) => seal(None, OpenBatch::new(0), position, 0, machine),
         Order::Replay { group, mut position, rules, unique_key } => {
             let (batch, dropped) = replay(group, &position, reader, &rules, unique_key)?;
             if position.rules == RulesVersion(0) {
                 position.rules = rules.version;
             }
-            seal(Some(group), batch, position, dropped)
+            seal(Some(group), batch, position, dropped, machine)
         }
         Order::Barrier { reply, accepted } => Ok(Sealed::Barrier { reply, accepted }),
     }
@@ -83,9 +108,10 @@ fn seal(
     batch: OpenBatch,
     position: Position,
     dropped_dimensions: u64,
+    machine: Machine,
 ) -> Result<Sealed, SealError> {
     let mut salt = [0; 32];
-    getrandom::fill(&mut salt).map_err(|error| SealError::Body { reason: error.to_string() })?;
+    (machine.fill)(&mut salt).map_err(|error| SealError::Body { reason: error.to_string() })?;
     let body = batch
         .encode(salt, &position.evidence)
         .map_err(|error| SealError::Body { reason: error.to_string() })?;
@@ -113,7 +139,7 @@ fn replay(
     let mut projection = Projection::new(position, rules, unique_key);
     for chunk in reader.chunks(group).map_err(|error| unreadable(error.to_string()))? {
         let chunk = chunk.map_err(|error| unreadable(error.to_string()))?;
-        let raw = zstd::bulk::decompress(&chunk, CHUNK_RAW_BYTES_LIMIT)
+        let raw = zstd::bulk::decompress(&chunk, RAW_BYTES_LIMIT)
             .map_err(|error| unreadable(error.to_string()))?;
         chunks
             .read(&raw, |key_id, record, series| projection.add(key_id, record, series))

@@ -9,6 +9,7 @@ use std::thread;
 use tidemark_common::batch::{Body, Line, SealedBatch};
 use tidemark_common::id::{LedgerId, MeterName, OpeningId, RulesVersion, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
+use tidemark_common::time::Timestamp;
 use tidemark_common::wire::MeterRule;
 
 use super::*;
@@ -107,9 +108,10 @@ impl Life {
             rules,
             unique_key: recovered.unique_key,
             shared: Arc::clone(&shared),
-            clock: || NOW,
+            machine: Machine { wall: || NOW, ..Machine::real() },
         };
-        let (committer, handle, jobs) = Committer::new(start).unwrap();
+        let (committer, sealer, handle, jobs) = Committer::new(start).unwrap();
+        thread::spawn(move || sealer.run());
         let thread = thread::spawn(move || committer.run());
         Self { core, jobs, handle, shared, thread }
     }

@@ -2,7 +2,7 @@
 //! whether folders can be written, and what the agent would do.
 //!
 //! **Owns** the checks beyond the file's own text. **Does not own** the file's text
-//! ([`Config::read`] judges it). It changes nothing on disk and opens no socket.
+//! ([`Config::read`] judges it). It changes nothing on disk and listens nowhere.
 
 use std::path::Path;
 
@@ -11,6 +11,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::tls;
 
 use super::{Config, PemSource, Problem};
+use crate::intake::forward::is_own_door;
 
 /// A certificate that ends sooner is worth a line.
 const EXPIRY_MILLIS_MIN: i64 = 7 * 86_400_000;
@@ -29,6 +30,7 @@ pub struct Report {
 pub fn check(config: &Config, now: Timestamp) -> Report {
     let mut report = Report::default();
     doors(config, &mut report);
+    forward(config, &mut report);
     journal(config, &mut report);
     uplink(config, now, &mut report);
     report
@@ -62,6 +64,20 @@ fn doors(config: &Config, report: &mut Report) {
             place: "[doors]".to_owned(),
             message: "every door is closed".to_owned(),
             remedy: "open at least one, or remove [doors] for the defaults".to_owned(),
+        });
+    }
+}
+
+fn forward(config: &Config, report: &mut Report) {
+    let Some(address) = &config.forward else { return };
+    report.would.push(format!("forward what is not metered to {address}"));
+    if is_own_door(address, &config.doors.udp, config.doors.unix_datagram.as_deref()) {
+        report.problems.push(Problem {
+            place: "forward.address".to_owned(),
+            message: format!(
+                "{address} is this agent's own door: what is not metered would go round in circles"
+            ),
+            remedy: "name another server, or leave it empty".to_owned(),
         });
     }
 }

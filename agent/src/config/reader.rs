@@ -132,12 +132,16 @@ impl<'a> Reader<'a> {
     }
 
     pub(super) fn optional_path(&mut self, path: &str) -> Option<PathBuf> {
-        let text = self.parsed(path, Kind::OptionalPath, |text| Ok(text.to_owned()))?;
+        let text = self.parsed(path, Kind::OptionalPath, value::path)?;
         (!text.is_empty()).then(|| self.folder.join(text))
     }
 
     pub(super) fn texts(&mut self, path: &str) -> Vec<String> {
         self.list(path, Kind::Texts, |text| Ok(text.to_owned()))
+    }
+
+    pub(super) fn uids(&mut self, path: &str) -> Vec<u32> {
+        self.list(path, Kind::Uids, value::uid)
     }
 
     pub(super) fn addresses(&mut self, path: &str) -> Vec<SocketAddr> {
@@ -211,6 +215,7 @@ impl<'a> Reader<'a> {
         for entry in entries {
             let read = match &entry.value {
                 Value::Text(text) => parse(text),
+                Value::Integer(number) if kind == Kind::Uids => parse(&number.to_string()),
                 other
                 @ (Value::Integer(_) | Value::List(_) | Value::Table(_) | Value::Other(_)) => {
                     Err(wrong_kind(key, other))
@@ -284,6 +289,7 @@ fn wrong_kind(key: &Key, found: &Value) -> Unfit {
     let remedy = match key.kind {
         Kind::Text | Kind::Secret => "write a text, in quotes".to_owned(),
         Kind::Path | Kind::OptionalPath => "write a path, in quotes".to_owned(),
+        Kind::Uids => "write a list of users' numbers: [1000, 1001]".to_owned(),
         Kind::Texts => "write a list of texts: [\"a\", \"b\"]".to_owned(),
         Kind::Address => "write \"127.0.0.1:8128\", in quotes".to_owned(),
         Kind::Addresses => "write a list of addresses: [\"127.0.0.1:8125\"]".to_owned(),

@@ -37,6 +37,8 @@ pub enum Kind {
     Bytes,
     Count,
     Mode,
+    /// Numbers of users.
+    Uids,
     Choice(&'static [&'static str]),
     /// Tables of `meter` and `dimensions`.
     Seed,
@@ -59,6 +61,7 @@ impl Kind {
             Self::Bytes => "size".to_owned(),
             Self::Count => "number".to_owned(),
             Self::Mode => "octal text".to_owned(),
+            Self::Uids => "list of numbers".to_owned(),
             Self::Choice(words) => words.join(" or "),
             Self::Seed => "list of tables".to_owned(),
         }
@@ -137,6 +140,12 @@ pub const KEYS: &[Key] = &[
         "Permission bits of the socket files. To send needs the permission to write.",
     ),
     key(
+        "doors.peer_uids",
+        Kind::Uids,
+        "[]",
+        "The users (`id -u NAME`) whose processes may connect to the two stream sockets; others are closed at once and counted as forbidden. Empty: whoever the permissions let in. Not for the datagram socket.",
+    ),
+    key(
         "doors.receive_buffer_bytes",
         Kind::Bytes,
         r#""8MiB""#,
@@ -181,10 +190,10 @@ pub const KEYS: &[Key] = &[
         "Which metric names are usage; `*` stands for any text, a leading `!` excludes. What does not match is counted as not metered.",
     ),
     key(
-        "naming.forward_not_metered",
+        "forward.address",
         Kind::Text,
         r#""""#,
-        "Reserved for forwarding what is not metered; must be empty in this version.",
+        "Where DogStatsD lines that are not metered go, unchanged: another server's `address:port` (UDP) or `unix:///path` (datagrams). Empty: nowhere. It may not be a door of this agent; nor may that server send them back here.",
     ),
     // Events.
     key(
@@ -272,13 +281,25 @@ pub const KEYS: &[Key] = &[
     needed(
         "uplink.collectors",
         Kind::Collectors,
-        "Where the collector listens (QUIC, UDP). Several addresses, of one ledger, are tried in turn: the next one whenever a session ends. Must be given.",
+        "Where the collector listens (one port for both UDP and TCP). Several addresses, of one ledger, are tried in turn: the next one whenever a session ends. Must be given.",
     ),
     key(
         "uplink.server_name",
         Kind::Text,
         r#""""#,
         "The name that the collector's certificate must bear. Empty: the host in `collectors`.",
+    ),
+    key(
+        "uplink.transport",
+        Kind::Choice(&["auto", "quic", "tcp"]),
+        r#""auto""#,
+        "What sessions go over. `auto`: QUIC (UDP), and TLS over TCP where QUIC finds silence for two seconds.",
+    ),
+    key(
+        "uplink.quic_probe_interval",
+        Kind::Duration,
+        r#""1m""#,
+        "While a session goes over TCP for want of QUIC, QUIC is tried beside it between half of this time and all of it; when it gets through, the session moves.",
     ),
     key(
         "uplink.ca",
@@ -306,6 +327,12 @@ pub const KEYS: &[Key] = &[
         "The certificate chain of `certificate` itself.",
     ),
     key("uplink.key_pem", Kind::Secret, r#""""#, "The private key of `key` itself."),
+    key(
+        "uplink.renew_interval",
+        Kind::Duration,
+        r#""30s""#,
+        "Certificates and key are read again this often; what is new counts from the next session on.",
+    ),
     key(
         "uplink.session_age_max",
         Kind::Duration,

@@ -348,7 +348,7 @@ pub(super) fn suggestion(path: &str) -> String {
 fn overlaid(key: &Key, text: &str, place: &Place) -> Option<Value> {
     match key.kind {
         Kind::Seed => None,
-        Kind::Texts | Kind::Addresses | Kind::Collectors => {
+        Kind::Texts | Kind::Addresses | Kind::Collectors | Kind::Uids => {
             let parts = text.split(',').map(str::trim).filter(|part| !part.is_empty());
             let located =
                 |part: &str| Located { value: Value::Text(part.to_owned()), place: place.clone() };

@@ -1,5 +1,7 @@
 //! Configurations in, problems out.
 
+mod secrets;
+
 use std::path::Path;
 
 use super::reference::{self, KEYS};
@@ -205,13 +207,15 @@ fn rules_between_keys() {
     );
     check("[naming]\nmetered = []", "agent.toml:7 | the list is empty | !datadog.*");
     check(
-        "[naming]\nforward_not_metered = \"10.0.0.1:8125\"",
-        "agent.toml:7 | not supported yet | leave it empty",
+        "[forward]\naddress = \"localhost:8125\"",
+        "agent.toml:7 | no address with a port | unix:///",
     );
+    check("[doors]\npeer_uids = [\"root\"]", "agent.toml:7 | not a user's number | id -u");
+    check("[doors]\npeer_uids = [-1]", "agent.toml:7 | not a user's number | id -u");
     check("ca_pem = \"x\"", "agent.toml:6 | `uplink.ca` is given too | one of the two");
     check("[events]\nnegative = [\"a?\"]", "agent.toml:7 | only * is special | credits.*");
     check("session_age_max = \"0s\"", "agent.toml:6 | too short | at least");
-    assert!(with("[naming]\nforward_not_metered = \"\"").is_ok());
+    assert!(with("[forward]\naddress = \"unix:///run/dsd.socket\"").is_ok());
     assert!(with("[doors]\nudp = [\"127.0.0.1:0\", \"127.0.0.1:0\"]\nevents = \"\"\nunix_datagram = \"\"\ndsd_stream = \"\"").is_ok());
 }
 

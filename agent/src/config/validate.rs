@@ -11,12 +11,13 @@ use tidemark_common::id::{self, DIMENSIONS_MAX, MeterName};
 use crate::intake::datagram::SOCKETS_MAX;
 use crate::journal::JOURNAL_BYTES_MIN;
 use crate::parse::naming::{Naming, NamingError, NamingOptions, Patterns};
+use crate::uplink::chooser::{Transport, TransportChoice};
 
 use super::reader::Reader;
 use super::source::{Located, Place, Value};
 use super::{
     Admin, Config, Doors, Events, Journal, LogFormat, LogLevel, PemSource, SeedMeter, SeedRules,
-    Uplink,
+    Uplink, value,
 };
 
 /// A door of one kind listens on at most this many addresses.
@@ -35,6 +36,7 @@ pub(super) fn config(reader: &mut Reader<'_>) -> Config {
     Config {
         doors: doors(reader),
         naming: naming(reader),
+        forward: reader.optional("forward.address", value::forward_address),
         events: events(reader),
         journal: journal(reader),
         uplink: uplink(reader),
@@ -61,6 +63,7 @@ fn doors(reader: &mut Reader<'_>) -> Doors {
         http: listening(reader, "doors.http"),
         http_token: reader.secret("doors.http_token"),
         socket_mode: reader.mode("doors.socket_mode"),
+        peer_uids: reader.uids("doors.peer_uids"),
         receive_buffer_bytes: fitting(
             reader,
             "doors.receive_buffer_bytes",
@@ -113,14 +116,6 @@ fn listening(reader: &mut Reader<'_>, path: &str) -> Vec<SocketAddr> {
 }
 
 fn naming(reader: &mut Reader<'_>) -> NamingOptions {
-    let forward = reader.text("naming.forward_not_metered");
-    if !forward.is_empty() {
-        reader.problem(
-            "naming.forward_not_metered",
-            "forwarding what is not metered is not supported yet",
-            "leave it empty; what no pattern of `metered` matches is counted as not metered",
-        );
-    }
     let options = NamingOptions {
         customer_tag: reader.text("naming.customer_tag"),
         id_tag: reader.text("naming.id_tag"),
@@ -237,6 +232,16 @@ fn uplink(reader: &mut Reader<'_>) -> Uplink {
     }
     Uplink {
         server_name: reader.optional("uplink.server_name", |text| Ok(text.to_owned())),
+        transport: [
+            TransportChoice::Auto,
+            TransportChoice::Only(Transport::Quic),
+            TransportChoice::Only(Transport::Tcp),
+        ][reader.choice("uplink.transport")],
+        quic_probe_interval: at_least(
+            reader,
+            "uplink.quic_probe_interval",
+            Duration::from_millis(100),
+        ),
         ca: pem(reader, "uplink.ca", "uplink.ca_pem", |reader, path| {
             reader.optional(path, |text| Ok(text.to_owned()))
         }),
@@ -246,6 +251,7 @@ fn uplink(reader: &mut Reader<'_>) -> Uplink {
         key: pem(reader, "uplink.key", "uplink.key_pem", |reader, path| {
             reader.secret(path).map(|secret| secret.reveal().to_owned())
         }),
+        renew_interval: at_least(reader, "uplink.renew_interval", Duration::from_millis(100)),
         session_age_max: at_least(reader, "uplink.session_age_max", Duration::from_secs(1)),
         collectors,
     }

@@ -3,9 +3,11 @@
 //! Pure: text in, value out. **Does not own** where a text stands.
 
 use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use super::CollectorAddress;
+use crate::intake::forward::ForwardAddress;
 
 /// Why a text is not such a value, and how one is written.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,6 +73,24 @@ fn with_unit(text: &str, units: &[(&str, u64)]) -> Option<u64> {
     number.parse::<u64>().ok()?.checked_mul(*factor)
 }
 
+/// A path. The text of a key in its place would be shown wherever the path is: in errors, in the log.
+pub(super) fn path(text: &str) -> Result<String, Unfit> {
+    if text.contains("-----BEGIN") {
+        return Err(unfit(
+            "is the text of a PEM file, not its path",
+            "write the path of the file, or give the text in `ca_pem`, `certificate_pem` or `key_pem`",
+        ));
+    }
+    Ok(text.to_owned())
+}
+
+/// A user's number; a name would have to be looked up.
+pub(super) fn uid(text: &str) -> Result<u32, Unfit> {
+    text.parse().map_err(|_| {
+        unfit(format!("{text:?} is not a user's number"), "write what `id -u NAME` says: [1000]")
+    })
+}
+
 /// Permission bits, in octal: `0660`.
 pub(super) fn mode(text: &str) -> Result<u32, Unfit> {
     let bits =
@@ -91,6 +111,23 @@ pub(super) fn address(text: &str) -> Result<SocketAddr, Unfit> {
             "write \"127.0.0.1:8125\", or \"[::1]:8125\" with brackets for IPv6",
         )
     })
+}
+
+/// `address:port`, or `unix:///path`. A name would have to be looked up, and intake waits for nobody.
+pub(super) fn forward_address(text: &str) -> Result<ForwardAddress, Unfit> {
+    let remedy =
+        "write \"10.0.0.7:8125\", \"[2001:db8::7]:8125\" or \"unix:///run/datadog/dsd.socket\"";
+    if let Some(path) = text.strip_prefix("unix://") {
+        return match Path::new(path).is_absolute() {
+            true => Ok(ForwardAddress::Unix(PathBuf::from(path))),
+            false => Err(unfit(format!("{text:?} holds no absolute path"), remedy)),
+        };
+    }
+    let address: Option<SocketAddr> = text.parse().ok();
+    let usable = address.filter(|to| to.port() > 0 && !to.ip().is_unspecified());
+    usable
+        .map(ForwardAddress::Udp)
+        .ok_or_else(|| unfit(format!("{text:?} is no address with a port"), remedy))
 }
 
 /// `host:port`; the host is a name or an address.
@@ -167,6 +204,27 @@ mod tests {
         check("0660", Some(0o660));
         check("600", Some(0o600));
         for wrong in ["", "8", "0999", "1777", "rw", "+660"] {
+            check(wrong, None);
+        }
+    }
+
+    #[test]
+    fn forward_addresses() {
+        let check = |text, expected: Option<&str>| {
+            let found = forward_address(text).ok().map(|address| address.to_string());
+            assert_eq!(found.as_deref(), expected, "{text}");
+        };
+        check("10.0.0.7:8125", Some("10.0.0.7:8125"));
+        check("[::1]:8125", Some("[::1]:8125"));
+        check("unix:///run/dsd.socket", Some("unix:///run/dsd.socket"));
+        for wrong in [
+            "localhost:8125",
+            "10.0.0.7",
+            "10.0.0.7:0",
+            "0.0.0.0:8125",
+            "unix://dsd.socket",
+            "/run/dsd.socket",
+        ] {
             check(wrong, None);
         }
     }

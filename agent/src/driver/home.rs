@@ -108,7 +108,9 @@ impl Home for AgentHome {
                     return welcome(&commit, &intake, *welcomed).await;
                 }
                 JournalWrite::Posted(sequence) => Write::Posted(sequence),
-                JournalWrite::Conflict(message) => Write::Conflict(message),
+                JournalWrite::Conflict { message, answer } => {
+                    Write::Conflict { reason: message, answer }
+                }
                 JournalWrite::Closed => Write::Closed,
             };
             commit.write(vec![write]).await?;
@@ -128,7 +130,7 @@ impl Home for AgentHome {
                 Sequence::ZERO => Some(genesis(ledger, stream)),
                 sequence => reader.digest(sequence)?,
             };
-            Ok(Looked { digest, first_held: reader.first_sequence()? })
+            Ok(Looked { digest, first_held: reader.first_held()? })
         })
     }
 

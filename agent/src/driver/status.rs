@@ -6,6 +6,7 @@ use tidemark_common::id::{Fence, LedgerId};
 use tidemark_common::time::Timestamp;
 
 use crate::session::{Monotonic, SessionState, SessionStatus};
+use crate::uplink::chooser::Transport;
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UplinkStatus {
@@ -14,12 +15,19 @@ pub struct UplinkStatus {
     pub since: Timestamp,
     /// The collector in use, or next to be tried.
     pub collector: String,
+    /// What carries the link, while there is one.
+    pub transport: Option<Transport>,
+    /// Until when the agent's newest certificate is valid.
+    pub certified_until: Option<Timestamp>,
     /// The ledger that the journal is pinned to.
     pub ledger: Option<LedgerId>,
     /// The session's fence, while it is live.
     pub fence: Option<Fence>,
     /// Batches sent and not acknowledged.
     pub in_flight: u64,
+    /// How often a collector has asked for a pause, and whether one is being kept.
+    pub throttles: u64,
+    pub is_paused: bool,
     /// What went wrong last, even if it goes well again.
     pub last_error: Option<String>,
     pub rtt_micros: Option<u64>,
@@ -65,9 +73,13 @@ impl UplinkStatus {
             state: UplinkState::Connecting,
             since,
             collector: String::new(),
+            transport: None,
+            certified_until: None,
             ledger: None,
             fence: None,
             in_flight: 0,
+            throttles: 0,
+            is_paused: false,
             last_error: None,
             rtt_micros: None,
             clock_offset_millis: None,
@@ -80,7 +92,8 @@ impl UplinkStatus {
         &mut self,
         session: SessionStatus,
         collector: String,
-        round_trip: Option<Duration>,
+        link: Option<(Transport, Option<Duration>)>,
+        certified_until: Option<Timestamp>,
         clock: Timestamp,
         wall: impl Fn(Monotonic) -> Timestamp,
     ) -> bool {
@@ -104,11 +117,17 @@ impl UplinkStatus {
             },
             since: if same_kind { self.since } else { clock },
             collector,
+            transport: link.map(|(transport, _)| transport),
+            certified_until,
             ledger: session.ledger,
             fence: session.fence,
             in_flight: session.in_flight,
+            throttles: session.throttles,
+            is_paused: session.is_paused,
             last_error: session.last_error,
-            rtt_micros: round_trip.map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
+            rtt_micros: link
+                .and_then(|(_, round_trip)| round_trip)
+                .map(|time| u64::try_from(time.as_micros()).unwrap_or(u64::MAX)),
             clock_offset_millis: session.clock_offset_millis,
         };
         if !same_kind {
@@ -126,6 +145,7 @@ impl UplinkStatus {
             UplinkState::Live => {
                 tracing::info!(
                     collector,
+                    transport = self.transport.map(Transport::name),
                     fence = self.fence.map(|fence| fence.to_string()),
                     "uplink live"
                 );

@@ -6,12 +6,12 @@ use tidemark_common::id::{
     Digest, EventNumber, Fence, LedgerId, OpeningId, RulesVersion, StreamId,
 };
 use tidemark_common::wire::{
-    Ack, HeldOpening, Hello, Refuse, RefuseReason, Rules, UniqueKey, Welcome,
+    Ack, FirstHeld, HeldOpening, Hello, Refuse, RefuseReason, Rules, UniqueKey, Welcome,
 };
 
 use super::*;
 use crate::session::{JournalWrite, StreamFacts};
-use crate::uplink::quic::tests::{Authority, Peer, block_on, listen};
+use crate::uplink::peer::{Authority, Peer, block_on, listen, listen_at, listen_tcp};
 
 const LEDGER: LedgerId = LedgerId([1; 16]);
 
@@ -75,7 +75,7 @@ impl Home for Memory {
                     facts.posted_sequence = welcomed.posted_sequence;
                 }
                 JournalWrite::Posted(sequence) => facts.posted_sequence = *sequence,
-                JournalWrite::Conflict(message) => facts.conflict = Some(message.clone()),
+                JournalWrite::Conflict { message, .. } => facts.conflict = Some(message.clone()),
                 JournalWrite::Closed => {}
             });
             memory.written.lock().unwrap().push(write);
@@ -90,7 +90,7 @@ impl Home for Memory {
     ) -> impl Future<Output = Result<Looked, HomeError>> + Send + 'static {
         std::future::ready(Ok(Looked {
             digest: Some(digest(sequence.0)),
-            first_held: Some(Sequence(1)),
+            first_held: Some(FirstHeld { sequence: Sequence(1), event: EventNumber(0) }),
         }))
     }
 
@@ -117,6 +117,8 @@ fn config(agent: Pem, collectors: Vec<String>) -> DriverConfig {
     DriverConfig {
         collectors,
         server_name: Some("collector.example".to_owned()),
+        transport: TransportChoice::Auto,
+        quic_probe_interval: Duration::from_secs(60),
         pem: watch::channel(Arc::new(agent)).1,
         session: SessionConfig {
             batches_in_flight_max: 8,
@@ -201,7 +203,7 @@ fn a_stream_is_shipped_confirmed_and_closed() {
             seal_all.send(()).unwrap();
             let Frame::Close(close) = peer.next().await.unwrap() else { panic!("no Close") };
             assert_eq!((close.sequence, close.accepted), (Sequence(3), 100));
-            peer.connection.close(quinn::VarInt::from_u32(0), b"");
+            peer.close("");
         };
         let (ended, ()) = tokio::join!(driver.run(async { sealed.await.unwrap() }), collector);
         ended.unwrap();
@@ -214,7 +216,7 @@ fn a_stream_is_shipped_confirmed_and_closed() {
     );
     let mut posted = written.iter().filter_map(|write| match write {
         JournalWrite::Posted(sequence) => Some(sequence.0),
-        JournalWrite::Welcomed(_) | JournalWrite::Conflict(_) | JournalWrite::Closed => None,
+        JournalWrite::Welcomed(_) | JournalWrite::Conflict { .. } | JournalWrite::Closed => None,
     });
     assert_eq!(posted.next_back(), Some(3));
     assert_eq!(written.last(), Some(&JournalWrite::Closed));
@@ -236,7 +238,7 @@ fn after_a_failure_the_next_collector_is_tried_and_resumes() {
             peer.send(&welcome(0)).await;
             batches(&mut peer, 1..=3).await;
             // Posted two, and no ack leaves before it dies.
-            peer.connection.close(quinn::VarInt::from_u32(1), b"out of memory");
+            peer.close("out of memory");
 
             let mut peer = Peer::accept(second.accept().await.unwrap()).await;
             assert_eq!(hello(&mut peer).await.ledger, Some(LEDGER));
@@ -255,6 +257,82 @@ fn after_a_failure_the_next_collector_is_tried_and_resumes() {
             ended = driver.run(pending()) => panic!("{ended:?}"),
             () = collectors => {}
         }
+    });
+}
+
+#[test]
+fn a_session_over_tcp_drains_and_returns_to_quic_once_that_gets_through() {
+    let ca = Authority::named("ca");
+    let memory = Memory::holding(2);
+    block_on(async {
+        let (listener, address) = listen_tcp().await;
+        let black_hole = std::net::UdpSocket::bind(address).unwrap();
+        let mut config = config(ca.agent(), vec![address.to_string()]);
+        config.times.transport_head_start = Duration::from_millis(20);
+        config.quic_probe_interval = Duration::from_millis(100);
+        let (driver, mut status) = Driver::new(config, memory.clone()).unwrap();
+        let (seal_all, sealed) = tokio::sync::oneshot::channel();
+        let mut over = async |transport| {
+            let is_so = |status: &UplinkStatus| {
+                status.transport == Some(transport) && status.state == UplinkState::Live
+            };
+            status.wait_for(is_so).await.unwrap();
+        };
+        let collector = async {
+            let mut peer = Peer::accept_tcp(&listener, &ca.collector()).await.unwrap();
+            hello(&mut peer).await;
+            peer.send(&welcome(0)).await;
+            batches(&mut peer, 1..=2).await;
+            over(Transport::Tcp).await;
+            // Now QUIC gets through, and a batch is on its way.
+            drop(black_hole);
+            let endpoint = listen_at(&ca.collector(), address);
+            let probe = endpoint.accept().await.unwrap().await.unwrap();
+            probe.closed().await;
+            peer.send(&ack(2, false)).await;
+            // Everything was acknowledged before the link was left.
+            assert!(matches!(peer.next().await, Err(LinkError::Closed { .. })));
+            assert!(memory.written().contains(&JournalWrite::Posted(Sequence(2))));
+
+            let mut peer = Peer::accept(endpoint.accept().await.unwrap()).await;
+            assert_eq!(hello(&mut peer).await.posted_sequence, Sequence(2));
+            peer.send(&welcome(2)).await;
+            peer.send(&ack(2, false)).await;
+            over(Transport::Quic).await;
+            seal_all.send(()).unwrap();
+            let Frame::Close(_) = peer.next().await.unwrap() else { panic!("no Close") };
+            peer.close("");
+        };
+        let (ended, ()) = tokio::join!(driver.run(async { sealed.await.unwrap() }), collector);
+        ended.unwrap();
+        assert_eq!(status.borrow().last_error, None);
+    });
+}
+
+#[test]
+fn a_dead_address_is_left_in_seconds() {
+    let ca = Authority::named("ca");
+    let memory = Memory::holding(1);
+    block_on(async {
+        // Both keep silent: the kernel takes what is sent, and nobody answers.
+        let (_silent, dead) = listen_tcp().await;
+        let _black_hole = std::net::UdpSocket::bind(dead).unwrap();
+        let (endpoint, address) = listen(&ca.collector());
+        let collectors = vec![dead.to_string(), address.to_string()];
+        let (driver, mut status) = Driver::new(config(ca.agent(), collectors), memory).unwrap();
+        let collector = async {
+            let mut peer = Peer::accept(endpoint.accept().await.unwrap()).await;
+            hello(&mut peer).await;
+            peer.send(&welcome(1)).await;
+            status.wait_for(|status| status.state == UplinkState::Live).await.unwrap();
+        };
+        tokio::select! {
+            ended = driver.run(pending()) => panic!("{ended:?}"),
+            // 7 s by the agent's own limits; the rest is for a busy machine.
+            arrived = timeout(Duration::from_secs(20), collector) => arrived.unwrap(),
+        }
+        let error = status.borrow().last_error.clone().unwrap();
+        assert!(error.contains("over quic") && error.contains("over tcp"), "{error}");
     });
 }
 
@@ -287,7 +365,12 @@ fn a_conflict_is_stored_and_ends_the_driver() {
     };
     let message = stop(memory.clone());
     assert!(message.contains("(other bytes)"), "{message}");
-    assert_eq!(memory.written(), [JournalWrite::Conflict(message.clone())]);
+    let written = memory.written();
+    assert!(
+        matches!(&written[..], [JournalWrite::Conflict { message: stored, answer: Some(answer) }]
+            if *stored == message && answer.settled.is_empty()),
+        "{written:?}"
+    );
     // Started again, it says the same and does not even connect.
     assert_eq!(stop(memory), message);
 }

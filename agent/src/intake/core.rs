@@ -8,6 +8,7 @@
 //! - A group's chunks are handed over before it is closed, and groups close in order.
 //! - Nothing is aggregated under one rules version and recorded under another.
 
+mod replay;
 mod turn;
 
 use std::collections::{HashMap, HashSet};
@@ -30,6 +31,7 @@ use crate::parse::dogstatsd::{self, Labels, RawMetric, Read, Value};
 
 use super::Answer;
 use super::alias::{Alias, Aliases, Known};
+use super::forward::packer::Packer;
 use super::ids::IdWindow;
 use super::job::{IntakeSettings, IntakeStart, Job};
 
@@ -71,6 +73,10 @@ pub struct Core {
     chunk_oldest: Timestamp,
     chunk_began: Ticks,
     dead_letters: Vec<DeadLetter>,
+    /// What is not metered, if it is to be forwarded.
+    outgoing: Option<Packer>,
+    /// Dead letters whose events are in the open chunk.
+    replayed: Vec<u64>,
     /// What was rejected since the start, once each, and what of it the shell has not been told.
     rejections_seen: HashSet<(Door, RejectReason)>,
     rejections_new: Vec<(Door, RejectReason)>,
@@ -115,6 +121,8 @@ impl Core {
             chunk_oldest: Timestamp(0),
             chunk_began: 0,
             dead_letters: Vec::new(),
+            outgoing: None,
+            replayed: Vec::new(),
             rejections_seen: HashSet::new(),
             rejections_new: Vec::new(),
             moved_sources: HashSet::new(),
@@ -146,6 +154,9 @@ impl Core {
 
     /// Takes one datagram of DogStatsD lines.
     pub fn datagram(&mut self, door: Door, bytes: &[u8], whole: bool, arrival: Timestamp) {
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.begin(bytes.len());
+        }
         let mut lines = dogstatsd::lines(bytes).peekable();
         while let Some(line) = lines.next() {
             // The kernel cut the datagram somewhere in its last line.
@@ -168,7 +179,7 @@ impl Core {
             Some(Alias::Series(known)) => {
                 self.values(door, &raw, known, line, arrival);
             }
-            Some(Alias::NotMetered { excluded }) => self.count_not_metered(excluded),
+            Some(Alias::NotMetered { excluded }) => self.not_metered(line, excluded),
             None => self.first_sight(door, &raw, line, arrival),
         }
     }
@@ -178,7 +189,7 @@ impl Core {
         match dogstatsd::refused(line, reason, &self.settings.naming) {
             Parsed::NotMetered { name } => {
                 let excluded = self.is_of_catalogue(&name);
-                self.count_not_metered(excluded);
+                self.not_metered(line, excluded);
             }
             Parsed::Message(_) | Parsed::Rejected(_) => self.reject(door, reason, line, arrival),
         }
@@ -191,7 +202,7 @@ impl Core {
                 let name = std::str::from_utf8(raw.name).unwrap_or_default();
                 let excluded = self.is_of_catalogue(name);
                 self.aliases.remember(raw.name, raw.tags, Alias::NotMetered { excluded });
-                return self.count_not_metered(excluded);
+                return self.not_metered(line, excluded);
             }
             Err(reason) => return self.reject(door, reason, line, arrival),
         };
@@ -255,6 +266,9 @@ impl Core {
             Parsed::NotMetered { name } => {
                 let excluded = self.is_of_catalogue(&name);
                 self.count_not_metered(excluded);
+                if let Some(outgoing) = self.outgoing.as_mut().filter(|_| door != Door::Http) {
+                    outgoing.kept_line(raw);
+                }
                 Answer::NotMetered
             }
             Parsed::Rejected(reason) => {
@@ -292,7 +306,19 @@ impl Core {
         arrival: Timestamp,
     ) -> Result<(), RejectReason> {
         let event = event.as_ref().map_err(|reason| *reason)?;
-        let time = judge_time(event.time, arrival, &self.settings.time)?;
+        let (known, time) = self.judge(event, event.time, arrival)?;
+        self.record(known, time, arrival, event.quantity, event.unique.as_deref());
+        Ok(())
+    }
+
+    /// Where an event of this time belongs, if it is to be taken.
+    fn judge(
+        &mut self,
+        event: &UsageEvent,
+        time: Option<Timestamp>,
+        arrival: Timestamp,
+    ) -> Result<(Known, Timestamp), RejectReason> {
+        let time = judge_time(time, arrival, &self.settings.time)?;
         let known = self.known(&Labels {
             meter: event.meter.clone(),
             customer: event.customer.clone(),
@@ -303,8 +329,7 @@ impl Core {
         if event.quantity.is_some_and(|quantity| quantity.is_negative()) && !known.negative {
             return Err(RejectReason::Negative);
         }
-        self.record(known, time, arrival, event.quantity, event.unique.as_deref());
-        Ok(())
+        Ok((known, time))
     }
 
     /// The slot of the labels' series under the current rules.
@@ -420,6 +445,23 @@ impl Core {
 
     fn is_of_catalogue(&self, name: &str) -> bool {
         self.rules.as_ref().is_some_and(|rules| rules.meter(name).is_some())
+    }
+
+    /// From now on what is not metered is packed, to be sent to another server.
+    pub fn begin_forwarding(&mut self) {
+        self.outgoing = Some(Packer::default());
+    }
+
+    /// What is not metered and waits to be forwarded; `None` if that is not wanted.
+    pub fn outgoing(&mut self) -> Option<&mut Packer> {
+        self.outgoing.as_mut()
+    }
+
+    fn not_metered(&mut self, line: &[u8], excluded: bool) {
+        self.count_not_metered(excluded);
+        if let Some(outgoing) = &mut self.outgoing {
+            outgoing.line(line);
+        }
     }
 
     fn count_not_metered(&mut self, excluded: bool) {

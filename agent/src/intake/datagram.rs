@@ -33,6 +33,7 @@ use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::socket::{ControlMessageOwned, MsgFlags, MultiHeaders, recvmmsg};
 use nix::sys::time::TimeSpec;
 
+use super::DatagramSource;
 use super::figures::DoorFigures;
 use crate::event::Door;
 use sockets::Socket;
@@ -296,6 +297,24 @@ struct Batch {
     datagrams: usize,
     bytes: usize,
     truncated: usize,
+}
+
+impl DatagramSource for Datagrams {
+    fn receive(
+        &mut self,
+        wait: Duration,
+        each: impl FnMut(Door, Datagram<'_>),
+    ) -> io::Result<Received> {
+        Self::receive(self, wait, each)
+    }
+
+    fn kernel_drops(&self) -> u64 {
+        Self::kernel_drops(self)
+    }
+
+    fn close(&mut self) {
+        self.close_datagram_doors();
+    }
 }
 
 fn receive_batch(

@@ -4,6 +4,7 @@
 //!
 //! These figures begin at zero with the process; nothing that is billed or proved depends on them.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::event::Door;
@@ -11,16 +12,29 @@ use crate::event::Door;
 /// One set of counters for each door.
 #[derive(Debug, Default)]
 pub struct DoorFigures {
-    udp: DoorCounts,
-    unix_datagram: DoorCounts,
-    dsd_stream: DoorCounts,
-    events: DoorCounts,
-    http: DoorCounts,
+    udp: Arc<DoorCounts>,
+    unix_datagram: Arc<DoorCounts>,
+    dsd_stream: Arc<DoorCounts>,
+    events: Arc<DoorCounts>,
+    http: Arc<DoorCounts>,
+    /// Lines that are not metered and were sent on, and those that could not be.
+    pub forwarded: Count,
+    pub forward_dropped: Count,
 }
 
 impl DoorFigures {
     #[must_use]
     pub fn of(&self, door: Door) -> &DoorCounts {
+        self.held(door)
+    }
+
+    /// One door's counters, for whoever outlives a borrow.
+    #[must_use]
+    pub fn shared(&self, door: Door) -> Arc<DoorCounts> {
+        Arc::clone(self.held(door))
+    }
+
+    fn held(&self, door: Door) -> &Arc<DoorCounts> {
         match door {
             Door::Udp => &self.udp,
             Door::UnixDatagram => &self.unix_datagram,
@@ -40,7 +54,10 @@ pub struct DoorCounts {
     pub connections_accepted: Count,
     /// Connections closed at once, because as many as are allowed were open.
     pub connections_refused: Count,
-    /// Connections closed because the client did not read its answers, or sent nothing for too long.
+    /// Connections closed at once, because their user is none of `peer_uids`.
+    pub connections_forbidden: Count,
+    /// Connections closed because the client did not read its answers, began what it did not end, or was silent while
+    /// its place was needed.
     pub connections_timed_out: Count,
     /// Datagrams, frames, lines that are not blank, or requests.
     pub messages: Count,

@@ -21,7 +21,6 @@
 //! connections; all bodies together within the room of a [`Passage`].
 
 mod answer;
-mod listener;
 mod media;
 
 #[cfg(test)]
@@ -52,15 +51,19 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 
 use super::datagram::is_absent_ipv6;
+use super::limited::{LimitedListener, Limits};
 use super::passage::{Passage, Reservation, raw};
 use super::{Answered, IntakeClosed, Item, Submission};
 use crate::event::{Door, Parsed};
 use crate::parse::cloudevents::{self, BodyError};
 use answer::{Outcome, Problem};
-use listener::DoorListener;
 
-pub use listener::{CONNECTIONS_MAX, IDLE_MAX, REQUEST_MAX};
-
+/// The HTTP door serves at most this many connections at once.
+pub const CONNECTIONS_MAX: usize = 128;
+/// Nothing moved on a connection for this long: it is closed.
+pub const IDLE_MAX: Duration = Duration::from_secs(75);
+/// From a request's first byte to its answer.
+pub const REQUEST_MAX: Duration = Duration::from_secs(120);
 /// A body is at most this many bytes.
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// A body is read within this.
@@ -87,7 +90,7 @@ pub struct HttpConfig {
     pub token: Option<HttpToken>,
 }
 
-/// The digest of a bearer token. Comparing digests tells nothing of the token by the time it takes.
+/// The digest of a bearer token. Digests are compared as a whole: the time tells nothing, not even of them.
 #[derive(Clone, PartialEq, Eq)]
 pub struct HttpToken([u8; 32]);
 
@@ -95,6 +98,14 @@ impl HttpToken {
     #[must_use]
     pub fn new(token: &str) -> Self {
         Self(Sha256::digest(token.as_bytes()).into())
+    }
+
+    /// Whether `sent` is the token, in a time that does not depend on how much of it is right.
+    #[must_use]
+    pub fn is(&self, sent: &str) -> bool {
+        let Self(sent) = Self::new(sent);
+        let differing = self.0.iter().zip(sent).fold(0, |bits, (own, other)| bits | (own ^ other));
+        std::hint::black_box(differing) == 0
     }
 }
 
@@ -114,7 +125,7 @@ pub enum HttpBindError {
 /// The HTTP door, listening.
 #[derive(Debug)]
 pub struct HttpDoor {
-    listeners: Vec<DoorListener>,
+    listeners: Vec<LimitedListener>,
     requests: Requests,
 }
 
@@ -130,9 +141,10 @@ impl HttpDoor {
         let mut absent = None;
         for address in config.listen {
             match listen(address) {
-                Ok(listener) => listeners.push(DoorListener {
+                Ok(listener) => listeners.push(LimitedListener {
                     listener,
-                    passage: passage.clone(),
+                    counts: passage.figures.shared(Door::Http),
+                    limits: Limits { idle_max: IDLE_MAX, request_max: REQUEST_MAX },
                     connections: Arc::clone(&connections),
                 }),
                 Err(source) if is_absent_ipv6(address, &source) => absent = Some((address, source)),
@@ -247,8 +259,7 @@ impl Requests {
         let sent =
             headers.get(AUTHORIZATION).and_then(|value| value.to_str().ok()).unwrap_or_default();
         let (scheme, token) = sent.trim().split_once(' ').unwrap_or_default();
-        let right =
-            scheme.eq_ignore_ascii_case("bearer") && HttpToken::new(token.trim()) == *expected;
+        let right = scheme.eq_ignore_ascii_case("bearer") && expected.is(token.trim());
         if right { Ok(()) } else { Err(Problem::unauthorized()) }
     }
 

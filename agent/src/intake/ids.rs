@@ -3,7 +3,7 @@
 //! **Owns** which ids are duplicates. **Does not own** their rows on disk, which the journal drops by
 //! the same two limits. The key never holds the event's time: a retry with a new time is a duplicate.
 //!
-//! Limits: `ids_max` ids, and `window` of time; whole rows (one a commit) go, oldest first.
+//! Limits: `ids_max` ids, and `window` of time, which no clock step spends; whole rows (one a commit) go, oldest first.
 
 use std::collections::VecDeque;
 
@@ -11,6 +11,7 @@ use hashbrown::HashSet;
 use tidemark_common::time::Timestamp;
 
 use crate::event::IdDigest;
+use crate::event::id_clock::IdClock;
 
 #[derive(Debug)]
 pub(crate) struct IdWindow {
@@ -20,6 +21,7 @@ pub(crate) struct IdWindow {
     pending: Vec<IdDigest>,
     ids_max: usize,
     window_millis: i64,
+    clock: IdClock,
 }
 
 impl IdWindow {
@@ -29,9 +31,10 @@ impl IdWindow {
         window_millis: i64,
         rows: Vec<(Timestamp, Vec<IdDigest>)>,
     ) -> Self {
+        let clock = IdClock::resume(rows.last().map(|(at, _)| *at));
         let known = rows.iter().flat_map(|(_, row)| row.iter().copied()).collect();
         let rows = rows.into_iter().map(|(at, row)| (at, row.into_boxed_slice())).collect();
-        Self { known, rows, pending: Vec::new(), ids_max, window_millis }
+        Self { known, rows, pending: Vec::new(), ids_max, window_millis, clock }
     }
 
     pub(crate) fn holds(&self, id: IdDigest) -> bool {
@@ -46,7 +49,8 @@ impl IdWindow {
     }
 
     /// The ids of the commit that is being handed over, as its row; drops rows beyond the limits.
-    pub(crate) fn take_row(&mut self, now: Timestamp) -> Vec<IdDigest> {
+    pub(crate) fn take_row(&mut self, wall: Timestamp) -> Vec<IdDigest> {
+        let now = self.clock.tick(wall);
         let row = std::mem::take(&mut self.pending);
         if !row.is_empty() {
             self.rows.push_back((now, row.clone().into_boxed_slice()));
@@ -89,6 +93,17 @@ mod tests {
         );
         window.take_row(Timestamp(1_011));
         assert!(!window.holds(id(3)) && window.holds(id(4)), "time goes by");
+    }
+
+    #[test]
+    fn a_clock_set_ahead_forgets_nothing() {
+        let mut window = IdWindow::new(3, 1_000, Vec::new());
+        window.insert(id(1));
+        window.take_row(Timestamp(0));
+        window.take_row(Timestamp(2_208_988_800_000));
+        assert!(window.holds(id(1)));
+        window.take_row(Timestamp(2_208_988_801_001));
+        assert!(!window.holds(id(1)), "time goes by there too");
     }
 
     #[test]

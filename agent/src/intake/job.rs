@@ -62,6 +62,8 @@ pub struct CommitJob {
     pub ids: Vec<IdDigest>,
     pub evidence: Evidence,
     pub dead_letters: Vec<DeadLetter>,
+    /// Dead letters whose events are in the chunk: they leave with this commit.
+    pub replayed: Vec<u64>,
     pub sources: Vec<SourceCount>,
 }
 

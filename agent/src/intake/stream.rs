@@ -3,14 +3,17 @@
 //! **Owns** listening, the number of connections, and their end at shutdown. **Does not own** what a
 //! connection says ([`events`], [`dsd`]) or what becomes of it (intake).
 //!
-//! Limits: [`CONNECTIONS_MAX`] for each door; one more is closed at once and counted. An idle
-//! connection may stay, and holds no buffer. What all connections together have read and is not yet
-//! durable is bounded by the [`Passage`].
+//! Limits: [`CONNECTIONS_MAX`] for each door; for one more the longest silent one makes room ([`places`]), or it
+//! is closed at once and counted. A silent connection holds no buffer, and one that has begun a line or frame
+//! must end it in time ([`hearing`]). What all connections together have read and is not yet durable is bounded
+//! by the [`Passage`]. Where `peer_uids` names users, others are closed at once and counted.
 
 mod dsd;
 mod events;
 mod frames;
+mod hearing;
 mod lines;
+mod places;
 
 #[cfg(test)]
 mod tests;
@@ -23,7 +26,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tokio::net::unix::OwnedReadHalf;
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::passage::Passage;
@@ -32,7 +35,10 @@ use super::{IntakeClosed, Item};
 use crate::event::Door;
 
 pub use frames::FRAME_BYTES_MAX;
+pub use hearing::UNFINISHED_MAX;
 pub use lines::LINE_BYTES_MAX;
+pub use places::SILENT_MIN;
+use places::{Place, Places};
 
 /// A stream door serves at most this many connections at once.
 pub const CONNECTIONS_MAX: usize = 256;
@@ -57,6 +63,8 @@ pub struct StreamConfig {
     pub events: Option<PathBuf>,
     /// Permission bits of the socket files.
     pub socket_mode: u32,
+    /// The users whose processes may connect; empty: all whom the socket file's permissions let in.
+    pub peer_uids: Vec<u32>,
 }
 
 /// Why a connection ended before its time.
@@ -88,7 +96,7 @@ impl StreamDoors {
         let mut doors = Vec::new();
         for (door, path) in configured {
             if let Some(path) = path {
-                doors.push(StreamDoor::bind(door, path, config.socket_mode, passage.clone())?);
+                doors.push(StreamDoor::bind(door, path, config, passage.clone())?);
             }
         }
         Ok(Self { doors })
@@ -112,13 +120,19 @@ struct StreamDoor {
     listener: UnixListener,
     file: SocketFile,
     passage: Passage,
-    connections: Arc<Semaphore>,
+    peer_uids: Vec<u32>,
+    places: Arc<Places>,
 }
 
 impl StreamDoor {
-    fn bind(door: Door, path: &Path, mode: u32, passage: Passage) -> Result<Self, SocketFileError> {
+    fn bind(
+        door: Door,
+        path: &Path,
+        config: &StreamConfig,
+        passage: Passage,
+    ) -> Result<Self, SocketFileError> {
         let failed = |source| SocketFileError::Bind { path: path.to_owned(), source };
-        let (listener, file) = SocketFile::stream(path, mode)?;
+        let (listener, file) = SocketFile::stream(path, config.socket_mode)?;
         listener.set_nonblocking(true).map_err(failed)?;
         let listener = UnixListener::from_std(listener).map_err(failed)?;
         Ok(Self {
@@ -126,7 +140,8 @@ impl StreamDoor {
             listener,
             file,
             passage,
-            connections: Arc::new(Semaphore::new(CONNECTIONS_MAX)),
+            peer_uids: config.peer_uids.clone(),
+            places: Places::new(CONNECTIONS_MAX),
         })
     }
 
@@ -135,7 +150,7 @@ impl StreamDoor {
         loop {
             tokio::select! {
                 accepted = self.listener.accept() => match accepted {
-                    Ok((stream, _)) => self.admit(stream, &mut open, shutdown.clone()),
+                    Ok((stream, _)) => self.admit(stream, &mut open, shutdown.clone()).await,
                     Err(error) => {
                         tracing::warn!(door = self.door.name(), %error, "a connection could not be accepted");
                         self.passage.counts(self.door).errors.add(1);
@@ -154,9 +169,23 @@ impl StreamDoor {
         let _cut_off = tokio::time::timeout(DRAIN, drained).await;
     }
 
-    fn admit(&self, stream: UnixStream, open: &mut JoinSet<()>, shutdown: watch::Receiver<bool>) {
+    async fn admit(
+        &self,
+        stream: UnixStream,
+        open: &mut JoinSet<()>,
+        shutdown: watch::Receiver<bool>,
+    ) {
         let counts = self.passage.counts(self.door);
-        let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
+        if let Err(uid) = self.allows(&stream) {
+            counts.connections_forbidden.add(1);
+            tracing::debug!(
+                door = self.door.name(),
+                uid,
+                "a user who is not in peer_uids was refused"
+            );
+            return;
+        }
+        let Some(place) = self.places.take().await else {
             counts.connections_refused.add(1);
             tracing::debug!(
                 door = self.door.name(),
@@ -168,8 +197,21 @@ impl StreamDoor {
         counts.connections_accepted.add(1);
         counts.connections_open.add(1);
         let open_connection =
-            OpenConnection { door: self.door, passage: self.passage.clone(), _permit: permit };
+            OpenConnection { door: self.door, passage: self.passage.clone(), place };
         open.spawn(open_connection.run(stream, shutdown));
+    }
+
+    /// Whether the user at the other end may connect; who it is, if not.
+    fn allows(&self, stream: &UnixStream) -> Result<(), Option<u32>> {
+        if self.peer_uids.is_empty() {
+            return Ok(());
+        }
+        // The kernel knows who connected; without an answer nobody is let in.
+        let uid = stream.peer_cred().map(|peer| peer.uid()).ok();
+        match uid {
+            Some(known) if self.peer_uids.contains(&known) => Ok(()),
+            Some(_) | None => Err(uid),
+        }
     }
 }
 
@@ -177,16 +219,16 @@ impl StreamDoor {
 struct OpenConnection {
     door: Door,
     passage: Passage,
-    _permit: OwnedSemaphorePermit,
+    place: Place,
 }
 
 impl OpenConnection {
     async fn run(self, stream: UnixStream, shutdown: watch::Receiver<bool>) {
         let passage = self.passage.clone();
         let ended = if self.door == Door::Events {
-            events::serve(stream, passage, shutdown).await
+            events::serve(stream, passage, &self.place, shutdown).await
         } else {
-            dsd::serve(stream, passage, shutdown).await
+            dsd::serve(stream, passage, &self.place, shutdown).await
         };
         if let Err(error) = ended {
             if let ConnectionError::Unread(_) = error {

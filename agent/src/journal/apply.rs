@@ -27,7 +27,8 @@ use super::state::{JournalOptions, JournalState};
 use super::tables::{
     BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RULES, SEALED, SOURCES, meta,
 };
-use super::write::{Append, Seal, Write};
+use super::write::{Append, ConflictAnswer, Seal, Write};
+use crate::event::id_clock::IdClock;
 use crate::seal::{Content, Position};
 
 #[cfg(test)]
@@ -52,6 +53,7 @@ pub(super) struct Memory {
     pub(super) clean: bool,
     pub(super) newest: Timestamp,
     pub(super) ids_oldest: Option<Timestamp>,
+    pub(super) ids_clock: IdClock,
     pub(super) next_ids_row: u64,
     pub(super) next_dead_letter: u64,
 }
@@ -140,6 +142,7 @@ pub(super) struct Transaction<'t, 'o> {
     options: &'o JournalOptions,
     budget: Budget,
     now: Timestamp,
+    ids_now: Timestamp,
     sealed: Vec<(Sequence, Digest)>,
 }
 
@@ -151,7 +154,9 @@ impl<'t, 'o> Transaction<'t, 'o> {
         budget: Budget,
         now: Timestamp,
     ) -> Self {
-        Self { tables, before, memory: before.clone(), options, budget, now, sealed: Vec::new() }
+        let mut memory = before.clone();
+        let ids_now = memory.ids_clock.tick(now);
+        Self { tables, before, memory, options, budget, now, ids_now, sealed: Vec::new() }
     }
 
     pub(super) fn apply(&mut self, write: Write) -> Result<(), JournalError> {
@@ -163,11 +168,12 @@ impl<'t, 'o> Transaction<'t, 'o> {
                 Ok(())
             }
             Write::DeadLetters(letters) => self.keep_letters(letters),
+            Write::Replayed(numbers) => self.remove_letters(&numbers),
             Write::SourceCounts(counts) => self.keep_sources(&counts),
             Write::Seal(seal) => self.seal(seal),
             Write::Welcomed(welcomed) => self.welcomed(welcomed),
             Write::Posted(sequence) => self.posted(sequence),
-            Write::Conflict(reason) => self.conflict(&reason),
+            Write::Conflict { reason, answer } => self.conflict(&reason, answer.as_ref()),
             Write::Closed => {
                 self.memory.clean = true;
                 Ok(())
@@ -304,10 +310,17 @@ impl<'t, 'o> Transaction<'t, 'o> {
         Ok(note.oldest)
     }
 
-    fn conflict(&mut self, reason: &str) -> Result<(), JournalError> {
+    fn conflict(
+        &mut self,
+        reason: &str,
+        answer: Option<&ConflictAnswer>,
+    ) -> Result<(), JournalError> {
         let reason: String = reason.chars().take(CONFLICT_CHARS_MAX).collect();
         let conflicted = Conflicted { at: self.now, reason };
         self.tables.meta.insert(meta::CONFLICTED, conflicted.encode().as_slice())?;
+        if let Some(answer) = answer {
+            self.tables.meta.insert(meta::ANSWERED, answer.encode().as_slice())?;
+        }
         self.memory.state.conflict = Some(conflicted.reason);
         Ok(())
     }

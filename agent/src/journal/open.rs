@@ -8,7 +8,7 @@
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -26,6 +26,7 @@ use tidemark_common::time::Timestamp;
 use super::apply::Tables;
 use super::backend::Measured;
 use super::budget::{Budget, JOURNAL_BYTES_MIN};
+use super::overlay::Overlay;
 use super::reader::JournalReader;
 use super::recover::recover;
 use super::state::{FreshIds, JournalOptions, Recovered};
@@ -180,25 +181,29 @@ impl Journal {
         };
         let placed =
             placed.map_err(|source| OpenError::Io { act: "make", path: path.clone(), source })?;
-        sync_folder(folder_of(path))?;
+        sync_folder_of(path)?;
         Ok(placed)
     }
 }
 
 impl JournalReader {
-    /// Opens the journal of an agent that is not running, to look into it. No opening is written and
-    /// nothing is made; after a crash, redb repairs the file as it would at a start.
+    /// Opens the journal of an agent that is not running, to look into it, and checks every page. The file is
+    /// not changed: what redb writes to repair it after a crash stays in memory.
     ///
     /// # Errors
-    /// See [`OpenError`].
+    /// See [`OpenError`]; `Held` at once while an agent runs.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        if !path.exists() {
-            let source = io::Error::from(io::ErrorKind::NotFound);
-            return Err(OpenError::Io { act: "open", path: path.to_owned(), source });
+        let io_error = |source| OpenError::Io { act: "open", path: path.to_owned(), source };
+        let file = File::open(path).map_err(io_error)?;
+        if file.metadata().map_err(io_error)?.len() == 0 {
+            // redb would make a database of it.
+            return Err(OpenError::NotAJournal { reason: "it is empty".to_owned() });
         }
+        let file = FileBackend::new(file).map_err(|error| refusal(error, path))?;
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
-            .create_with_backend(open_file(path)?)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(Overlay::new(file).map_err(io_error)?)
             .map_err(|error| refusal(error, path))?;
         let rows = database.begin_read()?;
         if !rows.list_tables()?.any(|table| table.name() == META.name()) {
@@ -227,12 +232,12 @@ pub fn set_aside(path: &Path, suffix: &str) -> Result<PathBuf, OpenError> {
         path: path.to_owned(),
         source,
     })?;
-    sync_folder(folder_of(path))?;
+    sync_folder_of(path)?;
     Ok(aside)
 }
 
 /// The file, for its owner only: it holds customers' names and the ledger's key for unique values.
-fn open_file(path: &Path) -> Result<FileBackend, OpenError> {
+pub(super) fn open_file(path: &Path) -> Result<FileBackend, OpenError> {
     let io_error = |source| OpenError::Io { act: "open", path: path.to_owned(), source };
     let file = OpenOptions::new()
         .read(true)
@@ -266,6 +271,16 @@ fn sync_folder(folder: &Path) -> Result<(), OpenError> {
     })
 }
 
+/// Makes the entry of `path` in its folder durable.
+pub(crate) fn sync_folder_of(path: &Path) -> Result<(), OpenError> {
+    sync_folder(folder_of(path))
+}
+
+/// What tells the file at `path` from all others; `None` if there is none.
+pub(super) fn file_number(path: &Path) -> Option<(u64, u64)> {
+    fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
+}
+
 fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
@@ -273,7 +288,7 @@ fn folder_of(path: &Path) -> &Path {
     }
 }
 
-fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
+pub(super) fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
     name.push(".");
     name.push(suffix);

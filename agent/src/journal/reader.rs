@@ -13,6 +13,7 @@ use tidemark_common::batch::{HEADER_BYTES, Header};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{Digest, Sequence};
 use tidemark_common::time::Timestamp;
+use tidemark_common::wire::FirstHeld;
 
 use super::record::{BatchRow, Counters, Record, RecordError, decode_chunk, decode_dead_letter};
 use super::tables::{BATCHES, CHUNKS, DEAD_LETTERS, META, SEALED, meta};
@@ -46,6 +47,10 @@ pub struct StoredDeadLetter {
 impl JournalReader {
     pub(super) fn new(database: Arc<Database>) -> Self {
         Self { database }
+    }
+
+    pub(super) fn database(&self) -> &Database {
+        &self.database
     }
 
     /// A batch's frozen bytes, header first; `None` if it is not sealed yet or not held any more.
@@ -89,13 +94,17 @@ impl JournalReader {
         Ok(self.header(sequence.next())?.map(|next| next.previous))
     }
 
-    /// The lowest sequence that is held.
+    /// The lowest batch that is held, and its first event.
     ///
     /// # Errors
     /// If the file cannot be read.
-    pub fn first_sequence(&self) -> Result<Option<Sequence>, ReadError> {
+    pub fn first_held(&self) -> Result<Option<FirstHeld>, ReadError> {
         let batches = self.begin()?.open_table(BATCHES)?;
-        Ok(batches.first()?.map(|(sequence, _)| Sequence(sequence.value())))
+        let Some((sequence, row)) = batches.first()? else {
+            return Ok(None);
+        };
+        let event = BatchRow::decode(row.value())?.first_event;
+        Ok(Some(FirstHeld { sequence: Sequence(sequence.value()), event }))
     }
 
     /// The payloads of a group's chunks, in order, one at a time.
@@ -125,7 +134,7 @@ impl JournalReader {
         Ok(found)
     }
 
-    fn begin(&self) -> Result<ReadTransaction, ReadError> {
+    pub(super) fn begin(&self) -> Result<ReadTransaction, ReadError> {
         Ok(self.database.begin_read()?)
     }
 }

@@ -21,7 +21,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
 use super::reader::StoredDeadLetter;
-use super::write::{Append, DeadLetter};
+use super::write::{Append, ConflictAnswer, DeadLetter};
 use crate::event::{Door, IdDigest};
 
 /// The version of every record today.
@@ -79,6 +79,13 @@ pub(super) struct Pinned {
 pub(super) struct Conflicted {
     pub(super) at: Timestamp,
     pub(super) reason: String,
+}
+
+/// Where the openings that are free of a conflict went. The file is set aside by then, or about to be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct MovedRow {
+    pub(super) to: StreamId,
+    pub(super) openings: Vec<OpeningId>,
 }
 
 /// What is known of a sealed batch without reading its bytes.
@@ -160,6 +167,14 @@ impl Record for Pinned {
 
 impl Record for Conflicted {
     const NAME: &'static str = "conflict";
+}
+
+impl Record for ConflictAnswer {
+    const NAME: &'static str = "conflict answer";
+}
+
+impl Record for MovedRow {
+    const NAME: &'static str = "moved";
 }
 
 impl Record for BatchRow {

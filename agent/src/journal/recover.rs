@@ -23,6 +23,7 @@ use super::record::{
 use super::state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
 use super::tables::{FORMAT, RULES_ROW, meta};
 use crate::event::SourceCount;
+use crate::event::id_clock::IdClock;
 
 /// Reads and checks everything, and writes the new opening. Nothing counts until the caller commits.
 pub(super) fn recover(
@@ -50,6 +51,7 @@ pub(super) fn recover(
         clean: false,
         newest: counters.newest,
         ids_oldest: None,
+        ids_clock: IdClock::default(),
         next_ids_row: 0,
         next_dead_letter: 0,
     };
@@ -293,6 +295,7 @@ fn read_ids(
             memory.state.live_bytes.saturating_add(cost(record.value().len()));
         rows.push((at, ids));
     }
+    memory.ids_clock = IdClock::resume(rows.last().map(|(at, _)| *at));
     Ok(rows)
 }
 

@@ -127,7 +127,13 @@ impl JournalState {
     /// The bytes of rows at which the journal calls itself full, while its batches are small.
     #[must_use]
     pub fn full_at_bytes(&self) -> u64 {
-        Budget::new(self.bytes_max).full_at(0)
+        Self::full_at(self.bytes_max)
+    }
+
+    /// The same for any budget.
+    #[must_use]
+    pub fn full_at(bytes_max: u64) -> u64 {
+        Budget::new(bytes_max).full_at(0)
     }
 
     /// Takes note that events up to `end` of `opening` are held.

@@ -36,6 +36,8 @@ pub(super) mod meta {
     pub(in crate::journal) const EVIDENCE: u16 = 4;
     pub(in crate::journal) const PINNED: u16 = 5;
     pub(in crate::journal) const CONFLICTED: u16 = 6;
+    pub(in crate::journal) const ANSWERED: u16 = 7;
+    pub(in crate::journal) const MOVED: u16 = 8;
 }
 
 /// The one row of [`RULES`].

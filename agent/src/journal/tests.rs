@@ -6,9 +6,13 @@
 )]
 
 mod disk;
+mod examine;
 mod files;
 mod golden;
+mod letters;
 mod model;
+mod moving;
+mod outage;
 mod rules;
 
 use std::path::PathBuf;

@@ -3,11 +3,12 @@
 //! **Owns** the shapes of [`Write`] and what each asks for. **Does not own** when a commit happens
 //! (`commit.rs`) or how a write reaches the tables (`apply.rs`).
 
+use serde::{Deserialize, Serialize};
 use tidemark_common::batch::{EncodedBody, Evidence};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{EventNumber, LedgerId, OpeningId, RulesVersion, Sequence};
 use tidemark_common::time::Timestamp;
-use tidemark_common::wire::{Rules, UniqueKey};
+use tidemark_common::wire::{PostedOpening, Rules, UniqueKey};
 
 use crate::event::{Door, IdDigest, SourceCount};
 
@@ -22,6 +23,9 @@ pub enum Write {
     Evidence(Evidence),
     /// Rejected input, kept within its bounds; the oldest leave first.
     DeadLetters(Vec<DeadLetter>),
+    /// The numbers of dead letters whose events are appended, or known duplicates, in the same commit: they
+    /// leave. One that has left already is no error.
+    Replayed(Vec<u64>),
     /// The last number seen of each numbered source.
     SourceCounts(Vec<SourceCount>),
     /// The next batch. Its group's chunks leave in the same commit.
@@ -31,7 +35,7 @@ pub enum Write {
     /// All batches up to this one are in the ledger.
     Posted(Sequence),
     /// The collector proved that the journal was cloned or rolled back: never open it again.
-    Conflict(String),
+    Conflict { reason: String, answer: Option<ConflictAnswer> },
     /// The opening ends cleanly. Appending or sealing afterwards takes it back.
     Closed,
 }
@@ -77,6 +81,29 @@ pub struct Welcomed {
     /// How far the ledger has posted. Lower than the journal knew: the ledger was restored from a
     /// backup, and retained batches are unposted again.
     pub posted_sequence: Sequence,
+}
+
+/// What the collector said of a journal's openings when it proved the conflict. Of an opening that was asked
+/// about and is not settled, nothing is posted under the journal's stream, and nothing ever will be.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConflictAnswer {
+    pub asked: Vec<OpeningId>,
+    /// How far each is posted. One with nothing posted may still be, by another copy of the journal.
+    pub settled: Vec<PostedOpening>,
+}
+
+impl ConflictAnswer {
+    /// Whether the events of `opening` may move to another stream.
+    #[must_use]
+    pub fn is_free(&self, opening: OpeningId) -> bool {
+        self.asked.contains(&opening) && self.posted(opening).is_none()
+    }
+
+    /// How far `opening` is posted, where the collector says that it stays.
+    #[must_use]
+    pub fn posted(&self, opening: OpeningId) -> Option<EventNumber> {
+        self.settled.iter().find(|settled| settled.opening == opening).map(|settled| settled.end)
+    }
 }
 
 /// Rejected input, to be listed and exported.

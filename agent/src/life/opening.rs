@@ -1,5 +1,6 @@
 //! Opening the journal at the agent's start, and setting aside one that cannot be used.
 
+use std::path::Path;
 use std::time::Duration;
 
 use std::sync::Arc;
@@ -7,8 +8,10 @@ use tidemark_common::id::{OpeningId, RulesVersion, StreamId};
 use tidemark_common::wire::{MeterRule, Rules};
 
 use super::{RunError, clock, millis_i64};
-use crate::config;
-use crate::journal::{FreshIds, Journal, JournalOptions, OpenError, Recovered, set_aside};
+use crate::config::{self, Config};
+use crate::journal::{
+    FreshIds, Journal, JournalOptions, OpenError, Recovered, Settled, set_aside, settle_conflict,
+};
 
 /// How long another process may hold the journal, as during a rolling restart.
 const LOCK_WAIT: Duration = Duration::from_secs(60);
@@ -29,9 +32,12 @@ fn open_or_set_aside(config: &config::Journal) -> Result<(Journal, Recovered), R
         Ok(opened) => return Ok(opened),
         Err(refused) => refused,
     };
-    let suffix = match &refused {
-        OpenError::Conflicted { stream, .. } => format!("conflict-{stream}"),
-        OpenError::Corrupt { .. } => format!("corrupt-{}", clock().0),
+    match &refused {
+        OpenError::Conflicted { .. } => settle(config, &refused)?,
+        OpenError::Corrupt { .. } => {
+            let aside = set_aside(&config.path, &format!("corrupt-{}", clock().0))?;
+            say_set_aside(&refused, &aside);
+        }
         OpenError::Held { .. }
         | OpenError::Newer { .. }
         | OpenError::Older { .. }
@@ -39,15 +45,43 @@ fn open_or_set_aside(config: &config::Journal) -> Result<(Journal, Recovered), R
         | OpenError::Budget { .. }
         | OpenError::Io { .. }
         | OpenError::Storage { .. } => return Err(refused.into()),
-    };
-    let aside = set_aside(&config.path, &suffix)?;
-    tracing::error!(
-        reason = %refused,
-        kept_as = %aside.display(),
-        "the journal is set aside and a new stream begins; the collector lists the old one as unfinished, and there \
-         is no way yet to import the file or to declare that stream lost: keep the file"
-    );
+    }
     Ok(Journal::open(options(config), fresh_ids()?, clock(), LOCK_WAIT)?)
+}
+
+/// Makes room for a new stream, which begins with what is known not to be posted.
+fn settle(config: &config::Journal, refused: &OpenError) -> Result<(), RunError> {
+    match settle_conflict(&options(config)) {
+        Ok(Settled::Moved(moved)) => tracing::error!(
+            reason = %refused,
+            stream = %moved.to,
+            events = moved.events,
+            openings = moved.openings,
+            kept_as = %moved.aside.display(),
+            events_kept = moved.left,
+            "a new stream begins with the events that are known not to be posted; the others stay in the file that \
+             is set aside: keep it, and see what it holds with `tidemark-agent export --journal FILE`"
+        ),
+        Ok(Settled::SetAside(aside)) => say_set_aside(refused, &aside),
+        // Another process is at it, or was.
+        Ok(Settled::InOrder) | Err(OpenError::Held { .. }) => {}
+        Err(error) => return Err(error.into()),
+    }
+    Ok(())
+}
+
+fn say_set_aside(reason: &OpenError, aside: &Path) {
+    tracing::error!(
+        %reason,
+        kept_as = %aside.display(),
+        "the journal is set aside and a new stream begins; the collector lists the old one as unfinished: keep the \
+         file, and see what it holds with `tidemark-agent export --journal FILE`"
+    );
+}
+
+/// The limits of a journal at another place.
+pub(crate) fn journal_options(config: &Config, path: &Path) -> JournalOptions {
+    options(&config::Journal { path: path.to_owned(), ..config.journal.clone() })
 }
 
 fn options(config: &config::Journal) -> JournalOptions {
@@ -63,7 +97,7 @@ fn options(config: &config::Journal) -> JournalOptions {
     }
 }
 
-fn fresh_ids() -> Result<FreshIds, RunError> {
+pub(super) fn fresh_ids() -> Result<FreshIds, RunError> {
     let (mut stream, mut opening) = ([0; 16], [0; 16]);
     getrandom::fill(&mut stream)?;
     getrandom::fill(&mut opening)?;

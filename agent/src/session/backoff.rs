@@ -11,9 +11,14 @@ pub(super) const CEILING_MILLIS_MAX: u64 = 30_000;
 /// Where only a person or a renewal can help, the wait is between one and two of these.
 pub(super) const LATE_MILLIS: u64 = 60_000;
 
+/// After a session that ended in good order, the wait is between nothing and this.
+pub(super) const AGAIN_MILLIS: u64 = 1_000;
+
 /// When the next attempt is worth making.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Retry {
+    /// Nothing is wrong: neither a failure nor a proof.
+    Again,
     /// The fault may pass by itself.
     Soon,
     /// Somebody must act first; try now and then, so that nobody has to restart the agent after it.
@@ -29,6 +34,7 @@ impl Backoff {
     /// The wait before the next attempt, in milliseconds. `random` is uniform over its range.
     pub(super) fn wait_millis(&mut self, retry: Retry, random: u64) -> u64 {
         match retry {
+            Retry::Again => within(random, AGAIN_MILLIS),
             Retry::Soon => {
                 let doubled =
                     CEILING_MILLIS_FIRST.checked_shl(self.failures).unwrap_or(CEILING_MILLIS_MAX);
@@ -66,7 +72,12 @@ mod tests {
         for _ in 0..100 {
             assert!(backoff.wait_millis(Retry::Soon, u64::MAX) <= CEILING_MILLIS_MAX);
         }
+        assert_eq!(backoff.wait_millis(Retry::Again, 1_000), 1_000);
+        assert_eq!(backoff.wait_millis(Retry::Soon, 30_000), 30_000, "that proved nothing");
         backoff.reset();
+        for _ in 0..100 {
+            assert!(backoff.wait_millis(Retry::Again, u64::MAX) <= AGAIN_MILLIS);
+        }
         assert_eq!(backoff.wait_millis(Retry::Soon, 100), 100);
         assert_eq!(backoff.wait_millis(Retry::Late, 0), 60_000);
         assert_eq!(backoff.wait_millis(Retry::Late, 60_000), 120_000);

@@ -23,7 +23,7 @@ pub(super) struct Joined {
     /// When it became Open.
     pub(super) since: Monotonic,
     pub(super) last_heard: Monotonic,
-    ends_at: Monotonic,
+    pub(super) ends_at: Monotonic,
     /// The session is at its maximum age: sends nothing more and leaves at the latest then.
     drains_until: Option<Monotonic>,
     /// The newest ledger time that the collector wants confirmed and no barrier answers yet.

@@ -1,11 +1,12 @@
 //! What a [`Session`] asks for, and how it stands.
 
-use tidemark_common::id::{Digest, Fence, LedgerId, Sequence};
-use tidemark_common::wire::{Close, Frame, Rules, UniqueKey};
+use tidemark_common::id::{Digest, Fence, LedgerId, OpeningId, Sequence};
+use tidemark_common::wire::{Close, FirstHeld, Frame, Hello, Rules, UniqueKey};
 
 use super::backoff::Retry;
 use super::joined::Phase;
 use super::{Barrier, Monotonic, Session, State, WELCOME_MILLIS_MAX, Writing};
+use crate::journal::ConflictAnswer;
 
 /// What the driver is to do. Each but `Disconnect` and `Finished` is answered by a `handle_*`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -32,7 +33,10 @@ pub enum JournalWrite {
     /// Pin the ledger and store the rules; then intake adopts them.
     Welcomed(Box<Welcomed>),
     Posted(Sequence),
-    Conflict(String),
+    Conflict {
+        message: String,
+        answer: Option<ConflictAnswer>,
+    },
     Closed,
 }
 
@@ -53,7 +57,7 @@ pub struct Looked {
     /// The batch's digest (genesis for sequence 0); `None` if the journal no longer knows it.
     pub digest: Option<Digest>,
     /// The first batch that is still held.
-    pub first_held: Option<Sequence>,
+    pub first_held: Option<FirstHeld>,
 }
 
 /// How a session is over.
@@ -74,6 +78,9 @@ pub struct SessionStatus {
     pub in_flight: u64,
     pub last_error: Option<String>,
     pub clock_offset_millis: Option<i64>,
+    /// How often a collector has asked for a pause, and whether one is being kept.
+    pub throttles: u64,
+    pub is_paused: bool,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -151,7 +158,11 @@ impl Session {
             State::Greeting(greeting) if !greeting.hello_sent => {
                 greeting.hello_sent = true;
                 let clock = greeting.clock;
-                Some(Frame::Hello(self.hello(clock)))
+                let hello = self.hello(clock);
+                if let State::Greeting(greeting) = &mut self.state {
+                    greeting.asked = asked(&hello);
+                }
+                Some(Frame::Hello(hello))
             }
             State::Joined(joined) if joined.may_send() => {
                 if let Some(confirm) = joined.take_confirm() {
@@ -237,7 +248,8 @@ impl Session {
                 SessionState::Stopped { until: Some(*until) }
             }
             State::Joined(_) if joined.is_some() => SessionState::Live,
-            State::Due
+            State::Waiting { retry: Retry::Again, .. }
+            | State::Due
             | State::Connecting
             | State::Greeting(_)
             | State::Joined(_)
@@ -254,6 +266,8 @@ impl Session {
             in_flight: joined.map_or(0, |joined| joined.in_flight()),
             last_error: self.last_error.clone(),
             clock_offset_millis: self.clock_offset_millis,
+            throttles: self.throttles,
+            is_paused: joined.is_some_and(|joined| joined.paused_until.is_some()),
         }
     }
 
@@ -264,9 +278,10 @@ impl Session {
         }
         let sealed = self.facts.sealed_sequence;
         match &mut self.state {
-            State::Condemned { message } => {
+            State::Condemned { message, answer } => {
                 self.writing = Some(Writing::Conflict);
-                Some(JournalWrite::Conflict(message.clone()))
+                let (message, answer) = (message.clone(), answer.clone());
+                Some(JournalWrite::Conflict { message, answer })
             }
             State::Joined(joined) if joined.phase == Phase::AdoptDue => {
                 joined.phase = Phase::Adopting;
@@ -310,4 +325,9 @@ impl Session {
             }
         }
     }
+}
+
+/// The openings that a hello asks about.
+fn asked(hello: &Hello) -> Vec<OpeningId> {
+    hello.openings.iter().map(|held| held.opening).chain([hello.opening]).collect()
 }

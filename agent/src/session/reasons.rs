@@ -1,18 +1,34 @@
 //! Why a session ends, in words that say what a person can do.
 
 use tidemark_common::batch::{BODY_VERSION, HEADER_VERSION};
-use tidemark_common::id::{LedgerId, Sequence, StreamId};
-use tidemark_common::wire::{Frame, Refuse, RefuseReason};
+use tidemark_common::id::{Digest, LedgerId, OpeningId, Sequence, StreamId};
+use tidemark_common::wire::{EXTRA_COME_AGAIN, Frame, Refuse, RefuseReason};
 
 use super::FENCED_IN_A_ROW_MAX;
 use super::backoff::Retry;
+use crate::journal::ConflictAnswer;
 
 /// What ends a session.
 #[derive(Debug)]
 pub(super) enum Fault {
     Leave(Leave),
-    /// What was found; the journal takes no further part.
-    Conflict(String),
+    /// What was found, and what the collector said of the openings; the journal takes no further part.
+    Conflict {
+        found: String,
+        answer: Option<ConflictAnswer>,
+    },
+    /// The journal and the ledger differ at this sequence: a Hello that says so has the collector judge.
+    Accuse {
+        found: String,
+        accusation: Accusation,
+    },
+}
+
+/// What the journal holds where the ledger holds something else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Accusation {
+    pub(super) sequence: Sequence,
+    pub(super) digest: Digest,
 }
 
 /// Why a session is given up; no reason for one that ends in good order.
@@ -27,9 +43,9 @@ impl Leave {
         Self { retry: Retry::Soon, reason: Some(reason.into()) }
     }
 
-    /// In good order: the session has reached its age.
+    /// In good order: the session has reached its age, at this end or at the other.
     pub(super) fn aged() -> Self {
-        Self { retry: Retry::Soon, reason: None }
+        Self { retry: Retry::Again, reason: None }
     }
 
     pub(super) fn late(reason: impl Into<String>) -> Self {
@@ -37,12 +53,21 @@ impl Leave {
     }
 }
 
-/// What the agent makes of a refusal. `fenced` counts the sessions in a row that ended as fenced.
-pub(super) fn refused(refuse: &Refuse, pinned: Option<LedgerId>, fenced: u32) -> Fault {
+/// What the agent makes of a refusal. `fenced` counts the sessions in a row that ended as fenced; `asked` are
+/// the openings of the Hello that is refused, `None` if it was welcome.
+pub(super) fn refused(
+    refuse: &Refuse,
+    pinned: Option<LedgerId>,
+    fenced: u32,
+    asked: Option<&[OpeningId]>,
+) -> Fault {
     let message = &refuse.message;
     Fault::Leave(match &refuse.reason {
         RefuseReason::Gap { expected } => Leave::soon(format!(
             "the collector asks again for the batches from {expected} on: {message}"
+        )),
+        RefuseReason::Conflict { sequence, .. } if asked.is_none() => Leave::soon(format!(
+            "the ledger knows batch {sequence} otherwise ({message}): the next Hello asks what it has posted"
         )),
         RefuseReason::Conflict { sequence, openings } => {
             let posted: String = openings
@@ -54,9 +79,15 @@ pub(super) fn refused(refuse: &Refuse, pinned: Option<LedgerId>, fenced: u32) ->
                     )
                 })
                 .collect();
-            return Fault::Conflict(format!(
-                "the ledger knows it otherwise at sequence {sequence}{posted} ({message})"
-            ));
+            return Fault::Conflict {
+                found: format!(
+                    "the ledger knows it otherwise at sequence {sequence}{posted} ({message})"
+                ),
+                answer: asked.map(|asked| ConflictAnswer {
+                    asked: asked.to_vec(),
+                    settled: openings.clone(),
+                }),
+            };
         }
         RefuseReason::Fenced { current } if fenced >= FENCED_IN_A_ROW_MAX => Leave::soon(format!(
             "another session took over the stream (fence {current}), {fenced} times in a row: another agent is running on \
@@ -77,6 +108,11 @@ pub(super) fn refused(refuse: &Refuse, pinned: Option<LedgerId>, fenced: u32) ->
             Some(pinned) => other_ledger(pinned, *ledger),
             None => Leave::late(format!("the collector keeps ledger {ledger}: {message}")),
         },
+        RefuseReason::Unavailable
+            if refuse.extras.iter().any(|extra| extra.tag == EXTRA_COME_AGAIN) =>
+        {
+            Leave::aged()
+        }
         RefuseReason::Unavailable => {
             Leave::soon(format!("the collector is not available now: {message}"))
         }
@@ -107,9 +143,9 @@ pub(super) fn other_ledger(pinned: LedgerId, found: LedgerId) -> Leave {
 
 pub(super) fn conflict_message(stream: StreamId, found: &str) -> String {
     format!(
-        "stream {stream} is in conflict: {found}. The journal was cloned or rolled back, and what is posted cannot be \
-         told from what is not, so nothing is guessed. The agent's next start sets the journal's file aside and begins a \
-         new stream. Keep that file, and compare it with the ledger"
+        "stream {stream} is in conflict: {found}. The journal was cloned or rolled back. The agent's next start sets \
+         the journal's file aside and begins a new stream with what is known not to be posted. What cannot be told posted \
+         from unposted stays in that file: keep it, and see `tidemark-agent export`"
     )
 }
 

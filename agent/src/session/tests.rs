@@ -11,7 +11,9 @@
 
 use proptest::prelude::*;
 use tidemark_common::id::{EventNumber, Fence};
-use tidemark_common::wire::{PostedOpening, Refuse, Rules, Throttle, UniqueKey};
+use tidemark_common::wire::{
+    EXTRA_COME_AGAIN, Extra, PostedOpening, Refuse, Rules, Throttle, UniqueKey,
+};
 
 use super::*;
 
@@ -28,6 +30,7 @@ struct World {
     posted: u64,
     ledger: Option<LedgerId>,
     conflict: Option<String>,
+    answer: Option<ConflictAnswer>,
     rules: RulesVersion,
     /// Writes are not answered while they are held.
     hold: bool,
@@ -48,6 +51,7 @@ impl World {
             posted: 0,
             ledger: None,
             conflict: None,
+            answer: None,
             rules: RulesVersion(0),
             hold: false,
             held_writes: 0,
@@ -114,6 +118,7 @@ impl World {
                 }
             }
             "shutdown" => self.session.handle_shutdown(),
+            "leave" => self.session.handle_leave(self.now),
             "restart" => self.session = Session::new(config(), self.facts()),
             verb => panic!("{verb}: no such step"),
         }
@@ -159,8 +164,7 @@ impl World {
                 let known = sequence.0 + 1 >= self.first_held || sequence.0 == self.sealed;
                 let looked = Looked {
                     digest: known.then(|| digest(sequence.0)),
-                    first_held: (self.first_held <= self.sealed)
-                        .then_some(Sequence(self.first_held)),
+                    first_held: (self.first_held <= self.sealed).then_some(held(self.first_held)),
                 };
                 self.session.handle_looked(&looked, self.now);
             }
@@ -189,9 +193,10 @@ impl World {
                 assert!(sequence.0 > self.posted && sequence.0 <= self.sealed);
                 self.posted = sequence.0;
             }
-            JournalWrite::Conflict(message) => {
+            JournalWrite::Conflict { message, answer } => {
                 self.say("write-conflict");
                 self.conflict = Some(message);
+                self.answer = answer;
             }
             JournalWrite::Closed => self.say("write-closed"),
         }
@@ -208,7 +213,12 @@ impl World {
         );
         match frame {
             Frame::Hello(hello) => {
-                self.say(&format!("hello:{}/{}", hello.posted_sequence, hello.sealed_sequence))
+                let held = FirstHeld::among(&hello.extras);
+                let held = held.map_or(String::new(), |held| format!("/held:{}", held.sequence));
+                self.say(&format!(
+                    "hello:{}/{}{held}",
+                    hello.posted_sequence, hello.sealed_sequence
+                ));
             }
             Frame::Batch(bytes) => {
                 self.sent += 1;
@@ -260,6 +270,11 @@ fn config() -> SessionConfig {
     }
 }
 
+/// The batch with this sequence, where each holds ten events.
+fn held(sequence: u64) -> FirstHeld {
+    FirstHeld { sequence: Sequence(sequence), event: EventNumber(sequence * 10) }
+}
+
 fn facts() -> StreamFacts {
     StreamFacts {
         stream: STREAM,
@@ -301,8 +316,8 @@ fn ack(posted: u64, ledger_time: i64, confirm: bool) -> Frame {
     Frame::Ack(Ack { posted_sequence, ledger_time, confirm, extras: vec![] })
 }
 
-fn refuse(reason: &str) -> Frame {
-    let reason = match reason {
+fn refuse(name: &str) -> Frame {
+    let reason = match name {
         "gap" => RefuseReason::Gap { expected: Sequence(2) },
         "conflict" => RefuseReason::Conflict {
             sequence: Sequence(2),
@@ -312,10 +327,12 @@ fn refuse(reason: &str) -> Frame {
         "invalid" => RefuseReason::Invalid,
         "unauthorized" => RefuseReason::Unauthorized,
         "other-ledger" => RefuseReason::OtherLedger { ledger: LedgerId([9; 16]) },
-        "unavailable" => RefuseReason::Unavailable,
+        "unavailable" | "again" => RefuseReason::Unavailable,
         reason => panic!("{reason}: no such reason"),
     };
-    Frame::Refuse(Refuse { reason, message: "because".to_owned(), extras: vec![] })
+    let again = Extra { tag: EXTRA_COME_AGAIN, bytes: vec![] };
+    let extras = if name == "again" { vec![again] } else { vec![] };
+    Frame::Refuse(Refuse { reason, message: "because".to_owned(), extras })
 }
 
 /// Each line: `step -> what the session does`.
@@ -394,14 +411,18 @@ fn a_hole_stops_and_is_named() {
     let mut world = check(
         "seal:9 connect welcome:0 ack:4 -> hello:0/9 look:0 pin:0 batch:1 batch:2 batch:3 batch:4 posted:4 batch:5 batch:6 batch:7 batch:8
          forget:4 lost wait:100 connect -> connect hello:4/9
+         welcome:2                      -> look:2 disconnect
+         wait:100 connect               -> connect hello:4/9/held:5
          welcome:2                      -> look:2 disconnect",
     );
+    // By then the collector was told what the journal begins with.
+    assert_eq!(FirstHeld::among(&world.session.hello(Timestamp(0)).extras), Some(held(5)));
     assert!(world.last_error().contains("batches 3 to 4"), "{}", world.last_error());
     assert!(matches!(world.session.status().state, SessionState::Stopped { until: Some(_) }));
     // The ledger's newer backup heals it, without anybody restarting the agent.
     assert_eq!(world.step("wait:30000"), "");
     assert_eq!(world.step("wait:90000"), "connect");
-    assert_eq!(world.step("connect"), "hello:4/9");
+    assert_eq!(world.step("connect"), "hello:4/9/held:5");
     assert_eq!(world.step("welcome:4"), "look:4 pin:4 batch:5 batch:6 batch:7 batch:8");
     // Forgotten under our hands.
     world.first_held = 10;
@@ -411,7 +432,7 @@ fn a_hole_stops_and_is_named() {
 
 #[test]
 fn conflicts_are_written_and_final() {
-    let check = |table: &str, expected: &str| {
+    let check_final = |table: &str, expected: &str| {
         let mut world = check(table);
         let message = world.conflict.clone().expect("a stored conflict");
         assert!(
@@ -425,21 +446,45 @@ fn conflicts_are_written_and_final() {
         }
         assert_eq!(world.step("restart"), "finished-in-conflict");
     };
-    check(
+    check_final(
         "seal:3 connect -> hello:0/3
          welcome:4      -> write-conflict finished-in-conflict",
         "posted sequence 4, and this journal has sealed only 3",
     );
-    check(
+    // What the agent finds itself it states in its next Hello, for the collector to answer.
+    check_final(
         "seal:3 connect         -> hello:0/3
-         welcome-other-digest:2 -> look:2 write-conflict finished-in-conflict",
-        "ledger's digest of sequence 2 is 6363",
+         welcome-other-digest:2 -> look:2 disconnect
+         wait:60000             -> connect
+         connect                -> hello:2/3
+         refuse:conflict        -> write-conflict finished-in-conflict",
+        "opening 03030303030303030303030303030303 it has posted the events below 17",
     );
-    check(
+    // The answer to a batch tells of that batch alone.
+    check_final(
         "seal:3 connect welcome:0 -> hello:0/3 look:0 pin:0 batch:1 batch:2 batch:3
+         refuse:conflict          -> disconnect
+         wait:60000 connect       -> connect hello:0/3
+         welcome-other-digest:2   -> look:2 disconnect
+         wait:60000 connect       -> connect hello:2/3
          refuse:conflict          -> write-conflict finished-in-conflict",
         "opening 03030303030303030303030303030303 it has posted the events below 17",
     );
+    // An accusation that a Welcome answers is withdrawn.
+    let mut world = check(
+        "seal:3 connect         -> hello:0/3
+         welcome-other-digest:2 -> look:2 disconnect
+         wait:60000 connect     -> connect hello:2/3
+         welcome:2              -> look:2 pin:2 batch:3
+         lost                   ->
+         wait:60000 connect     -> connect hello:2/3",
+    );
+    assert_eq!((world.conflict.take(), world.session.accusation), (None, None));
+    let world =
+        check("seal:3 connect refuse:conflict -> hello:0/3 write-conflict finished-in-conflict");
+    let own = OpeningId([3; 16]);
+    let settled = vec![PostedOpening { opening: own, end: EventNumber(17) }];
+    assert_eq!(world.answer, Some(ConflictAnswer { asked: vec![own], settled }));
     // Durable before the agent leaves.
     let mut world = World::new();
     for step in ["connect", "hold"] {
@@ -579,6 +624,12 @@ fn throttle_pauses_all_that_leaves() {
          throttle:4000000000 seal:3     ->
          wait:30000                     -> batch:3",
     );
+    let mut world = check("connect welcome:0 throttle:500 -> hello:0/0 look:0 pin:0");
+    let shown =
+        |world: &World| (world.session.status().throttles, world.session.status().is_paused);
+    assert_eq!(shown(&world), (1, true));
+    world.step("wait:500");
+    assert_eq!(shown(&world), (1, false));
 }
 
 #[test]
@@ -651,6 +702,27 @@ fn a_session_at_its_age_drains_and_leaves_in_good_order() {
         "disconnect",
         "an ack that does not come is not waited for"
     );
+}
+
+#[test]
+fn a_better_link_is_moved_to_once_all_is_acknowledged() {
+    let world = check("seal:1 connect leave welcome:0 -> hello:0/1 disconnect");
+    assert_eq!(world.last_error(), "");
+    check(
+        "seal:2 connect welcome:0 -> hello:0/2 look:0 pin:0 batch:1 batch:2
+         leave ack:1 seal:3       -> posted:1
+         ack:2                    -> posted:2 disconnect
+         wait:100                 -> connect",
+    );
+    check("leave connect welcome:0 wait:60000 -> hello:0/0 look:0 pin:0 disconnect");
+}
+
+#[test]
+fn a_collector_that_ends_a_session_in_good_order_is_no_trouble() {
+    let world = check("connect welcome:0 refuse:again -> hello:0/0 look:0 pin:0 disconnect");
+    assert_eq!(world.last_error(), "");
+    let world = check("connect welcome:0 refuse:unavailable -> hello:0/0 look:0 pin:0 disconnect");
+    assert!(world.last_error().contains("not available"), "{}", world.last_error());
 }
 
 #[test]

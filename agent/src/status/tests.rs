@@ -5,7 +5,9 @@ use std::time::Duration;
 use super::text::human;
 use super::trouble::find;
 use super::*;
-use crate::uplink::{CertificateFault, LinkError};
+use crate::uplink::LinkError;
+use crate::uplink::chooser::Transport;
+use tidemark_common::tls::CertificateFault;
 
 /// An agent that is well: everything posted.
 pub(crate) fn well() -> Status {
@@ -20,6 +22,10 @@ pub(crate) fn well() -> Status {
             collector: Some("collector.example.com:8129".to_owned()),
             fence: Some("1.2".to_owned()),
             in_flight: 0,
+            transport: Some("quic".to_owned()),
+            throttles: 2,
+            certificate_left_millis: Some(300 * 86_400_000),
+            paused: false,
             rtt_micros: Some(850),
             clock_offset_millis: Some(-12),
             last_error: None,
@@ -36,6 +42,7 @@ pub(crate) fn well() -> Status {
             retained_bytes: 1_200_000,
             ..JournalFigures::default()
         },
+        forward: Forward::default(),
         fsync: Fsync { count: 9_000, p50_micros: 1_250, p99_micros: 4_800, max_micros: 31_000 },
         doors: BTreeMap::from([
             (
@@ -52,6 +59,7 @@ pub(crate) fn well() -> Status {
                 DoorStatus { messages: 1, bytes: 25, errors: 1, ..DoorStatus::default() },
             ),
         ]),
+        admin: DoorStatus::default(),
     }
 }
 
@@ -67,7 +75,7 @@ rejected     0 events
 duplicates   0 events
 not metered  0 metrics
 lost before  0 datagrams dropped by the kernel, 0 events missing in numbered sources
-session      connected for 1h 1m, collector.example.com:8129, round trip 850us
+session      connected for 1h 1m, collector.example.com:8129 over quic, round trip 850us
 sequences    420 posted, 420 sealed, 0 in flight
 stream       0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a
 ledger       0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c0c
@@ -99,7 +107,7 @@ fn what_is_wrong_comes_first() {
     let shown = human(&status);
     let expected = "\
 No session with collector.example.com:8129 for 3m 12s: failed to connect: refused
-  Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached.
+  Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port, or the same TCP port, can be reached.
 Also: Rejected 40 events in the last 5m: sampled 40
   `tidemark-agent dead-letters list` shows those that were kept, with a remedy each.
 
@@ -265,7 +273,12 @@ fn each_remedy_fits_its_trouble() {
     );
     let address = "127.0.0.1:8129".parse().unwrap();
     let after = Duration::from_secs(1);
-    check(&unreachable(LinkError::NoAnswer { address, after }), "UDP port", "uplink.ca");
+    let silence = LinkError::NoAnswer { transport: Transport::Quic, address, after };
+    check(&unreachable(silence), "UDP port", "uplink.ca");
+    let (soon, over) = (Some(2 * 86_400_000), Some(-60_000));
+    let ends = |left| move |status: &mut Status| status.session.certificate_left_millis = left;
+    check(&ends(soon), "reads it again", "UDP port");
+    check(&ends(over), "reads it again", "UDP port");
     check(
         &|status| status.recent.rejected = [("journal_full".to_owned(), 5)].into(),
         "journal.bytes_max",
@@ -295,6 +308,7 @@ fn names_in_json_are_stable() {
         "/ledger",
         "/session/state",
         "/session/collector",
+        "/session/transport",
         "/session/since_age_millis",
         "/session/in_flight",
         "/session/last_error",

@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use super::{DoorStatus, Status, trouble};
+use super::{DoorStatus, Forward, Status, trouble};
 
 /// The width of the column of names.
 const NAME_WIDTH: usize = 13;
@@ -67,8 +67,17 @@ fn events(page: &mut Page, status: &Status) {
     for (reason, count) in &events.rejected {
         page.row("", format_args!("{reason} {}", grouped(*count)));
     }
+    if events.replayed > 0 {
+        let replayed = plural(events.replayed, "event", "events");
+        page.row("replayed", format_args!("{replayed}: rejected at first, accepted since"));
+    }
     page.row("duplicates", format_args!("{} events", grouped(events.duplicates)));
     page.row("not metered", format_args!("{} metrics", grouped(events.not_metered)));
+    let Forward { forwarded, forward_dropped } = status.forward;
+    if forwarded > 0 || forward_dropped > 0 {
+        let (sent, dropped) = (grouped(forwarded), grouped(forward_dropped));
+        page.row("forwarded", format_args!("{sent} lines, {dropped} could not be"));
+    }
     page.row(
         "lost before",
         format_args!(
@@ -84,10 +93,15 @@ fn session(page: &mut Page, status: &Status) {
     let collector = session.collector.as_deref().unwrap_or("no collector");
     let rtt =
         session.rtt_micros.map_or_else(String::new, |rtt| format!(", round trip {}", micros(rtt)));
+    let over = session
+        .transport
+        .as_deref()
+        .map_or_else(String::new, |transport| format!(" over {transport}"));
+    let paused = if session.paused { ", asked to pause" } else { "" };
     page.row(
         "session",
         format_args!(
-            "{} for {}, {collector}{rtt}",
+            "{} for {}, {collector}{over}{rtt}{paused}",
             session.state.name(),
             age(session.since_age_millis)
         ),
@@ -186,7 +200,7 @@ fn sentence(word: &str) -> String {
 
 /// 1234567 as `1,234,567`.
 #[must_use]
-pub(super) fn grouped(number: u64) -> String {
+pub(crate) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
@@ -200,7 +214,7 @@ pub(super) fn grouped(number: u64) -> String {
 
 /// `1 batch`, `2 batches`.
 #[must_use]
-pub(super) fn plural(number: u64, one: &str, many: &str) -> String {
+pub(crate) fn plural(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", grouped(number), if number == 1 { one } else { many })
 }
 
@@ -238,7 +252,7 @@ fn micros(micros: u64) -> String {
 }
 
 /// `850 B`, `1.2 MiB`.
-fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [(&str, u64); 4] =
         [("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)];
     match UNITS.into_iter().find(|(_, unit)| bytes >= *unit) {

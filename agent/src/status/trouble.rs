@@ -11,6 +11,8 @@ const OLDEST_UNPOSTED_MILLIS_MAX: u64 = 60_000;
 const TIME_TO_FULL_MILLIS_MIN: u64 = 3_600_000;
 /// A clock that is off by more bends event times and the limits that they are judged by.
 const CLOCK_OFFSET_MILLIS_MAX: u64 = 60_000;
+/// A certificate that ends sooner is to be renewed.
+const CERTIFICATE_MILLIS_MIN: i64 = 7 * 86_400_000;
 /// The reason of rejection that says nothing of the event; such events become no dead letters.
 const NO_ROOM: &str = "journal_full";
 /// Reasons of rejection that are named.
@@ -45,6 +47,7 @@ pub fn find(status: &Status) -> Vec<Trouble> {
         rejected(status),
         excluded(status),
         clock(status),
+        certificate(status),
         source_gaps(status),
     ]
     .into_iter()
@@ -123,7 +126,7 @@ fn session(status: &Status) -> Option<Trouble> {
             let remedy = if named.contains("certificate") || named.contains("private key") {
                 "Nothing is lost: events are kept on disk. Mend the certificates (uplink.ca, .certificate, .key; the collector's tls); the agent reads its own again every 30 s."
             } else {
-                "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port can be reached."
+                "Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port, or the same TCP port, can be reached."
             };
             // Between two sessions a moment passes; that the first one fails is trouble at once.
             let never = status.ledger.is_none() && session.last_error.is_some();
@@ -241,6 +244,16 @@ fn clock(status: &Status) -> Option<Trouble> {
             "Let NTP set it. Completeness does not depend on it, but event times do.",
         )
     })
+}
+
+fn certificate(status: &Status) -> Option<Trouble> {
+    let left =
+        status.session.certificate_left_millis.filter(|left| *left < CERTIFICATE_MILLIS_MIN)?;
+    let what = match u64::try_from(left) {
+        Ok(left) => format!("This agent's certificate ends in {}", age(left)),
+        Err(_) => format!("This agent's certificate ended {} ago", age(left.unsigned_abs())),
+    };
+    Some(trouble(what, "Renew the file; the agent reads it again every uplink.renew_interval."))
 }
 
 fn source_gaps(status: &Status) -> Option<Trouble> {

@@ -96,7 +96,7 @@ fn text(
     let mut registry = Registry::with_prefix("tidemark_collector");
     totals(&mut registry, suspense, snapshot)?;
     process(&mut registry, figures);
-    door(&mut registry, sessions);
+    door(&mut registry, sessions, snapshot.ledger_time());
     own_door(&mut registry, own);
     streams(&mut registry, snapshot.streams());
     let mut text = String::new();
@@ -118,8 +118,12 @@ fn totals(
         .iter()
         .fold(0, |sum, status| u64::saturating_add(sum, status.posted_events));
     let complete = snapshot.complete_through();
-    let held_back = u64::try_from(complete.held_back_by.len()).unwrap_or(u64::MAX);
-    let streams = u64::try_from(snapshot.streams().len()).unwrap_or(u64::MAX);
+    let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
+    let held_back = count(complete.held_back_by.len());
+    let streams = count(snapshot.streams().len());
+    let missing: Vec<_> = snapshot.streams().iter().filter_map(|status| status.missing).collect();
+    let unheard = snapshot.streams().iter();
+    let unheard = unheard.filter(|status| snapshot.is_unheard_since_restore(status)).count();
     for (name, help, value) in [
         ("conservation_posted_events", "Events of admitted batches, by their headers", posted),
         (
@@ -134,6 +138,17 @@ fn totals(
             "complete_through_seconds",
             "All usage accepted before this is posted, unix seconds; 0 while a stream never confirmed",
             complete.through.map_or(0, seconds),
+        ),
+        (
+            "missing_events",
+            "Events in batches that are neither here nor in their agents' journals",
+            missing.iter().fold(0, |sum, missing| u64::saturating_add(sum, missing.events)),
+        ),
+        ("missing_streams", "Streams with such batches", count(missing.len())),
+        (
+            "unheard_since_restore_streams",
+            "Open streams whose agents did not come since the ledger was restored",
+            count(unheard),
         ),
         ("held_back_by_streams", "Streams that keep complete_through from moving", held_back),
     ] {
@@ -181,16 +196,29 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
     }
 }
 
-/// What the QUIC door did since it was opened.
-fn door(registry: &mut Registry, figures: &ListenFigures) {
+/// What the agents' door did since it was opened.
+fn door(registry: &mut Registry, figures: &ListenFigures, now: Timestamp) {
+    if let Some(until) = figures.certified_until {
+        let left = u64::try_from(until.millis_since(now) / 1_000).unwrap_or(0);
+        let help = "Until the collector's certificate ends; 0 once it has";
+        gauge(registry, "certificate_left_seconds", help, left);
+    }
     gauge(registry, "sessions_open", "Agents connected", figures.sessions_open);
+    gauge(
+        registry,
+        "sessions_open_tcp",
+        "Agents connected over TCP, for want of QUIC or by their configuration",
+        figures.tcp_sessions_open,
+    );
     for (name, help, value) in [
         ("sessions", "Sessions begun", figures.sessions_begun),
         ("sessions_refused", "Sessions that the collector ended with Refuse", figures.refusals),
         ("handshakes_failed", "Handshakes that failed or took too long", figures.handshakes_failed),
         ("sessions_full", "Connections refused because sessions_max were open", figures.full),
         ("sessions_slow", "Sessions ended because the agent did not read in time", figures.slow),
+        ("sessions_drainers", "Sessions of drainers, for streams of others", figures.drainers),
         ("sessions_unnamed", "Connections whose certificate names no agent", figures.unnamed),
+        ("throttles", "Times that an agent was asked to pause", figures.throttles),
         (
             "unauthorised_batches",
             "Batches with usage that their agent's identity may not bill",

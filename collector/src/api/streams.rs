@@ -9,7 +9,7 @@ use serde::Serialize;
 use tidemark_common::batch::Evidence;
 use tidemark_common::code::EvidenceCode;
 
-use crate::ledger::{Snapshot, StreamStatus};
+use crate::ledger::{Missing, Snapshot, StreamStatus};
 use crate::period::Zone;
 
 use super::Api;
@@ -21,6 +21,8 @@ use super::query::{Pairs, Parameters};
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     streams: Vec<StreamShown>,
+    /// When the ledger was last restored from a backup.
+    restored_at: Option<String>,
     #[serde(flatten)]
     cut: Cut,
 }
@@ -30,6 +32,8 @@ struct StreamShown {
     stream: String,
     agent: String,
     state: &'static str,
+    /// The last session's: the ledger's incarnation and a counter.
+    fence: String,
     posted_sequence: u64,
     sealed_sequence: u64,
     accepted: u64,
@@ -40,6 +44,9 @@ struct StreamShown {
     /// Batches that came again and were not posted again.
     duplicates: u64,
     conflicts: u64,
+    missing: Option<MissingShown>,
+    /// Its agent did not come since the ledger was restored: what it posted after the backup is not here.
+    unheard_since_restore: bool,
     /// Events that the agent refused, by reason.
     rejected: BTreeMap<String, u64>,
     /// What else the agent counted: kernel drops, source gaps, what is not metered, ...
@@ -56,6 +63,14 @@ struct ConfirmedShown {
     accepted: u64,
 }
 
+/// Batches that are neither in the ledger nor in the agent's journal.
+#[derive(Debug, Serialize)]
+struct MissingShown {
+    first_sequence: u64,
+    last_sequence: u64,
+    events: u64,
+}
+
 pub(super) async fn handle(
     State(api): State<Api>,
     Query(pairs): Query<Pairs>,
@@ -67,17 +82,19 @@ pub(super) async fn handle(
 fn answer(snapshot: &Snapshot) -> Answer {
     let utc = Zone::utc();
     Answer {
-        streams: snapshot.streams().iter().map(|status| shown(status, &utc)).collect(),
+        streams: snapshot.streams().iter().map(|status| shown(snapshot, status, &utc)).collect(),
+        restored_at: snapshot.restored_at().map(|at| utc.rfc3339(at)),
         cut: Cut::of(snapshot, &utc),
     }
 }
 
-fn shown(status: &StreamStatus, zone: &Zone) -> StreamShown {
+fn shown(snapshot: &Snapshot, status: &StreamStatus, zone: &Zone) -> StreamShown {
     let (rejected, evidence) = split(&status.evidence);
     StreamShown {
         stream: status.stream.to_string(),
         agent: status.agent.to_string(),
         state: status.state.name(),
+        fence: status.fence.to_string(),
         posted_sequence: status.posted_sequence.0,
         sealed_sequence: status.sealed_sequence.0,
         accepted: status.accepted,
@@ -87,6 +104,12 @@ fn shown(status: &StreamStatus, zone: &Zone) -> StreamShown {
         quarantined_batches: status.quarantined_batches,
         duplicates: status.duplicates,
         conflicts: status.conflicts,
+        missing: status.missing.map(|Missing { first, last, events }| MissingShown {
+            first_sequence: first.0,
+            last_sequence: last.0,
+            events,
+        }),
+        unheard_since_restore: snapshot.is_unheard_since_restore(status),
         rejected,
         evidence,
         last_heard: zone.rfc3339(status.last_heard),

@@ -8,6 +8,8 @@ use std::fmt::Write;
 pub enum Kind {
     /// `IP:PORT`.
     Address,
+    /// `IP:PORT`, or one of these words.
+    AddressOr(&'static [&'static str]),
     /// A file or folder; in the file, relative to the file's own folder.
     Path,
     /// `250ms`, `10s`, `5m`, `24h`, `35d`.
@@ -42,7 +44,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 33] = [
+pub const SETTINGS: [Setting; 36] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -75,6 +77,12 @@ pub const SETTINGS: [Setting; 33] = [
     ),
     setting("listen.quic", Kind::Address, "0.0.0.0:8129", "Where agents connect (UDP)."),
     setting(
+        "listen.tcp",
+        Kind::AddressOr(&["same", "off"]),
+        "same",
+        "Where agents connect whose network lets no UDP through (TLS over TCP): `same` address and port as `listen.quic`, `off`, or another address.",
+    ),
+    setting(
         "listen.http",
         Kind::Address,
         "127.0.0.1:8130",
@@ -94,6 +102,12 @@ pub const SETTINGS: [Setting; 33] = [
     ),
     setting("tls.key", Kind::Path, "/etc/tidemark/collector.key", "The collector's private key."),
     setting(
+        "tls.renew_interval",
+        Kind::Duration,
+        "30s",
+        "CA, certificate and key are read again this often, and on SIGHUP; what is new counts for sessions that begin after it.",
+    ),
+    setting(
         "session.sessions_max",
         Kind::Count,
         "10000",
@@ -103,7 +117,7 @@ pub const SETTINGS: [Setting; 33] = [
         "session.handshakes_max",
         Kind::Count,
         "1000",
-        "At most this many connections are being made at once; they count as agents once their certificate is verified.",
+        "At most this many connections are being made at once, over UDP and over TCP each; they count as agents once their certificate is verified.",
     ),
     setting(
         "session.sessions_per_identity_max",
@@ -115,7 +129,13 @@ pub const SETTINGS: [Setting; 33] = [
         "session.handshakes_per_address_max",
         Kind::Count,
         "250",
-        "Of these connections, at most this many are from one address; a /64 network of IPv6 counts as one.",
+        "Of these connections, at most this many over UDP, and as many over TCP, are from one address; a /64 network of IPv6 counts as one.",
+    ),
+    setting(
+        "session.age_max",
+        Kind::Duration,
+        "2h",
+        "A session ends in good order after at most this long (the exact time is random) and begins anew at once, so that certificates are looked at again. Agents have a limit of their own.",
     ),
     setting(
         "session.confirm_interval",
@@ -237,6 +257,7 @@ impl Setting {
         match self.kind {
             Kind::Count => self.default.to_owned(),
             Kind::Address
+            | Kind::AddressOr(_)
             | Kind::Path
             | Kind::Duration
             | Kind::Size
@@ -255,9 +276,13 @@ pub fn markdown() -> String {
     for setting in &SETTINGS {
         let choices = match setting.kind {
             Kind::Choice(words) => format!(" One of `{}`.", words.join("`, `")),
-            Kind::Address | Kind::Path | Kind::Duration | Kind::Size | Kind::Count | Kind::Text => {
-                String::new()
-            }
+            Kind::Address
+            | Kind::AddressOr(_)
+            | Kind::Path
+            | Kind::Duration
+            | Kind::Size
+            | Kind::Count
+            | Kind::Text => String::new(),
         };
         // Writing to a string cannot fail.
         let _ignored = writeln!(

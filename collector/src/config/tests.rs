@@ -62,6 +62,18 @@ fn the_environment_wins_over_the_file() {
 }
 
 #[test]
+fn tcp_listens_where_quic_does_or_elsewhere_or_not_at_all() {
+    let check = |tcp: &str, expected: Option<&str>| {
+        let config = parse(&format!("[listen]\nquic = \"[::1]:7\"\n{tcp}"), &[]).unwrap();
+        assert_eq!(config.listen.tcp, expected.map(|address| address.parse().unwrap()), "{tcp}");
+    };
+    check("", Some("[::1]:7"));
+    check("tcp = \"same\"", Some("[::1]:7"));
+    check("tcp = \"off\"", None);
+    check("tcp = \"127.0.0.1:8\"", Some("127.0.0.1:8"));
+}
+
+#[test]
 fn paths_are_meant_from_where_they_are_written() {
     let text = "data_dir = \"data\"\ncatalog = \"/abs/c.toml\"";
     let config = parse(text, &[("TIDEMARK_COLLECTOR__TLS__KEY", "my.key")]).unwrap();

@@ -128,7 +128,8 @@ impl Values {
     /// All settings read; `None` if any cannot be. All are read before the first is missed, so that
     /// every problem is found.
     pub(super) fn config(&mut self, tokens: Vec<Token>) -> Option<Config> {
-        let listen = (self.address("listen.quic"), self.address("listen.http"));
+        let listen = self.listen();
+        let renew_interval_millis = self.millis("tls.renew_interval", 100);
         let shutdown_grace_millis = self.millis("shutdown_grace", 0);
         let log_format = self.log_format();
         let session = self.session();
@@ -139,11 +140,12 @@ impl Values {
             log_format: log_format?,
             log_level: self.text("log_level").to_owned(),
             shutdown_grace_millis: shutdown_grace_millis?,
-            listen: Listen { quic: listen.0?, http: listen.1? },
+            listen: listen?,
             tls: Tls {
                 ca: self.path("tls.ca"),
                 certificate: self.path("tls.certificate"),
                 key: self.path("tls.key"),
+                renew_interval_millis: renew_interval_millis?,
             },
             session: session?,
             ledger: ledger?,
@@ -151,11 +153,23 @@ impl Values {
         })
     }
 
+    fn listen(&mut self) -> Option<Listen> {
+        let quic = self.address("listen.quic");
+        let tcp = match self.text("listen.tcp") {
+            "same" => quic.map(Some),
+            "off" => Some(None),
+            _ => self.address("listen.tcp").map(Some),
+        };
+        let http = self.address("listen.http");
+        Some(Listen { quic: quic?, tcp: tcp?, http: http? })
+    }
+
     fn session(&mut self) -> Option<SessionLimits> {
         let sessions_max = self.count("session.sessions_max", 1);
         let handshakes_max = self.count("session.handshakes_max", 1);
         let sessions_per_identity_max = self.count("session.sessions_per_identity_max", 1);
         let handshakes_per_address_max = self.count("session.handshakes_per_address_max", 1);
+        let age_max_millis = self.millis("session.age_max", 100);
         let confirm_interval_millis = self.millis("session.confirm_interval", 10);
         let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
         let batch_bytes_in_flight_max =
@@ -171,6 +185,7 @@ impl Values {
             handshakes_max: handshakes_max?,
             sessions_per_identity_max: sessions_per_identity_max?,
             handshakes_per_address_max: handshakes_per_address_max?,
+            age_max_millis: age_max_millis?,
             confirm_interval_millis: confirm_interval_millis?,
             batches_in_flight_max: batches_in_flight_max?,
             batch_bytes_in_flight_max: batch_bytes_in_flight_max?,

@@ -6,6 +6,7 @@ use tidemark_common::tls::AgentName;
 
 use super::*;
 use crate::ledger::conformance::Journal;
+use crate::ledger::stream::Missing;
 
 const LEDGER: LedgerId = LedgerId([9; 16]);
 const FENCE: Fence = Fence(7);
@@ -160,4 +161,14 @@ fn a_batch_that_left_the_ledger_is_vouched_for_by_the_chain() {
     let candidate = Candidate { header, digest: header.digest(), fence: Fence(0) };
     assert_eq!(digest_needed(&record, header), Some(Sequence(2)));
     assert_eq!(judge(Some(&record), &candidate, None, LEDGER), Verdict::Duplicate);
+}
+
+#[test]
+fn the_batch_that_is_due_ends_what_was_missing() {
+    let first = journal('a', LEDGER, 5)[0].header;
+    let agent = AgentName::parse("agent").unwrap();
+    let mut held = StreamRecord::new(first.stream, agent, LEDGER, Timestamp(0));
+    held.missing = Some(Missing { first: Sequence(1), last: Sequence(3), events: 3 });
+    record(&mut held, &first, first.digest(), Content::Quarantined, Timestamp(1));
+    assert_eq!(held.missing, None);
 }

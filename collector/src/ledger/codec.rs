@@ -9,8 +9,8 @@
 //! SEEN KEY     customer str, meter str, class u8; of class 1 (unauthorised) the sender's identity follows, str
 //! SEEN         events u64, first bucket u32, last bucket u32
 //! INDEX KEY    stream [16], sequence u64                 INDEX      position u64
-//! STREAM ROW   version u8 = 2, bincode 2 (standard configuration) of `StreamRow`; version 1 lacks its
-//!              last field
+//! STREAM ROW   version u8 = 3, bincode 2 (standard configuration) of `StreamRow`; version 2 lacks its
+//!              last field, version 1 the last two
 //! ```
 //! Numbers are big-endian, so that rows sort by them.
 //!
@@ -30,12 +30,12 @@ use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::PostedOpening;
 
-use crate::ledger::stream::{Confirmed, StreamRecord, StreamState};
+use crate::ledger::stream::{Confirmed, Missing, StreamRecord, StreamState};
 use crate::usage::{Accumulator, Class, Seen, SeenAs, UniqueValue, UsageRow};
 
 /// Buckets in a slot: a day.
 pub const SLOT_BUCKETS: u32 = 96;
-const STREAM_ROW_VERSION: u8 = 2;
+const STREAM_ROW_VERSION: u8 = 3;
 const STREAM_ROW_BYTES_MAX: usize = 1 << 20;
 /// Class, bucket and part.
 const TOTAL_KEY_END: usize = 7;
@@ -118,6 +118,13 @@ pub fn read_total_key(key: &[u8]) -> Result<UsageRow, RowError> {
     let class = class.ok_or_else(|| broken("total key", "its class is unknown"))?;
     let bucket = bucket_of(key).ok_or_else(short)?;
     Ok(UsageRow { class, meter, dimensions, bucket, usage: Accumulator::default() })
+}
+
+/// Whose row it is, by a total's key.
+#[must_use]
+pub fn customer_of(key: &[u8]) -> Option<&str> {
+    let (customer, _) = split_str(key.get(4..)?)?;
+    std::str::from_utf8(customer.get(2..)?).ok()
 }
 
 /// A str with its length, and what follows it.
@@ -277,6 +284,7 @@ struct StreamRow {
     pending: Vec<(Timestamp, Sequence, u64)>,
     opening: Option<PostedOpening>,
     conflict_cap: Option<Option<Timestamp>>,
+    missing: Option<(Sequence, Sequence, u64)>,
 }
 
 fn config() -> impl bincode::config::Config {
@@ -315,6 +323,7 @@ pub fn write_stream(record: &StreamRecord) -> Result<Vec<u8>, RowError> {
         pending: record.pending.iter().map(flat).collect(),
         opening: record.openings.last().copied(),
         conflict_cap: record.conflict_cap,
+        missing: record.missing.map(|missing| (missing.first, missing.last, missing.events)),
     };
     let mut bytes = vec![STREAM_ROW_VERSION];
     let row = bincode::serde::encode_to_vec(&row, config())
@@ -331,8 +340,9 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
     let (version, bytes) = bytes.split_first().ok_or_else(|| broken("stream", "it is empty"))?;
     let bytes = match *version {
         STREAM_ROW_VERSION => Cow::Borrowed(bytes),
-        // What version 2 appends, as `None`.
-        1 => Cow::Owned([bytes, &[0]].concat()),
+        // What the later ones append, as `None`.
+        2 => Cow::Owned([bytes, &[0]].concat()),
+        1 => Cow::Owned([bytes, &[0, 0]].concat()),
         version => return Err(broken("stream", format!("its version {version} is unknown"))),
     };
     let (row, read): (StreamRow, usize) = bincode::serde::decode_from_slice(&bytes, config())
@@ -343,7 +353,7 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
     let full = |(ledger_time, sequence, accepted)| Confirmed { ledger_time, sequence, accepted };
     Ok(StreamRecord {
         stream: row.stream,
-        agent: AgentName::parse(&row.agent)
+        agent: AgentName::parse_identity(&row.agent)
             .map_err(|error| broken("stream", format!("its agent {error}")))?,
         state: match row.state {
             0 => StreamState::Open,
@@ -367,6 +377,7 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
         last_heard: row.last_heard,
         confirmed: row.confirmed.map(full),
         pending: row.pending.into_iter().map(full).collect(),
+        missing: row.missing.map(|(first, last, events)| Missing { first, last, events }),
         openings: row.opening.into_iter().collect(),
     })
 }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use tidemark_common::id::StreamId;
 use tidemark_common::time::Timestamp;
 
-use crate::ledger::stream::{StreamRecord, StreamState};
+use crate::ledger::stream::{Missing, StreamRecord, StreamState};
 
 /// All that the known streams accepted before `through` is posted.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -58,6 +58,11 @@ fn why(record: &StreamRecord, now: Timestamp, silent_after_millis: i64) -> Optio
     if record.quarantined_batches > 0 {
         let (batches, events) = (record.quarantined_batches, record.quarantined_events);
         return Some(format!("quarantine: {batches} batches with {events} events cannot be read"));
+    }
+    if let Some(Missing { first, last, events }) = record.missing {
+        return Some(format!(
+            "missing: batches {first} to {last} with {events} events are neither here nor in its journal"
+        ));
     }
     if record.state == StreamState::Closed {
         let events = record.in_transit();

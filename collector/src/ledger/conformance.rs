@@ -15,7 +15,7 @@ use tidemark_common::id::{
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
-use tidemark_common::wire::{Close, Confirm, HeldOpening, Hello, PostedOpening};
+use tidemark_common::wire::{Close, Confirm, HeldOpening, Hello};
 
 use super::fold::FoldSlice;
 use super::marks::Marks;
@@ -348,24 +348,45 @@ async fn names_posted_openings_on_conflict<S: LedgerStore>(store: S, ledger: Led
     greet(&store, &mut journal, 0).await;
     let mut rolled_back = Journal::new(1, ledger);
     rolled_back.seal(&[("c", "m", 1, 9)]);
-    let mut hello = rolled_back.hello(0);
-    let held = |opening| HeldOpening {
+    let held = |opening, first| HeldOpening {
         opening: OpeningId([opening; 16]),
-        first: EventNumber(0),
+        first: EventNumber(first),
         end: EventNumber(9),
     };
-    hello.openings = vec![held(1), held(2), held(3)];
-    let agent = AgentName::parse("agent").unwrap();
-    let committed =
-        commit(&store, vec![Request::Hello(Box::new(HelloRequest { hello, agent }))]).await;
-    let [Reply::HelloRefused { verdict: HelloVerdict::Conflict(_), openings, .. }] =
-        &committed.replies[..]
-    else {
-        panic!("{:?}", committed.replies)
+    let ask = |journal: &Journal, own, openings| {
+        let mut hello = journal.hello(0);
+        hello.opening = OpeningId([own; 16]);
+        hello.accepted = 9;
+        hello.openings = openings;
+        let agent = AgentName::parse("agent").unwrap();
+        Request::Hello(Box::new(HelloRequest { hello, agent }))
     };
-    let posted =
-        |opening, end| PostedOpening { opening: OpeningId([opening; 16]), end: EventNumber(end) };
-    assert_eq!(openings[..], [posted(1, 2), posted(2, 3)]);
+    let answer = |committed: &Committed| match &committed.replies[..] {
+        [Reply::HelloRefused { verdict: HelloVerdict::Conflict(_), openings, .. }] => {
+            openings.iter().map(|posted| (posted.opening.0[0], posted.end.0)).collect::<Vec<_>>()
+        }
+        replies => panic!("{replies:?}"),
+    };
+    // Of 3 to 5 nothing is posted. The ledger's third event is of opening 2, so 3 can never be; 4 may still
+    // come from another copy, and 5 is the asker's own.
+    let openings = vec![held(1, 0), held(2, 0), held(3, 2), held(4, 3), held(5, 9)];
+    let committed = commit(&store, vec![ask(&rolled_back, 5, openings.clone())]).await;
+    assert_eq!(answer(&committed), [(1, 2), (2, 3), (4, 3)]);
+    // It may ask again; a copy of it, or its next opening, is not told that 5 is free.
+    let committed = commit(&store, vec![ask(&rolled_back, 5, openings.clone())]).await;
+    assert_eq!(answer(&committed), [(1, 2), (2, 3), (4, 3)]);
+    let committed = commit(&store, vec![ask(&rolled_back, 6, openings.clone())]).await;
+    assert_eq!(answer(&committed), [(1, 2), (2, 3), (4, 3), (5, 3)]);
+
+    // The journal that fits goes on, unless it ships what was given away.
+    let committed = commit(&store, vec![ask(&journal, 2, vec![held(5, 3)])]).await;
+    assert_eq!(answer(&committed), [(5, 3), (2, 3)]);
+    greet(&store, &mut journal, 0).await;
+    journal.seal(&[("c", "m", 4, 5)]);
+    journal.opening = OpeningId([5; 16]);
+    journal.seal(&[("c", "m", 5, 5)]);
+    let committed = commit(&store, vec![journal.admit(3), journal.admit(4)]).await;
+    assert_eq!(words(&committed), "admit@3 conflict4@3");
 }
 
 async fn quarantines_unreadable_bodies<S: LedgerStore>(store: S, ledger: LedgerId) {

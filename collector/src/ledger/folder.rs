@@ -12,9 +12,35 @@ use tokio::time::MissedTickBehavior;
 use super::fold::FoldSlice;
 use super::store::{LedgerStore, StoreError};
 use super::tail::{Tail, TailSize};
-use super::{Shared, Stage, until};
+use super::{Shared, Stage, off_task, until};
 
-pub(super) async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>) {
+/// The folder before it runs: [`Ledger::start`](super::Ledger::start) runs it, [`Self::turn`] is one turn of
+/// it.
+#[derive(Debug)]
+pub struct Folder<S> {
+    shared: Arc<Shared>,
+    store: Arc<S>,
+}
+
+impl<S: LedgerStore> Folder<S> {
+    pub(super) fn new(shared: Arc<Shared>, store: Arc<S>) -> Self {
+        Self { shared, store }
+    }
+
+    pub(super) async fn run(self) {
+        run(self.shared, self.store).await;
+    }
+
+    /// Folds all that the tail holds now.
+    ///
+    /// # Errors
+    /// If the store failed: it is reopened, or not used any more.
+    pub async fn turn(&self) -> Result<(), StoreError> {
+        fold(&self.shared, &*self.store).await
+    }
+}
+
+async fn run<S: LedgerStore>(shared: Arc<Shared>, store: Arc<S>) {
     let (lines_max, bytes_max) = (shared.options.fold_lines_max, shared.options.tail_bytes_max);
     let is_full = |size: &TailSize| size.lines >= lines_max || size.bytes >= bytes_max;
     let mut size = shared.size.subscribe();
@@ -71,9 +97,5 @@ async fn blocking<T: Send + 'static>(
     act: &'static str,
     done: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, StoreError> {
-    tokio::task::spawn_blocking(done).await.map_err(|error| StoreError::Storage {
-        act,
-        file: "tail",
-        reason: error.to_string(),
-    })
+    off_task(done).await.map_err(|reason| StoreError::Storage { act, file: "tail", reason })
 }

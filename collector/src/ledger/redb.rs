@@ -20,7 +20,11 @@
 //! the options; at most `streams_max` streams are known.
 
 mod admit;
+mod compare;
+mod export;
 mod files;
+mod gather;
+mod import;
 mod recover;
 mod totals;
 
@@ -34,15 +38,23 @@ use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 
+pub use self::compare::{FoundTotals, TotalsCheck};
+pub use self::export::{ShowRow, export_stopped};
+pub use self::import::{Import, Restored};
 use self::totals::TotalsFile;
 use crate::ledger::codec::RowError;
 use crate::ledger::fold::FoldSlice;
+use crate::ledger::off_task;
 use crate::ledger::request::Request;
 use crate::ledger::store::{Committed, LedgerStore, Recovered, StoreError, Totals};
 use crate::ledger::stream::StreamRecord;
 
-const LEDGER_FILE: &str = "ledger.redb";
-const TOTALS_FILE: &str = "totals.redb";
+/// The truth.
+pub const LEDGER_FILE: &str = "ledger.redb";
+/// Derived from it.
+pub const TOTALS_FILE: &str = "totals.redb";
+/// Where a restore makes both, before they take their names.
+pub const RESTORING_FOLDER: &str = "restoring";
 
 const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
 const STREAMS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("streams");
@@ -54,7 +66,7 @@ const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 /// Raised when the ledger file's layout changes in a way that older collectors cannot read.
 const FORMAT: u16 = 2;
 /// What a ledger without marks has: collectors that know of none read it as they should.
-const FORMAT_WITHOUT_MARKS: u16 = 1;
+pub(super) const FORMAT_WITHOUT_MARKS: u16 = 1;
 /// After this many bytes of batches the stream rows are written, so that a start reads no more.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// The same for the number of batches.
@@ -74,6 +86,8 @@ pub struct RedbOptions {
     pub rebuild_lines_max: u64,
     /// Or bodies of this many bytes, if that is reached before.
     pub rebuild_bytes_max: u64,
+    /// Where a new ledger's id and key come from.
+    pub random: fn(&mut [u8]) -> Result<(), getrandom::Error>,
 }
 
 impl Default for RedbOptions {
@@ -85,6 +99,7 @@ impl Default for RedbOptions {
             streams_per_hour_max: 1_000,
             rebuild_lines_max: 200_000,
             rebuild_bytes_max: 64 << 20,
+            random: getrandom::fill,
         }
     }
 }
@@ -150,12 +165,24 @@ impl RedbStore {
         options: &RedbOptions,
         now: Timestamp,
     ) -> Result<(Self, Recovered), StoreError> {
+        let memory = redb::backends::InMemoryBackend::new;
+        Self::open_remaking(ledger, totals, memory, options, now)
+    }
+
+    /// The same; totals that are not of this ledger are made anew on what `remake` gives.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub fn open_remaking<B: StorageBackend>(
+        ledger: impl StorageBackend,
+        totals: impl StorageBackend,
+        remake: impl FnOnce() -> B,
+        options: &RedbOptions,
+        now: Timestamp,
+    ) -> Result<(Self, Recovered), StoreError> {
         let ledger = files::open_on(LEDGER_FILE, ledger, options.ledger_cache_bytes)?;
         let totals = files::open_on(TOTALS_FILE, totals, options.totals_cache_bytes)?;
-        let remake = || {
-            let memory = redb::backends::InMemoryBackend::new();
-            files::open_on(TOTALS_FILE, memory, options.totals_cache_bytes)
-        };
+        let remake = || files::open_on(TOTALS_FILE, remake(), options.totals_cache_bytes);
         recover::recover(ledger, totals, remake, options, now)
     }
 
@@ -164,9 +191,9 @@ impl RedbStore {
         act: impl FnOnce(&Inner) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
         let inner = Arc::clone(&self.inner);
-        let done = tokio::task::spawn_blocking(move || act(&inner)).await;
-        done.unwrap_or_else(|error| {
-            Err(StoreError::Storage { act: "use", file: LEDGER_FILE, reason: error.to_string() })
+        let done = off_task(move || act(&inner)).await;
+        done.unwrap_or_else(|reason| {
+            Err(StoreError::Storage { act: "use", file: LEDGER_FILE, reason })
         })
     }
 }

@@ -83,6 +83,8 @@ pub struct Recovered {
     pub unique_key: UniqueKey,
     /// The stored limit of ledger time.
     pub clock_limit: Timestamp,
+    /// The ledger time at which the ledger was last restored from a backup.
+    pub restored_at: Option<Timestamp>,
     pub streams: Vec<StreamRecord>,
     /// The batches that are not folded yet.
     pub tail: Vec<Arc<TailBatch>>,
@@ -184,17 +186,33 @@ impl UsageQuestion<'_> {
     }
 }
 
+/// What to do about a damaged file.
+fn remedy(file: &str) -> &'static str {
+    match file {
+        "totals.redb" => "stop the collector and move it away: the next start makes it anew",
+        _ => "keep it, and restore a backup with `tidemark-collector restore`",
+    }
+}
+
 /// The storage failed. It is not retried: the process ends, reopens and verifies.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum StoreError {
     #[error("failed to {act} the {file} file: {reason}")]
     Storage { act: &'static str, file: &'static str, reason: String },
-    #[error("failed to read the {file} file: {reason}; restore it from a backup")]
+    #[error("failed to read the {file} file: {reason}; {remedy}", remedy = remedy(file))]
     Corrupt { file: &'static str, reason: String },
     #[error(
         "failed to open the {file} file: its format {found} is newer than {known}; run a newer collector"
     )]
     Newer { file: &'static str, found: u16, known: u16 },
+    #[error(
+        "failed to open the ledger: a restore into its folder did not finish; run `tidemark-collector restore` again"
+    )]
+    HalfRestored,
+    #[error(
+        "failed to open the {file} file: a collector runs on it, or is just starting or stopping"
+    )]
+    InUse { file: &'static str },
     #[error("failed to fold stream {stream}: batch {due} is due, the slice begins at {first}")]
     FoldedElsewhere { stream: StreamId, due: Sequence, first: Sequence },
 }

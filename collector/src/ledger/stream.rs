@@ -53,9 +53,20 @@ pub struct StreamRecord {
     pub confirmed: Option<Confirmed>,
     /// Confirmations whose batches are not all posted yet, oldest first.
     pub pending: Vec<Confirmed>,
+    /// What its agent no longer holds and the ledger does not have: nothing behind it can come.
+    pub missing: Option<Missing>,
     /// The ends of the openings posted since they were last written to a table of their own; the
     /// newest stands last.
     pub openings: Vec<PostedOpening>,
+}
+
+/// Batches that are neither in the ledger nor in the agent's journal: the ledger was restored from a backup
+/// that is older than what the journal retains. Only a newer backup has them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Missing {
+    pub first: Sequence,
+    pub last: Sequence,
+    pub events: u64,
 }
 
 /// Where a stream is in its life.
@@ -69,6 +80,17 @@ pub enum StreamState {
 }
 
 impl StreamState {
+    /// Whether a stream in this state, last heard at `last_heard`, may have posted what a ledger that was
+    /// restored at `restored_at` does not have, and its agent has not come since.
+    #[must_use]
+    pub fn is_unheard_since(self, last_heard: Timestamp, restored_at: Option<Timestamp>) -> bool {
+        let may_have_posted = match self {
+            Self::Open | Self::Conflict => true,
+            Self::Closed => false,
+        };
+        may_have_posted && restored_at.is_some_and(|restored| last_heard < restored)
+    }
+
     /// The state's name, in JSON and as a metric label.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -107,6 +129,7 @@ pub struct StreamStatus {
     pub evidence: Evidence,
     pub duplicates: u64,
     pub conflicts: u64,
+    pub missing: Option<Missing>,
     pub last_heard: Timestamp,
     /// The newest confirmation that counts.
     pub confirmed: Option<Confirmed>,
@@ -136,6 +159,7 @@ impl StreamRecord {
             last_heard: now,
             confirmed: None,
             pending: Vec::new(),
+            missing: None,
             openings: Vec::new(),
         }
     }
@@ -208,6 +232,7 @@ impl StreamRecord {
             evidence: self.evidence.clone(),
             duplicates: self.duplicates,
             conflicts: self.conflicts,
+            missing: self.missing,
             last_heard: self.last_heard,
             confirmed: self.confirmed,
         }

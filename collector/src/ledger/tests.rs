@@ -105,6 +105,7 @@ async fn interleave(steps: &[Step]) {
             Step::TakeTotals => {
                 if let Some((tail, expected)) = reader.take() {
                     let snapshot = Snapshot {
+                        restored_at: None,
                         ledger: recovered.ledger,
                         as_of: NOW,
                         silent_after_millis: 0,

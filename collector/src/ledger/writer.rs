@@ -19,92 +19,121 @@ const CLOCK_TICK: Duration = Duration::from_secs(1);
 /// A group holds at most this many requests, whatever their size.
 const GROUP_REQUESTS_MAX: usize = 1_024;
 
-pub(super) async fn run<S: LedgerStore>(
+/// The writer before it runs: [`Ledger::start`](super::Ledger::start) runs it, [`Self::turn`] is one turn of
+/// it.
+#[derive(Debug)]
+pub struct Writer<S> {
     shared: Arc<Shared>,
     store: Arc<S>,
-    mut waiting: mpsc::Receiver<Waiting>,
-) {
-    let mut stage = shared.stage.subscribe();
-    let mut tick = tokio::time::interval(CLOCK_TICK);
-    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    loop {
-        let step = tokio::select! {
-            biased;
-            () = until(&mut stage, |stage| *stage != Stage::Running) => break,
-            _ = tick.tick() => extend_clock(&shared, &*store).await,
-            first = waiting.recv() => match first {
-                Some(first) => write_group(&shared, &*store, first, &mut waiting).await,
-                None => break,
-            },
-        };
-        if let Err(error) = step {
-            return shared.fail(error);
-        }
-    }
-    if shared.has_failed() {
-        return;
-    }
-    waiting.close();
-    while let Some(first) = waiting.recv().await {
-        if let Err(error) = write_group(&shared, &*store, first, &mut waiting).await {
-            return shared.fail(error);
-        }
-    }
-    match store.checkpoint().await {
-        Ok(()) => {
-            shared.advance(&Stage::Running, Stage::Folding);
-            shared.advance(&Stage::Stopping, Stage::Folding);
-        }
-        Err(error) => shared.fail(error),
-    }
+    waiting: mpsc::Receiver<Waiting>,
 }
 
-/// Stores a further limit of ledger time, if the current one runs out.
-pub(super) async fn extend_clock<S: LedgerStore>(
-    shared: &Shared,
-    store: &S,
-) -> Result<(), StoreError> {
-    let due = shared.clock().extension_due(shared.time.read());
-    if due.is_some() {
-        commit(shared, store, Vec::new()).await?;
+impl<S: LedgerStore> Writer<S> {
+    pub(super) fn new(
+        shared: Arc<Shared>,
+        store: Arc<S>,
+        waiting: mpsc::Receiver<Waiting>,
+    ) -> Self {
+        Self { shared, store, waiting }
     }
-    Ok(())
-}
 
-/// Commits `first` and what waits behind it, then answers.
-async fn write_group<S: LedgerStore>(
-    shared: &Shared,
-    store: &S,
-    first: Waiting,
-    waiting: &mut mpsc::Receiver<Waiting>,
-) -> Result<(), StoreError> {
-    let bytes_max = shared.options.tail_bytes_max;
-    let (mut size, mut stage) = (shared.size.subscribe(), shared.stage.subscribe());
-    tokio::select! {
-        () = until(&mut size, |size| size.bytes < bytes_max) => {}
-        () = until(&mut stage, |stage| matches!(stage, Stage::Failed(_))) => return Ok(()),
-    }
-    let (mut group, mut replies, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
-    let mut bytes = 0_usize;
-    let mut next = Some(first);
-    while let Some(Waiting { request, reply, room }) = next {
-        bytes = bytes.saturating_add(request.bytes());
-        group.push(request);
-        replies.push(reply);
-        rooms.extend(room);
-        if bytes >= shared.options.group_bytes_max || group.len() >= GROUP_REQUESTS_MAX {
-            break;
+    pub(super) async fn run(mut self) {
+        let shared = Arc::clone(&self.shared);
+        let mut stage = shared.stage.subscribe();
+        let mut tick = tokio::time::interval(CLOCK_TICK);
+        tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            let step = tokio::select! {
+                biased;
+                () = until(&mut stage, |stage| *stage != Stage::Running) => break,
+                _ = tick.tick() => self.extend_clock().await,
+                first = self.waiting.recv() => match first {
+                    Some(first) => self.write_group(first).await,
+                    None => break,
+                },
+            };
+            if let Err(error) = step {
+                return shared.fail(error);
+            }
         }
-        next = waiting.try_recv().ok();
+        if shared.has_failed() {
+            return;
+        }
+        self.waiting.close();
+        while let Some(first) = self.waiting.recv().await {
+            if let Err(error) = self.write_group(first).await {
+                return shared.fail(error);
+            }
+        }
+        match self.store.checkpoint().await {
+            Ok(()) => {
+                shared.advance(&Stage::Running, Stage::Folding);
+                shared.advance(&Stage::Stopping, Stage::Folding);
+            }
+            Err(error) => shared.fail(error),
+        }
     }
-    let answers = commit(shared, store, group).await?;
-    drop(rooms);
-    assert_eq!(answers.len(), replies.len(), "the store answers every request");
-    for (reply, answer) in replies.into_iter().zip(answers) {
-        // A session that ended meanwhile does not wait for its reply any more.
-        drop(reply.send(answer));
+
+    /// Commits what waits now, and a further limit of ledger time when that is due.
+    ///
+    /// # Errors
+    /// If the store failed: it is reopened, or not used any more.
+    pub async fn turn(&mut self) -> Result<(), StoreError> {
+        self.extend_clock().await?;
+        match self.waiting.try_recv() {
+            Ok(first) => self.write_group(first).await,
+            Err(_) => Ok(()),
+        }
     }
-    Ok(())
+
+    /// Writes what makes the next start quick, as an orderly end does.
+    ///
+    /// # Errors
+    /// If the store failed.
+    pub async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.store.checkpoint().await
+    }
+
+    /// Stores a further limit of ledger time, if the current one runs out.
+    pub(super) async fn extend_clock(&self) -> Result<(), StoreError> {
+        let due = self.shared.clock().extension_due(self.shared.time.read());
+        if due.is_some() {
+            commit(&self.shared, &*self.store, Vec::new()).await?;
+        }
+        Ok(())
+    }
+
+    /// Commits `first` and what waits behind it, then answers.
+    async fn write_group(&mut self, first: Waiting) -> Result<(), StoreError> {
+        let Self { shared, store, waiting } = self;
+        let bytes_max = shared.options.tail_bytes_max;
+        let (mut size, mut stage) = (shared.size.subscribe(), shared.stage.subscribe());
+        tokio::select! {
+            () = until(&mut size, |size| size.bytes < bytes_max) => {}
+            () = until(&mut stage, |stage| matches!(stage, Stage::Failed(_))) => return Ok(()),
+        }
+        let (mut group, mut replies, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
+        let mut bytes = 0_usize;
+        let mut next = Some(first);
+        while let Some(Waiting { request, reply, room }) = next {
+            bytes = bytes.saturating_add(request.bytes());
+            group.push(request);
+            replies.push(reply);
+            rooms.extend(room);
+            if bytes >= shared.options.group_bytes_max || group.len() >= GROUP_REQUESTS_MAX {
+                break;
+            }
+            next = waiting.try_recv().ok();
+        }
+        let answers = commit(shared, &**store, group).await?;
+        drop(rooms);
+        assert_eq!(answers.len(), replies.len(), "the store answers every request");
+        for (reply, answer) in replies.into_iter().zip(answers) {
+            // A session that ended meanwhile does not wait for its reply any more.
+            drop(reply.send(answer));
+        }
+        Ok(())
+    }
 }
 
 /// One transaction, then what readers see.

@@ -3,19 +3,25 @@
 //! **Owns** the order of replies: they are taken in the order of their requests.
 
 use std::collections::VecDeque;
+use std::error::Error;
 use std::future::pending;
+use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use quinn::{Connection, RecvStream, SendStream, VarInt};
+use quinn::{ConnectionError, ReadError};
 use rustls::pki_types::CertificateDer;
 use tidemark_common::id::RulesVersion;
-use tidemark_common::tls::{self, AgentName};
-use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason};
+use tidemark_common::time::Timestamp;
+use tidemark_common::tls::{self, Shown};
+use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason, Throttle};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::Shared;
+use super::pressure::{Pressure, Throttling};
 use crate::ledger::LedgerError;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request, body_bytes};
 use crate::session::hello::HelloVerdict;
@@ -33,27 +39,88 @@ const OPENED_FACTOR: usize = 9;
 /// After its last frame a connection is kept this long for the peer to read it.
 const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
+/// Ages are spread over this many parts of their range.
+const RANDOM_PARTS: u32 = 1 << 16;
+const STOPPING: &str = "the collector is stopping";
+const AGED: &str = "the session has reached its age; come again";
+const OTHER_RULES: &str = "the rules have changed; come again for the new ones";
+
+/// The other end of a connection whose certificate is verified.
+pub(super) struct Peer<R, W> {
+    pub(super) address: SocketAddr,
+    /// Its own certificate first.
+    pub(super) chain: Vec<CertificateDer<'static>>,
+    pub(super) receive: R,
+    pub(super) send: W,
+}
+
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
+    /// Says why there is no room for a session.
+    pub(super) async fn turn_away(self, reason: &str) {
+        self.refuse(RefuseReason::Unavailable, reason.to_owned()).await;
+    }
+
+    async fn refuse(mut self, reason: RefuseReason, message: String) {
+        if let Ok(bytes) = Frame::Refuse(Refuse { reason, message, extras: Vec::new() }).encode() {
+            drop(timeout(FAREWELL_MAX, self.send.write_all(&bytes)).await);
+            say_farewell(&mut self.receive, &mut self.send).await;
+        }
+    }
+}
+
 /// Serves a connection until it ends.
-pub(super) async fn serve(connection: &Connection, shared: &Shared) {
+pub(super) async fn serve<R, W>(peer: Peer<R, W>, shared: &Shared)
+where
+    R: AsyncRead + Unpin,
+    W: AsyncWrite + Unpin,
+{
     shared.counters.sessions_begun.add();
-    let peer = connection.remote_address();
-    match begin(connection, shared).await {
-        Ok(mut link) => {
+    let address = peer.address;
+    match tls::agent_name(&peer.chain) {
+        Ok(agent) => {
+            if agent.is_drainer() {
+                shared.counters.drainers.add();
+            }
+            let terms = shared.terms();
+            let certified = certified(&peer.chain, shared.ledger.now());
+            let mut link = Link {
+                shared,
+                certified,
+                rules: terms.rules.version,
+                session: Session::new(agent, terms),
+                send: peer.send,
+                receive: peer.receive,
+                buffer: FrameBuffer::default(),
+                chunk: vec![0; READ_BYTES],
+                due: VecDeque::new(),
+                frame_room: None,
+                told_of_unauthorised: false,
+                begun: Instant::now(),
+                throttling: Throttling::default(),
+            };
             let ended = link.run().await;
-            link.say_farewell().await;
+            say_farewell(&mut link.receive, &mut link.send).await;
             let agent = link.session.agent();
             let stream = link.session.stream();
             match ended {
-                Ended::Said => tracing::debug!(%peer, %agent, ?stream, "a session ended"),
+                Ended::Said if agent.is_drainer() => {
+                    tracing::info!(peer = %address, %agent, ?stream, "a drainer's session ended")
+                }
+                Ended::Said => tracing::debug!(peer = %address, %agent, ?stream, "a session ended"),
                 Ended::Lost(reason) => {
-                    tracing::info!(%peer, %agent, ?stream, %reason, "a session was lost")
+                    tracing::info!(peer = %address, %agent, ?stream, %reason, "a session was lost")
                 }
             }
         }
-        Err(Ended::Lost(reason)) => tracing::warn!(%peer, %reason, "a session did not begin"),
-        Err(Ended::Said) => {}
+        Err(error) => {
+            shared.counters.unnamed.add();
+            let shown = Shown::first_of(&peer.chain)
+                .map_or_else(String::new, |shown| format!("; it is {shown}"));
+            let message = format!("{error}{shown}");
+            tracing::warn!(peer = %address, message, "a session did not begin");
+            peer.refuse(RefuseReason::Unauthorized, message).await;
+        }
     }
-    connection.close(VarInt::from_u32(0), b"");
     shared.counters.sessions_ended.add();
 }
 
@@ -65,19 +132,29 @@ enum Ended {
     Lost(String),
 }
 
-struct Link<'a> {
+struct Link<'a, R, W> {
     shared: &'a Shared,
     session: Session,
     /// The rules that its Welcome names.
     rules: RulesVersion,
-    send: SendStream,
-    receive: RecvStream,
+    send: W,
+    receive: R,
     buffer: FrameBuffer,
     chunk: Vec<u8>,
-    due: VecDeque<oneshot::Receiver<Reply>>,
+    due: VecDeque<Due>,
     /// Held from when a large frame is announced until its batch has room, or it turns out to be none.
     frame_room: Option<FrameRoom>,
     told_of_unauthorised: bool,
+    begun: Instant,
+    /// How long the agent's certificate is still valid.
+    certified: Duration,
+    throttling: Throttling,
+}
+
+/// A reply that is due.
+struct Due {
+    since: Instant,
+    reply: oneshot::Receiver<Reply>,
 }
 
 struct FrameRoom {
@@ -90,6 +167,7 @@ enum Woken {
     Read(usize),
     Reply(Result<Reply, oneshot::error::RecvError>),
     ConfirmDue,
+    Aged,
     WelcomeOverdue,
     FrameOverdue,
     Stopping,
@@ -97,65 +175,18 @@ enum Woken {
     Lost(String),
 }
 
-async fn begin<'a>(connection: &Connection, shared: &'a Shared) -> Result<Link<'a>, Ended> {
-    let opened = timeout(shared.options.handshake_max, connection.accept_bi()).await;
-    let (mut send, receive) = match opened {
-        Ok(Ok(streams)) => streams,
-        Ok(Err(error)) => return Err(Ended::Lost(error.to_string())),
-        Err(_) => return Err(Ended::Lost("it opened no stream in time".to_owned())),
-    };
-    match identity(connection) {
-        Ok(agent) => {
-            let terms = shared.terms();
-            Ok(Link {
-                shared,
-                rules: terms.rules.version,
-                session: Session::new(agent, terms),
-                send,
-                receive,
-                buffer: FrameBuffer::default(),
-                chunk: vec![0; READ_BYTES],
-                due: VecDeque::new(),
-                frame_room: None,
-                told_of_unauthorised: false,
-            })
-        }
-        Err(message) => {
-            shared.counters.unnamed.add();
-            let refuse = Refuse {
-                reason: RefuseReason::Unauthorized,
-                message: message.clone(),
-                extras: Vec::new(),
-            };
-            if let Ok(bytes) = Frame::Refuse(refuse).encode() {
-                drop(timeout(FAREWELL_MAX, send.write_all(&bytes)).await);
-                farewell(&mut send).await;
-            }
-            Err(Ended::Lost(message))
-        }
-    }
-}
-
-pub(super) fn identity(connection: &Connection) -> Result<AgentName, String> {
-    let identity =
-        connection.peer_identity().ok_or_else(|| "it showed no certificate".to_owned())?;
-    let chain = identity
-        .downcast::<Vec<CertificateDer<'static>>>()
-        .map_err(|_| "its identity is no certificate chain".to_owned())?;
-    tls::agent_name(&chain).map_err(|error| error.to_string())
-}
-
-impl Link<'_> {
+impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
     async fn run(&mut self) -> Ended {
         let options = &self.shared.options;
-        let begun = Instant::now();
+        let begun = self.begun;
+        let aged = begun.checked_add(self.age_max());
         let welcome_due = tokio::time::sleep(options.handshake_max);
         tokio::pin!(welcome_due);
         let first = begun.checked_add(options.confirm_interval).unwrap_or(begun);
         let mut confirm = interval_at(first, options.confirm_interval);
         confirm.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut stopping = self.shared.stopping.subscribe();
-        let mut told = false;
+        let (mut told, mut ending) = (false, false);
         loop {
             if let Err(ended) = self.act().await {
                 return ended;
@@ -182,16 +213,19 @@ impl Link<'_> {
             let woken = tokio::select! {
                 reply = next_reply(&mut self.due) => Woken::Reply(reply),
                 read = self.receive.read(&mut self.chunk), if self.session.wants_frames() => match read {
-                    Ok(Some(bytes)) => Woken::Read(bytes),
-                    Ok(None) => Woken::Closed,
-                    Err(error) => Woken::Lost(error.to_string()),
+                    Ok(0) => Woken::Closed,
+                    Ok(bytes) => Woken::Read(bytes),
+                    Err(error) if is_goodbye(&error) => Woken::Closed,
+                    Err(error) => Woken::Lost(cause_of(&error)),
                 },
                 _ = confirm.tick(), if welcome => Woken::ConfirmDue,
+                () = until(aged), if welcome && !ending => Woken::Aged,
                 () = &mut welcome_due, if !welcome => Woken::WelcomeOverdue,
                 () = until(frame_due), if self.session.wants_frames() => Woken::FrameOverdue,
                 _ = stopping.wait_for(|stopping| *stopping), if !told => Woken::Stopping,
             };
             told |= matches!(woken, Woken::Stopping);
+            ending |= matches!(woken, Woken::Aged);
             if let Some(ended) = self.wake(woken) {
                 return ended;
             }
@@ -210,10 +244,11 @@ impl Link<'_> {
             }
             // An agent hears of rules in Welcome only. Sessions' timers are spread over the interval, and so
             // are the Hellos that follow.
-            Woken::ConfirmDue if self.shared.terms().rules.version != self.rules => self
-                .session
-                .handle_unavailable("the rules have changed; say Hello for the new ones"),
+            Woken::ConfirmDue if self.shared.terms().rules.version != self.rules => {
+                self.session.handle_ending(OTHER_RULES)
+            }
             Woken::ConfirmDue => self.session.handle_confirm_due(),
+            Woken::Aged => self.session.handle_ending(AGED),
             Woken::WelcomeOverdue if self.session.awaits_hello() => {
                 self.session.handle_unreadable("no Hello came in time".to_owned())
             }
@@ -257,9 +292,14 @@ impl Link<'_> {
             self.shared.counters.refusals.add();
         }
         let bytes = frame.encode().map_err(|error| Ended::Lost(error.to_string()))?;
-        match timeout(self.shared.options.send_max, self.send.write_all(&bytes)).await {
+        let sending = async {
+            self.send.write_all(&bytes).await?;
+            // What TLS has sealed and the socket has not taken yet.
+            self.send.flush().await
+        };
+        match timeout(self.shared.options.send_max, sending).await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(Ended::Lost(error.to_string())),
+            Ok(Err(error)) => Err(Ended::Lost(cause_of(&error))),
             Err(_) => {
                 self.shared.counters.slow.add();
                 Err(Ended::Lost("it did not read in time".to_owned()))
@@ -289,6 +329,7 @@ impl Link<'_> {
     /// Opens a batch's body on the blocking pool and hands it to the writer.
     async fn admit(&mut self, incoming: Incoming) -> Result<(), Ended> {
         let closed = |_| Ended::Lost(STOPPING.to_owned());
+        self.relieve(&incoming).await?;
         let bytes = body_bytes(&incoming.header).saturating_mul(OPENED_FACTOR);
         let most = self.shared.options.batch_bytes_in_flight_max;
         let room = room(&self.shared.batch_bytes, bytes, most).await?;
@@ -347,6 +388,39 @@ impl Link<'_> {
         tracing::warn!(agent = %self.session.agent(), reason, "a new stream may not begin");
     }
 
+    /// Asks the agent to pause before its batch waits for room, if the collector is pressed.
+    async fn relieve(&mut self, incoming: &Incoming) -> Result<(), Ended> {
+        let now = Instant::now();
+        let size = |bytes: usize| u64::try_from(bytes).unwrap_or(u64::MAX);
+        let needed = size(body_bytes(&incoming.header).saturating_mul(OPENED_FACTOR));
+        let (tail_bytes, tail_bytes_max) = self.shared.ledger.tail_bytes();
+        let room_bytes_max = u64::from(self.shared.options.batch_bytes_in_flight_max);
+        let pressure = Pressure {
+            tail_bytes,
+            tail_bytes_max,
+            room_bytes_max,
+            room_bytes_free: size(self.shared.batch_bytes.available_permits()),
+            room_bytes_needed: needed.min(room_bytes_max),
+            waited_millis: self.due.front().map_or(0, |due| millis(now.duration_since(due.since))),
+        };
+        let elapsed = millis(now.duration_since(self.begun));
+        let Some(pause) = self.throttling.pause_millis(&pressure, elapsed, random()) else {
+            return Ok(());
+        };
+        self.shared.counters.throttles.add();
+        tracing::debug!(agent = %self.session.agent(), pause, ?pressure, "an agent is asked to pause");
+        self.send(&Frame::Throttle(Throttle { pause_millis: pause, extras: Vec::new() })).await
+    }
+
+    /// Between half of the configured age and all of it, so that agents do not come again all at once; and not
+    /// beyond the end of the agent's certificate.
+    fn age_max(&self) -> Duration {
+        let age_max = self.shared.options.session_age_max;
+        let half = age_max.checked_div(2).unwrap_or_default();
+        let part = half.checked_div(RANDOM_PARTS).unwrap_or_default();
+        half.saturating_add(part.saturating_mul(random() % RANDOM_PARTS)).min(self.certified)
+    }
+
     async fn submit(&mut self, request: Request) {
         let submitted = self.shared.ledger.submit(request).await;
         self.expect_reply(submitted);
@@ -354,23 +428,32 @@ impl Link<'_> {
 
     fn expect_reply(&mut self, submitted: Result<oneshot::Receiver<Reply>, LedgerError>) {
         match submitted {
-            Ok(reply) => self.due.push_back(reply),
+            Ok(reply) => self.due.push_back(Due { since: Instant::now(), reply }),
             Err(error) => self.session.handle_unavailable(&error.to_string()),
         }
     }
-
-    async fn say_farewell(&mut self) {
-        farewell(&mut self.send).await;
-    }
 }
-
-const STOPPING: &str = "the collector is stopping";
 
 /// Room for `bytes`; all of it for more than there is.
 async fn room(of: &Arc<Semaphore>, bytes: usize, most: u32) -> Result<OwnedSemaphorePermit, Ended> {
     let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(most);
     let permit = Arc::clone(of).acquire_many_owned(bytes).await;
     permit.map_err(|_| Ended::Lost(STOPPING.to_owned()))
+}
+
+/// How long the certificate of this chain is still valid. One that cannot be read was refused before.
+fn certified(chain: &[CertificateDer<'_>], now: Timestamp) -> Duration {
+    let left = chain.first().and_then(tls::not_after).map(|end| end.millis_since(now));
+    Duration::from_millis(left.map_or(u64::MAX, |left| u64::try_from(left).unwrap_or(0)))
+}
+
+fn millis(time: Duration) -> u64 {
+    u64::try_from(time.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// For jitter. Without a source of randomness there is none, and no harm.
+fn random() -> u32 {
+    getrandom::u32().unwrap_or_default()
 }
 
 /// Until then; for ever if nothing is due.
@@ -381,21 +464,44 @@ async fn until(due: Option<Instant>) {
     }
 }
 
-/// Lets the peer read what was sent, for a while.
-async fn farewell(send: &mut SendStream) {
-    if send.finish().is_ok() {
-        drop(timeout(FAREWELL_MAX, send.stopped()).await);
+/// Lets the peer read what was sent, for a while. What it still sends is read and means nothing: TCP would
+/// answer it with a reset, and that would overtake what was sent.
+pub(super) async fn say_farewell(
+    receive: &mut (impl AsyncRead + Unpin),
+    send: &mut (impl AsyncWrite + Unpin),
+) {
+    let ending = async {
+        send.shutdown().await?;
+        let mut chunk = vec![0; FREE_FRAME_BYTES];
+        while receive.read(&mut chunk).await? > 0 {}
+        io::Result::Ok(())
+    };
+    drop(timeout(FAREWELL_MAX, ending).await);
+}
+
+/// Whether the peer has closed the connection as it should, or ended its half without a word of TLS: frames
+/// say whether anything is missing.
+fn is_goodbye(error: &io::Error) -> bool {
+    let lost = error.get_ref().and_then(|inner| inner.downcast_ref::<ReadError>());
+    error.kind() == io::ErrorKind::UnexpectedEof
+        || matches!(lost, Some(ReadError::ConnectionLost(ConnectionError::ApplicationClosed(_))))
+}
+
+/// The error's innermost cause, which says why a connection was lost.
+fn cause_of(error: &io::Error) -> String {
+    let mut cause: Option<&dyn Error> = error.get_ref().map(|inner| inner as _);
+    while let Some(deeper) = cause.and_then(Error::source) {
+        cause = Some(deeper);
     }
+    cause.map_or_else(|| error.to_string(), ToString::to_string)
 }
 
 /// The reply to the oldest request; for ever if none is due. Cancel-safe.
-async fn next_reply(
-    due: &mut VecDeque<oneshot::Receiver<Reply>>,
-) -> Result<Reply, oneshot::error::RecvError> {
+async fn next_reply(due: &mut VecDeque<Due>) -> Result<Reply, oneshot::error::RecvError> {
     let Some(oldest) = due.front_mut() else {
         return pending().await;
     };
-    let reply = oldest.await;
+    let reply = (&mut oldest.reply).await;
     due.pop_front();
     reply
 }

@@ -6,12 +6,12 @@
 //! A ledger that has posted less than the agent knows (restored from a backup) is no conflict: it
 //! welcomes, and the agent sends what it retained again.
 
-use tidemark_common::id::{Digest, Fence, LedgerId, Sequence};
+use tidemark_common::id::{Digest, Fence, LedgerId, OpeningId, Sequence};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
-use tidemark_common::wire::Hello;
+use tidemark_common::wire::{FirstHeld, Hello};
 
-use crate::ledger::stream::{StreamRecord, StreamState};
+use crate::ledger::stream::{Missing, StreamRecord, StreamState};
 
 /// The oldest batch header that this collector reads.
 const HEADER_VERSION_MIN: u16 = 1;
@@ -47,6 +47,8 @@ pub enum Contradiction {
     OtherDigest { sequence: Sequence },
     #[error("the journal says that it accepted {accepted} events; {known} are known")]
     AcceptedFell { accepted: u64, known: u64 },
+    #[error("the events of opening {opening} were given to another stream after a conflict")]
+    GivenAway { opening: OpeningId },
 }
 
 impl Contradiction {
@@ -56,7 +58,7 @@ impl Contradiction {
         match self {
             Self::PostedBeyondSealed { sealed, .. } => sealed.next(),
             Self::OtherDigest { sequence } => sequence,
-            Self::AcceptedFell { .. } => posted.next(),
+            Self::AcceptedFell { .. } | Self::GivenAway { .. } => posted.next(),
         }
     }
 }
@@ -88,7 +90,7 @@ pub fn judge_hello(
     let Some(record) = record else {
         return HelloVerdict::Welcome;
     };
-    if record.agent != *agent {
+    if record.agent != *agent && !agent.is_drainer() && !record.agent.is_drainer() {
         return HelloVerdict::OtherIdentity;
     }
     match contradiction(record, hello, stored) {
@@ -123,16 +125,42 @@ fn contradiction(
     None
 }
 
-/// Opens the stream for a session with `fence`, after [`judge_hello`] welcomed it. Confirmations of
-/// batches that the journal has not sealed can never count: they are dropped.
-pub fn record_hello(record: &mut StreamRecord, hello: &Hello, fence: Fence, now: Timestamp) {
+/// Opens the stream for a session of `agent` with `fence`, after [`judge_hello`] welcomed it. A stream that
+/// a drainer introduced becomes the first agent's that comes with its journal. Confirmations of batches
+/// that the journal has not sealed can never count: they are dropped.
+pub fn record_hello(
+    record: &mut StreamRecord,
+    hello: &Hello,
+    agent: &AgentName,
+    fence: Fence,
+    now: Timestamp,
+) {
     assert!(fence > record.fence, "a hello raises the fence: {fence} after {}", record.fence);
+    if record.agent.is_drainer() {
+        record.agent = agent.clone();
+    }
     record.fence = fence;
     record.state = StreamState::Open;
     record.sealed_sequence = record.sealed_sequence.max(hello.sealed_sequence);
     record.pending.retain(|pending| pending.sequence <= hello.sealed_sequence);
     record.accepted = record.accepted.max(hello.accepted);
     record.last_heard = record.last_heard.max(now);
+    if let Some(missing) = missing(record, hello) {
+        record.missing = Some(missing);
+    }
+}
+
+/// What the journal no longer holds and the ledger does not have, if the hello says so. It stays noted until
+/// the batch that is due comes after all: an agent that was restarted does not say it at once.
+fn missing(record: &StreamRecord, hello: &Hello) -> Option<Missing> {
+    let held = FirstHeld::among(&hello.extras)?;
+    let first = record.posted_sequence.next();
+    let sealed = hello.sealed_sequence.next();
+    if held.sequence <= first || held.sequence > sealed || held.event.0 > hello.accepted {
+        return None;
+    }
+    let last = Sequence(held.sequence.0.checked_sub(1)?);
+    Some(Missing { first, last, events: held.event.0.checked_sub(record.posted_end.0)? })
 }
 
 #[cfg(test)]
@@ -218,7 +246,7 @@ mod tests {
     #[test]
     fn a_journal_rolled_back_below_its_last_hello_is_found() {
         let mut record = known();
-        record_hello(&mut record, &hello(5, 8, 100), Fence(3), Timestamp(4));
+        record_hello(&mut record, &hello(5, 8, 100), &agent("a"), Fence(3), Timestamp(4));
         let verdict = judge_hello(Some(&record), &hello(5, 7, 70), &agent("a"), LEDGER, None);
         let fell = Contradiction::AcceptedFell { accepted: 70, known: 100 };
         assert_eq!(verdict, HelloVerdict::Conflict(fell));
@@ -229,7 +257,7 @@ mod tests {
         let mut record = known();
         let beyond = Confirmed { ledger_time: Timestamp(2), sequence: Sequence(99), accepted: 60 };
         record.confirm(beyond);
-        record_hello(&mut record, &hello(5, 8, 70), Fence(3), Timestamp(4));
+        record_hello(&mut record, &hello(5, 8, 70), &agent("a"), Fence(3), Timestamp(4));
         let kept: Vec<_> = record.pending.iter().map(|pending| pending.sequence.0).collect();
         assert_eq!(kept, [7]);
     }
@@ -244,10 +272,56 @@ mod tests {
     }
 
     #[test]
+    fn what_neither_side_holds_is_noted_with_its_size() {
+        let check = |sequence, event, expected: Option<(u64, u64, u64)>| {
+            let mut record = known();
+            let held = FirstHeld { sequence: Sequence(sequence), event: EventNumber(event) };
+            let hello = Hello { extras: vec![held.to_extra()], ..hello(9, 12, 120) };
+            record_hello(&mut record, &hello, &agent("a"), Fence(3), Timestamp(4));
+            let found = record.missing.map(|found| (found.first.0, found.last.0, found.events));
+            assert_eq!(found, expected, "{held:?}");
+            // An agent that says nothing of it does not take it back.
+            let silent = Hello { extras: Vec::new(), ..hello };
+            record_hello(&mut record, &silent, &agent("a"), Fence(4), Timestamp(5));
+            assert_eq!(record.missing.is_some(), expected.is_some());
+        };
+        check(9, 93, Some((6, 8, 43)));
+        check(13, 120, Some((6, 12, 70)));
+        check(6, 50, None);
+        check(1, 0, None);
+        // More than it sealed or accepted, or fewer events than are posted.
+        check(14, 120, None);
+        check(u64::MAX, 120, None);
+        check(9, 121, None);
+        check(9, 49, None);
+    }
+
+    #[test]
+    fn a_drainer_ships_the_streams_of_others_and_keeps_none() {
+        let drainer = AgentName::parse_drainer("node-7").unwrap();
+        let (fitting, ledger) = (hello(5, 8, 70), LEDGER);
+        let judged = |record: &StreamRecord, agent: &AgentName| {
+            judge_hello(Some(record), &fitting, agent, ledger, None)
+        };
+        let mut record = known();
+        assert_eq!(judged(&record, &drainer), HelloVerdict::Welcome);
+        record_hello(&mut record, &fitting, &drainer, Fence(3), Timestamp(4));
+        assert_eq!(record.agent, agent("a"));
+        assert_eq!(judged(&record, &agent("b")), HelloVerdict::OtherIdentity);
+
+        // One that the drainer introduced belongs to the agent that comes back for it.
+        record.agent = drainer.clone();
+        assert_eq!(judged(&record, &agent("b")), HelloVerdict::Welcome);
+        record_hello(&mut record, &fitting, &agent("b"), Fence(4), Timestamp(5));
+        assert_eq!(judged(&record, &agent("a")), HelloVerdict::OtherIdentity);
+        assert_eq!(judged(&record, &drainer), HelloVerdict::Welcome);
+    }
+
+    #[test]
     fn a_hello_reopens_a_stream_under_a_higher_fence() {
         let mut record = known();
         record.state = StreamState::Closed;
-        record_hello(&mut record, &hello(5, 8, 70), Fence(3), Timestamp(4));
+        record_hello(&mut record, &hello(5, 8, 70), &agent("a"), Fence(3), Timestamp(4));
         assert_eq!(
             (record.state, record.fence, record.accepted),
             (StreamState::Open, Fence(3), 70)

@@ -78,6 +78,7 @@ fn feed(session: &mut Session, journal: &Journal, word: &str) {
         "garbage" => return session.handle_unreadable("no frame".to_owned()),
         "due" => return session.handle_confirm_due(),
         "stop" => return session.handle_unavailable("stopping"),
+        "ending" => return session.handle_ending("aged"),
         "welcomed" => Reply::Welcomed(Welcomed {
             fence: FENCE,
             posted_sequence: posted,
@@ -135,7 +136,9 @@ fn name_of(action: &Action) -> String {
         Action::Send(Frame::Refuse(refuse)) => {
             assert!(!refuse.message.is_empty());
             let reason = format!("{:?}", refuse.reason);
-            format!("Refuse:{}", reason.split([' ', '(', '{']).next().unwrap())
+            let again = refuse.extras.iter().any(|extra| extra.tag == EXTRA_COME_AGAIN);
+            let again = if again { "+again" } else { "" };
+            format!("Refuse:{}{again}", reason.split([' ', '(', '{']).next().unwrap())
         }
         Action::Send(frame) => panic!("{frame:?} is the agent's to send"),
     }
@@ -239,4 +242,31 @@ fn close_ends_in_silence() {
 fn the_collector_may_stop_at_any_time() {
     check("stop", "Refuse:Unavailable end");
     check_open("b1 stop posted1", "?b1 Refuse:Unavailable end");
+}
+
+#[test]
+fn a_session_that_is_to_end_answers_what_has_come_first() {
+    check_open("ending", "Refuse:Unavailable+again end");
+    check_open("b1 b2 ending posted1 posted2", "?b1 ?b2 Ack1 Ack2 Refuse:Unavailable+again end");
+    check_open("due confirm ending taken", "Ack0? ?confirm Refuse:Unavailable+again end");
+    check_open("ending due", "Refuse:Unavailable+again end");
+    check_open("close ending taken", "?close end");
+    check_open("b1 ending gap0", "?b1 Refuse:Gap end");
+    check_open("b1 ending stop", "?b1 Refuse:Unavailable end");
+    check("hello ending welcomed0", "?hello Welcome0+rules Ack0? Refuse:Unavailable+again end");
+}
+
+#[test]
+fn a_session_that_is_to_end_takes_no_further_frame() {
+    let mut session = Session::new(AgentName::parse("agent").unwrap(), terms());
+    let mut journal = Journal::new(1, LEDGER);
+    journal.seal(&[("c", "m", 1, 1)]);
+    journal.fence = FENCE;
+    for word in ["hello", "welcomed0", "b1"] {
+        feed(&mut session, &journal, word);
+        while session.poll_action(Timestamp(50)).is_some() {}
+    }
+    assert!(session.wants_frames());
+    feed(&mut session, &journal, "ending");
+    assert!(!session.wants_frames());
 }

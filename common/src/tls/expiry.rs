@@ -1,4 +1,4 @@
-//! When a certificate ends: so that somebody is warned before it does.
+//! When a certificate begins and ends: so that somebody is warned before it does, and told after.
 //!
 //! A reader of just as much DER as stands before the validity (RFC 5280, 4.1):
 //!
@@ -24,6 +24,11 @@ const GENERALIZED_TIME: u8 = 0x18;
 /// The last instant at which the certificate is valid; `None` if it cannot be read.
 #[must_use]
 pub fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
+    validity(certificate).map(|(_, until)| until)
+}
+
+/// The first and the last instant at which the certificate is valid.
+pub(super) fn validity(certificate: &CertificateDer<'_>) -> Option<(Timestamp, Timestamp)> {
     let (outer, _) = expect(certificate.as_ref(), SEQUENCE)?;
     let (mut rest, _) = expect(outer, SEQUENCE)?;
     if let Some((_, after)) = expect(rest, VERSION) {
@@ -33,9 +38,18 @@ pub fn not_after(certificate: &CertificateDer<'_>) -> Option<Timestamp> {
         (_, rest) = expect(rest, tag)?;
     }
     let (validity, _) = expect(rest, SEQUENCE)?;
-    let (_, _, after_begin) = element(validity)?;
+    let (tag, begin, after_begin) = element(validity)?;
+    let from = instant(tag, begin)?;
     let (tag, end, _) = element(after_begin)?;
-    instant(tag, end)
+    Some((from, instant(tag, end)?))
+}
+
+/// An instant as `2026-11-26 14:05 UTC`.
+pub(super) fn minute(at: Timestamp) -> String {
+    let minutes = at.0.div_euclid(60_000);
+    let (days, of_day) = (minutes.div_euclid(1_440), minutes.rem_euclid(1_440));
+    let (year, month, day) = date_of(days);
+    format!("{year:04}-{month:02}-{day:02} {:02}:{:02} UTC", of_day / 60, of_day % 60)
 }
 
 /// The content of an element that must have `tag`, and what follows it.
@@ -111,4 +125,23 @@ fn days_since_1970(year: i64, month: i64, day: i64) -> Option<i64> {
     let of_months = month.checked_mul(153)?.checked_add(2)?.div_euclid(5);
     // 1970-01-01 is day 719,468 of this count.
     of_years.checked_add(of_months)?.checked_add(day)?.checked_sub(719_469)
+}
+
+/// The date of a day since 1970-01-01: the reverse of [`days_since_1970`].
+fn date_of(days: i64) -> (i64, i64, i64) {
+    // Days since 0000-03-01, in eras of 400 years.
+    let days = days.saturating_add(719_468);
+    let (era, of_era) = (days.div_euclid(146_097), days.rem_euclid(146_097));
+    // Without the leap days before it, a day falls into a year of 365.
+    let leap_days =
+        (of_era / 1_460).saturating_sub(of_era / 36_524).saturating_add(of_era / 146_096);
+    let year_of_era = of_era.saturating_sub(leap_days) / 365;
+    let before = year_of_era.saturating_mul(365).saturating_add(year_of_era / 4);
+    let of_year = of_era.saturating_sub(before.saturating_sub(year_of_era / 100));
+    let shifted = of_year.saturating_mul(5).saturating_add(2) / 153;
+    let month_begin = shifted.saturating_mul(153).saturating_add(2) / 5;
+    let day = of_year.saturating_sub(month_begin).saturating_add(1);
+    let month = if shifted < 10 { shifted.saturating_add(3) } else { shifted.saturating_sub(9) };
+    let year = era.saturating_mul(400).saturating_add(year_of_era);
+    (year.saturating_add(i64::from(month <= 2)), month, day)
 }

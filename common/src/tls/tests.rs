@@ -58,6 +58,9 @@ fn an_agent_is_who_its_certificate_says() {
     check(&["web.example", "spiffe://x/y", "tidemark://agent/A.b_c-9"], Ok("A.b_c-9"));
     check(&["web.example"], Err(TlsError::NoAgentName));
     check(&["tidemark://collector/a"], Err(TlsError::NoAgentName));
+    check(&["tidemark://drainer/node-7"], Ok("drainer:node-7"));
+    let both = ["tidemark://drainer/a", "tidemark://agent/a"];
+    check(&both, Err(TlsError::ManyAgentNames { names: 2 }));
     check(
         &["tidemark://agent/a", "tidemark://agent/b"],
         Err(TlsError::ManyAgentNames { names: 2 }),
@@ -105,6 +108,37 @@ fn a_key_is_not_printed() {
     let pem = Pem { ca: vec![], certificate: vec![], key: b"SECRET".to_vec() };
     let printed = format!("{pem:?}");
     assert!(!printed.contains("83") && !printed.contains("SECRET"), "{printed}");
+}
+
+#[test]
+fn a_certificate_is_told_in_words() {
+    let check = |names: &[&str], expected: &str| {
+        let pem = Authority::new().issue(names, |params| {
+            params.not_before = date_time_ymd(2024, 2, 29);
+            params.not_after = date_time_ymd(2100, 3, 1);
+        });
+        let shown = Shown::of(&certificates(&pem.certificate).unwrap()[0]);
+        let valid = "valid from 2024-02-29 00:00 UTC to 2100-03-01 00:00 UTC";
+        assert_eq!(shown.to_string(), format!("{expected}, {valid}"));
+    };
+    check(&["tidemark://agent/a"], "for tidemark://agent/a");
+    check(&["a.example", "b.example"], "for a.example, b.example");
+    check(&[], "without a name");
+    check(&["x://\n\u{1b}[31m"], "for x://\\n\\u{1b}[31m");
+    let broken = Shown::of(&CertificateDer::from(&[0x30, 0][..]));
+    assert_eq!(broken.to_string(), "without a name, which cannot be read");
+}
+
+#[test]
+fn minutes_are_told_as_dates() {
+    let check = |millis, expected| assert_eq!(expiry::minute(Timestamp(millis)), expected);
+    check(0, "1970-01-01 00:00 UTC");
+    check(-1, "1969-12-31 23:59 UTC");
+    check(951_782_399_999, "2000-02-28 23:59 UTC");
+    check(951_825_600_000, "2000-02-29 12:00 UTC");
+    check(1_709_164_800_000, "2024-02-29 00:00 UTC");
+    check(4_107_542_399_000, "2100-02-28 23:59 UTC");
+    check(4_107_542_400_000, "2100-03-01 00:00 UTC");
 }
 
 #[test]
@@ -189,4 +223,16 @@ fn strangers_and_the_expired_are_refused() {
     check(&agent, &with_ca(stranger.issue(&["collector.example"], |_| {})), "UnknownIssuer");
     check(&agent, &ca.issue(&["collector.example"], long_ago), "expired");
     check(&agent, &ca.issue(&["elsewhere.example"], |_| {}), "not valid for name");
+}
+
+#[test]
+fn a_drainer_is_no_agent_of_the_same_name() {
+    let (agent, drainer) = (AgentName::parse("a").unwrap(), AgentName::parse_drainer("a").unwrap());
+    assert_ne!(agent, drainer);
+    for identity in [agent, drainer] {
+        assert_eq!(AgentName::parse_identity(identity.as_str()).as_ref(), Ok(&identity));
+        assert_eq!(name_in(&[&identity.uri()]), Ok(identity.to_string()));
+        assert_eq!(identity.name(), "a");
+    }
+    assert!(AgentName::parse("drainer:a").is_err() && AgentName::parse_identity("x:a").is_err());
 }

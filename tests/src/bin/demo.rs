@@ -2,16 +2,14 @@
 
 use std::io::Write as _;
 use std::process::ExitCode;
-use std::sync::mpsc::{Receiver, sync_channel};
 
 use anyhow::Result;
 use clap::{Parser, ValueEnum};
 use tidemark_tests::demo::{Options, run, write_addresses};
+use tidemark_tests::interrupts;
 use tidemark_tests::random::Random;
 use tidemark_tests::settings::Ports;
 use tidemark_tests::wait;
-use tokio::runtime::Builder;
-use tokio::signal::unix::{SignalKind, signal};
 
 /// Sends usage of five customers through every door, kills agent and collector with -9 while it flows,
 /// and shows what was accepted, posted and billed.
@@ -67,7 +65,7 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
         ports,
         seed: arguments.seed.unwrap_or_else(Random::fresh_seed),
     };
-    let interrupted = watch_for_interrupts()?;
+    let interrupted = interrupts::watch()?;
     let mut progress = std::io::stderr().lock();
     let finished = run(options, &mut progress)?;
 
@@ -85,27 +83,4 @@ fn execute(arguments: &Arguments) -> Result<ExitCode> {
         let _watcher_gone = interrupted.recv();
     }
     Ok(if finished.report.conserved { ExitCode::SUCCESS } else { ExitCode::FAILURE })
-}
-
-/// Ctrl-C and SIGTERM end this program by the way of errors, so that it ends the two programs and
-/// removes their folder.
-fn watch_for_interrupts() -> Result<Receiver<()>> {
-    let runtime = Builder::new_current_thread().enable_all().build()?;
-    let (mut interrupt, mut terminate) = {
-        let _inside = runtime.enter();
-        (signal(SignalKind::interrupt())?, signal(SignalKind::terminate())?)
-    };
-    let (sender, receiver) = sync_channel(1);
-    std::thread::spawn(move || {
-        runtime.block_on(async {
-            tokio::select! {
-                _ = interrupt.recv() => {}
-                _ = terminate.recv() => {}
-            }
-        });
-        wait::interrupt();
-        // Nobody listens before the end of the demonstration; the wait above ends it then.
-        let _unheard = sender.send(());
-    });
-    Ok(receiver)
 }

@@ -3,9 +3,10 @@
 use tidemark_common::batch::{BodyWriter, Evidence, SealedBatch};
 use tidemark_common::id::{Digest, EventNumber, OpeningId, StreamId};
 use tidemark_common::time::Timestamp;
-use tidemark_common::wire::{Rules, UniqueKey};
+use tidemark_common::wire::{FirstHeld, Rules, UniqueKey};
 
 use super::*;
+use crate::Machine;
 use crate::commit::{CommitError, CommitStart, Committer, Shared};
 use crate::intake::Control;
 use crate::journal::{FreshIds, Journal, JournalOptions, Seal};
@@ -51,9 +52,10 @@ fn commit_thread(shared: &Arc<Shared>) -> (CommitHandle, CommitThread) {
         rules: None,
         unique_key: None,
         shared: Arc::clone(shared),
-        clock: || Timestamp(0),
+        machine: Machine { wall: || Timestamp(0), ..Machine::real() },
     };
-    let (committer, commit, _jobs) = Committer::new(start).unwrap();
+    let (committer, sealer, commit, _jobs) = Committer::new(start).unwrap();
+    std::thread::spawn(move || sealer.run());
     (commit, std::thread::spawn(|| committer.run()))
 }
 
@@ -100,11 +102,12 @@ fn the_journal_answers_for_the_session() {
         let sealed = commit.write(vec![seal(), seal()]).await.unwrap().sealed;
         let digests: Vec<Digest> =
             [genesis].into_iter().chain(sealed.iter().map(|(_, digest)| *digest)).collect();
+        let held = FirstHeld { sequence: Sequence(1), event: EventNumber(0) };
         for (sequence, digest) in (0..).zip(&digests) {
             let looked = home.look(LEDGER, Sequence(sequence)).await;
             assert_eq!(
                 looked,
-                Ok(Looked { digest: Some(*digest), first_held: Some(Sequence(1)) }),
+                Ok(Looked { digest: Some(*digest), first_held: Some(held) }),
                 "{sequence}"
             );
         }

@@ -2,6 +2,8 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test panics, as it should")]
 
+mod replay;
+
 use tidemark_common::id::MeterName;
 use tidemark_common::wire::MeterRule;
 
@@ -116,6 +118,30 @@ fn the_second_sight_counts_as_the_first_did() {
             assert_eq!(thrice.evidence().get(code), count * 3, "{line} {code:?}");
         }
     }
+}
+
+#[test]
+fn what_is_not_metered_is_handed_out_unchanged_by_whatever_door() {
+    use crate::intake::forward::packer::Packed;
+    let mut core = core();
+    send(&mut core, "datadog.x:1|c");
+    assert!(core.outgoing().is_none(), "unless that is wanted, nothing is kept");
+    core.begin_forwarding();
+    // First sight, second sight, and one that cannot be split; usage and bad lines are not handed out.
+    send(&mut core, "datadog.x:1|c|c:ci\ncalls:1|c|#customer:a\ndatadog.x:1|c|c:ci\r\nbad");
+    send(&mut core, "datadog.y:1|c|@0.1\n_sc|datadog.up|0");
+    let items =
+        [(Door::Events, "datadog.z:1|g"), (Door::DsdStream, "datadog.z:2|g"), (Door::Http, "{}")];
+    for (door, line) in items {
+        let parsed = Parsed::NotMetered { name: "datadog.z".to_owned() };
+        core.item(door, parsed, line.as_bytes(), NOW);
+    }
+    let packer = core.outgoing().unwrap();
+    let packet = packer.take(Packed::All).unwrap();
+    let expected =
+        "datadog.x:1|c|c:ci\ndatadog.x:1|c|c:ci\ndatadog.y:1|c|@0.1\ndatadog.z:1|g\ndatadog.z:2|g";
+    assert_eq!(String::from_utf8(packet.bytes).unwrap(), expected);
+    assert_eq!((packet.lines, packer.take(Packed::All)), (5, None));
 }
 
 #[test]

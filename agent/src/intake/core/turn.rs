@@ -78,7 +78,8 @@ impl Core {
     pub fn hand_over(&mut self, clock: Timestamp) {
         let chunk = self.chunk.take();
         let ids = self.ids.take_row(clock);
-        if chunk.is_none() && ids.is_empty() && self.evidence_uncommitted.is_none() {
+        let nothing = chunk.is_none() && ids.is_empty() && self.replayed.is_empty();
+        if nothing && self.evidence_uncommitted.is_none() {
             return;
         }
         self.evidence_uncommitted = None;
@@ -101,6 +102,7 @@ impl Core {
             ids,
             evidence: self.evidence(),
             dead_letters: mem::take(&mut self.dead_letters),
+            replayed: mem::take(&mut self.replayed),
             sources,
         }));
     }

@@ -442,3 +442,14 @@ fn an_address_that_is_taken_is_named_and_a_token_is_not_shown() {
     });
     assert_eq!(format!("{:?}", HttpToken::new("secret")), "HttpToken(..)");
 }
+
+#[test]
+fn a_token_is_right_only_as_a_whole() {
+    let token = HttpToken::new("abcdef");
+    for (sent, right) in
+        [("abcdef", true), ("abcdeg", false), ("Abcdef", false), ("abcde", false), ("", false)]
+    {
+        assert_eq!(token.is(sent), right, "{sent}");
+    }
+    assert_eq!(format!("{token:?}"), "HttpToken(..)");
+}

@@ -7,11 +7,12 @@
 use std::collections::VecDeque;
 
 use tokio::net::UnixStream;
-use tokio::net::unix::OwnedReadHalf;
 use tokio::sync::{oneshot, watch};
 
 use super::frames::{Frames, OversizeFrame};
-use super::{ConnectionError, Gathered, OUTSTANDING_MAX, fill, fired};
+use super::hearing::{Heard, Hearing};
+use super::places::Place;
+use super::{ConnectionError, Gathered, OUTSTANDING_MAX};
 use crate::event::{Door, Parsed, RejectReason};
 use crate::intake::passage::{Passage, raw};
 use crate::intake::{Answered, IntakeClosed, Item, Submission};
@@ -20,12 +21,13 @@ use crate::parse::dogstatsd;
 pub(super) async fn serve(
     stream: UnixStream,
     passage: Passage,
+    place: &Place,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
     let (half, writer) = stream.into_split();
     let mut connection =
         Connection { passage, gathered: Gathered::default(), on_their_way: VecDeque::new() };
-    let ended = connection.read(&half, shutdown).await;
+    let ended = connection.read(Hearing::new(&half, place, shutdown)).await;
     // Whatever ended the connection, what came before it is kept.
     connection.submit().await?;
     drop(writer);
@@ -39,22 +41,20 @@ struct Connection {
 }
 
 impl Connection {
-    async fn read(
-        &mut self,
-        half: &OwnedReadHalf,
-        mut shutdown: watch::Receiver<bool>,
-    ) -> Result<(), ConnectionError> {
+    async fn read(&mut self, mut hearing: Hearing<'_>) -> Result<(), ConnectionError> {
         let mut frames = Frames::default();
         loop {
-            let read = tokio::select! {
-                read = fill(half, frames.buffer()) => read?,
-                () = fired(&mut shutdown) => return Ok(()),
-            };
-            if read == 0 {
-                break;
+            match hearing.next(frames.buffer()).await? {
+                Heard::Bytes(read) => self.passage.counts(Door::DsdStream).bytes.add_len(read),
+                Heard::End => break,
+                Heard::Unfinished | Heard::PlaceNeeded => {
+                    self.passage.counts(Door::DsdStream).connections_timed_out.add(1);
+                    break;
+                }
+                Heard::Shutdown => return Ok(()),
             }
-            self.passage.counts(Door::DsdStream).bytes.add_len(read);
-            self.take(&mut frames).await?;
+            let whole = self.take(&mut frames).await?;
+            hearing.took(whole, frames.is_unfinished());
         }
         let rest = frames.rest();
         if !rest.is_empty() {
@@ -63,11 +63,13 @@ impl Connection {
         Ok(())
     }
 
-    /// All whole frames that were read.
-    async fn take(&mut self, frames: &mut Frames) -> Result<(), ConnectionError> {
+    /// All whole frames that were read; how many there were.
+    async fn take(&mut self, frames: &mut Frames) -> Result<usize, ConnectionError> {
+        let mut whole = 0_usize;
         loop {
             match frames.next() {
                 Ok(Some(payload)) => {
+                    whole = whole.saturating_add(1);
                     self.passage.counts(Door::DsdStream).messages.add(1);
                     self.payload(payload).await?;
                 }
@@ -79,7 +81,7 @@ impl Connection {
             }
         }
         self.submit().await?;
-        Ok(())
+        Ok(whole)
     }
 
     async fn payload(&mut self, payload: &[u8]) -> Result<(), IntakeClosed> {

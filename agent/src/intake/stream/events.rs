@@ -14,7 +14,8 @@
 //!
 //! An end of input is answered to the last line, even if that one has no end and so is `truncated`. A
 //! client that is gone gets no answers, and still all that it sent is taken. A client that is there
-//! and does not read for [`WRITE_WAIT_MAX`] is cut off: what was not acknowledged it sends again.
+//! and does not read for [`WRITE_WAIT_MAX`] is cut off: what was not acknowledged it sends again. One that
+//! begins a line and does not end it is answered as at an end of input.
 //! At shutdown, lines that were read are answered; what was not read, nor ended, is not.
 
 use std::io;
@@ -23,11 +24,13 @@ use std::time::Duration;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
-use tokio::net::unix::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::net::unix::OwnedWriteHalf;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use super::hearing::{Heard, Hearing};
 use super::lines::{Line, Lines};
-use super::{ConnectionError, Gathered, OUTSTANDING_MAX, fill, fired};
+use super::places::Place;
+use super::{ConnectionError, Gathered, OUTSTANDING_MAX};
 use crate::event::{Door, Parsed, RejectReason};
 use crate::intake::passage::{Passage, raw};
 use crate::intake::{Answer, Answered, IntakeClosed, Item, Submission};
@@ -39,13 +42,15 @@ pub(super) const WRITE_WAIT_MAX: Duration = Duration::from_secs(30);
 pub(super) async fn serve(
     stream: UnixStream,
     passage: Passage,
+    place: &Place,
     shutdown: watch::Receiver<bool>,
 ) -> Result<(), ConnectionError> {
     let (half, writer) = stream.into_split();
     let (pending, answers) = mpsc::channel(OUTSTANDING_MAX);
     let reader =
         Reader { passage, pending, gathered: Gathered::default(), numbers: Vec::new(), line: 0 };
-    tokio::try_join!(reader.read(half, shutdown), write(writer, answers))?;
+    let hearing = Hearing::new(&half, place, shutdown);
+    tokio::try_join!(reader.read(hearing), write(writer, answers))?;
     Ok(())
 }
 
@@ -68,28 +73,29 @@ struct Reader {
 }
 
 impl Reader {
-    async fn read(
-        mut self,
-        half: OwnedReadHalf,
-        mut shutdown: watch::Receiver<bool>,
-    ) -> Result<(), ConnectionError> {
+    async fn read(mut self, mut hearing: Hearing<'_>) -> Result<(), ConnectionError> {
         let mut lines = Lines::default();
         loop {
-            let read = tokio::select! {
-                read = fill(&half, lines.buffer()) => read?,
-                () = fired(&mut shutdown) => return Ok(()),
-            };
-            if read == 0 {
-                break;
+            match hearing.next(lines.buffer()).await? {
+                Heard::Bytes(read) => self.passage.counts(Door::Events).bytes.add_len(read),
+                Heard::End => break,
+                // As at an end: what came is answered.
+                Heard::Unfinished | Heard::PlaceNeeded => {
+                    self.passage.counts(Door::Events).connections_timed_out.add(1);
+                    break;
+                }
+                Heard::Shutdown => return Ok(()),
             }
-            self.passage.counts(Door::Events).bytes.add_len(read);
+            let mut whole = 0_usize;
             while let Some(line) = lines.next() {
+                whole = whole.saturating_add(1);
                 self.take(&line);
                 if self.gathered.is_full() {
                     self.submit().await?;
                 }
             }
             self.submit().await?;
+            hearing.took(whole, lines.is_unfinished());
         }
         if let Some(rest) = lines.end() {
             self.push(Parsed::Rejected(RejectReason::Truncated), rest);

@@ -46,6 +46,11 @@ impl Frames {
         Ok(Some(&self.buffer[start..self.taken]))
     }
 
+    /// Whether a frame has begun that is not whole.
+    pub(super) fn is_unfinished(&self) -> bool {
+        !self.rest().is_empty()
+    }
+
     /// What was not handed out: at the connection's end, a frame that is cut.
     pub(super) fn rest(&self) -> &[u8] {
         &self.buffer[self.taken..]

@@ -56,6 +56,11 @@ impl Lines {
         }
     }
 
+    /// Whether a line has begun that has not ended.
+    pub(super) fn is_unfinished(&self) -> bool {
+        self.skipping || self.taken < self.buffer.len()
+    }
+
     /// What came after the last line's end, when no more will come; `None` if that is nothing, or
     /// the rest of a line that was reported as too long.
     pub(super) fn end(&mut self) -> Option<&[u8]> {

@@ -1,3 +1,5 @@
+mod slow;
+
 use std::io::ErrorKind;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -21,11 +23,16 @@ struct Doors {
 }
 
 fn open(passage: Passage) -> Doors {
+    open_for(passage, Vec::new())
+}
+
+fn open_for(passage: Passage, peer_uids: Vec<u32>) -> Doors {
     let folder = tempfile::tempdir().unwrap();
     let config = StreamConfig {
         dsd_stream: Some(folder.path().join("dsd-stream.socket")),
         events: Some(folder.path().join("events.socket")),
         socket_mode: SOCKET_MODE_DEFAULT,
+        peer_uids,
     };
     let (stop, shutdown) = watch::channel(false);
     let serving = tokio::spawn(StreamDoors::bind(&config, &passage).unwrap().serve(shutdown));

@@ -30,17 +30,17 @@ impl Transaction<'_, '_> {
             return Ok(());
         }
         let memory = &mut self.memory;
-        let record = encode_ids(self.now, ids);
+        let record = encode_ids(self.ids_now, ids);
         self.tables.ids.insert(memory.next_ids_row, record.as_slice())?;
         memory.next_ids_row = memory.next_ids_row.saturating_add(1);
-        memory.ids_oldest = memory.ids_oldest.or(Some(self.now));
+        memory.ids_oldest = memory.ids_oldest.or(Some(self.ids_now));
         memory.state.ids = memory.state.ids.saturating_add(to_u64(ids.len()));
         memory.took(record.len());
         Ok(())
     }
 
     pub(super) fn drop_ids(&mut self) -> Result<(), JournalError> {
-        let horizon = self.now.plus_millis(self.options.ids_window_millis.saturating_neg());
+        let horizon = self.ids_now.plus_millis(self.options.ids_window_millis.saturating_neg());
         for _ in 0..ROWS_DROPPED_MAX {
             let ids = self.memory.state.ids;
             let too_many = ids > to_u64(self.options.ids_max)
@@ -80,6 +80,23 @@ impl Transaction<'_, '_> {
         Ok(())
     }
 
+    pub(super) fn remove_letters(&mut self, numbers: &[u64]) -> Result<(), JournalError> {
+        for number in numbers {
+            let removed = self.tables.dead_letters.remove(*number)?.map(|row| row.value().len());
+            if let Some(value_bytes) = removed {
+                self.letter_left(value_bytes);
+            }
+        }
+        Ok(())
+    }
+
+    fn letter_left(&mut self, value_bytes: usize) {
+        self.memory.left(value_bytes);
+        let state = &mut self.memory.state;
+        state.dead_letters = state.dead_letters.saturating_sub(1);
+        state.dead_letter_bytes = state.dead_letter_bytes.saturating_sub(to_u64(value_bytes));
+    }
+
     pub(super) fn drop_letters(&mut self) -> Result<(), JournalError> {
         for _ in 0..ROWS_DROPPED_MAX {
             let state = &self.memory.state;
@@ -93,10 +110,7 @@ impl Transaction<'_, '_> {
             else {
                 break;
             };
-            self.memory.left(value_bytes);
-            let state = &mut self.memory.state;
-            state.dead_letters = state.dead_letters.saturating_sub(1);
-            state.dead_letter_bytes = state.dead_letter_bytes.saturating_sub(to_u64(value_bytes));
+            self.letter_left(value_bytes);
         }
         Ok(())
     }

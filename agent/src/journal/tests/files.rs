@@ -214,7 +214,9 @@ fn a_conflicted_journal_is_told_apart_and_can_be_set_aside() {
     let path = folder.path().join("journal.redb");
     for aside in ["journal.redb.conflict", "journal.redb.conflict-2"] {
         let (mut journal, _) = try_open(&path, 1).unwrap();
-        journal.commit(vec![Write::Conflict("cloned".to_owned())], NOON).unwrap();
+        journal
+            .commit(vec![Write::Conflict { reason: "cloned".to_owned(), answer: None }], NOON)
+            .unwrap();
         assert_eq!(journal.state().conflict.as_deref(), Some("cloned"));
         drop(journal);
         let error = try_open(&path, 2).unwrap_err();

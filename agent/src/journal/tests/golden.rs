@@ -6,12 +6,13 @@ use wincode::{SchemaRead, SchemaWrite};
 use super::*;
 use crate::event::{Door, IdDigest};
 use crate::journal::record::{
-    BatchRow, ChunkHeader, Conflicted, Counters, Identity, Opened, Pinned, Record, RecordError,
-    SourceRow, decode_chunk, decode_dead_letter, decode_evidence, decode_ids, encode_chunk,
-    encode_dead_letter, encode_evidence, encode_ids,
+    BatchRow, ChunkHeader, Conflicted, Counters, Identity, MovedRow, Opened, Pinned, Record,
+    RecordError, SourceRow, decode_chunk, decode_dead_letter, decode_evidence, decode_ids,
+    encode_chunk, encode_dead_letter, encode_evidence, encode_ids,
 };
-use crate::journal::{DeadLetter, StoredDeadLetter};
+use crate::journal::{ConflictAnswer, DeadLetter, StoredDeadLetter};
 use tidemark_common::id::Digest;
+use tidemark_common::wire::PostedOpening;
 
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
@@ -67,6 +68,16 @@ fn meta_rows() {
         &format!("01 {} fb2c01 {}", "cc".repeat(16), "ee".repeat(32)),
     );
     check(&Conflicted { at: Timestamp(-1), reason: "cloned".to_owned() }, "01 01 06 636c6f6e6564");
+    let (one, other) = (OpeningId([0xbb; 16]), OpeningId([0xbc; 16]));
+    let settled = vec![PostedOpening { opening: other, end: EventNumber(300) }];
+    check(
+        &ConflictAnswer { asked: vec![one, other], settled },
+        &format!("01 02 {} {} 01 {} fb2c01", "bb".repeat(16), "bc".repeat(16), "bc".repeat(16)),
+    );
+    check(
+        &MovedRow { to: StreamId([0xaa; 16]), openings: vec![one] },
+        &format!("01 {} 01 {}", "aa".repeat(16), "bb".repeat(16)),
+    );
 }
 
 #[test]

@@ -168,9 +168,9 @@ impl World {
                 let first = self
                     .journal
                     .reader()
-                    .first_sequence()
+                    .first_held()
                     .unwrap()
-                    .map_or(model.posted, |first| first.0 - 1);
+                    .map_or(model.posted, |first| first.sequence.0 - 1);
                 model.posted = model.posted.saturating_sub(back).max(first.min(model.posted));
                 vec![welcome(model.posted)]
             }
@@ -312,7 +312,7 @@ impl World {
         assert_eq!(state.oldest_unposted.is_some(), state.accepted > state.posted_events);
 
         let reader = self.journal.reader();
-        let first = reader.first_sequence().unwrap().map_or(model.posted + 1, |first| first.0);
+        let first = reader.first_held().unwrap().map_or(model.posted + 1, |first| first.sequence.0);
         assert!(first <= model.posted + 1, "an unposted batch is gone");
         for (sequence, bytes) in model.sealed.range(first..) {
             assert_eq!(

@@ -2,6 +2,8 @@
 
 use proptest::prelude::*;
 
+use tidemark_common::wire::FirstHeld;
+
 use super::*;
 use crate::event::{Door, IdDigest, SourceCount};
 use crate::journal::apply::SOURCES_MAX;
@@ -156,7 +158,11 @@ fn posted_batches_leave_after_their_time() {
     journal.commit(vec![Write::Ids(Vec::new())], NOON.plus_millis(9_000_000)).unwrap();
     assert_eq!(held(&journal), (0, 1));
     let reader = journal.reader();
-    assert_eq!(reader.first_sequence().unwrap(), Some(Sequence(3)));
+    let first = reader.header(Sequence(3)).unwrap().unwrap().first_event;
+    assert_eq!(
+        reader.first_held().unwrap(),
+        Some(FirstHeld { sequence: Sequence(3), event: first })
+    );
     assert_eq!(reader.batch(Sequence(2)).unwrap(), None);
     assert_eq!(reader.digest(Sequence(2)).unwrap(), Some(journal.state().posted_digest));
     conserved(&journal);
@@ -229,6 +235,22 @@ fn a_ledger_behind_all_that_is_retained_is_refused() {
     assert_eq!(error, JournalError::NotRetained { posted: Sequence(1), first: Sequence(4) });
     journal.commit(vec![welcome(3)], NOON.plus_millis(60_001)).unwrap();
     assert_eq!(journal.state().backlog_batches, 2);
+}
+
+#[test]
+fn ids_outlast_a_step_of_the_clock() {
+    let disk = Disk::default();
+    let (mut journal, _) = open(&disk, 1);
+    let ahead = NOON.plus_millis(13 * 365 * 86_400_000);
+    let row = |byte: u8| Write::Ids(vec![IdDigest([byte; 16])]);
+    journal.commit(vec![row(1)], NOON).unwrap();
+    journal.commit(vec![row(2)], ahead).unwrap();
+    drop(journal);
+    let (mut journal, recovered) = open(&disk, 2);
+    let kept = [(NOON, vec![IdDigest([1; 16])]), (NOON, vec![IdDigest([2; 16])])];
+    assert_eq!(recovered.ids, kept);
+    journal.commit(vec![row(3)], NOON).unwrap();
+    assert_eq!(journal.state().ids, 3, "and the step back");
 }
 
 #[test]

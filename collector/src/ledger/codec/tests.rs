@@ -118,13 +118,14 @@ fn record() -> StreamRecord {
         pending: vec![confirmed(20, 4)],
         openings: vec![PostedOpening { opening: OpeningId([2; 16]), end: EventNumber(251) }],
         conflict_cap: Some(Some(Timestamp(7))),
+        missing: Some(Missing { first: Sequence(3), last: Sequence(4), events: 49 }),
     }
 }
 
 #[test]
 fn a_stream_row_has_these_bytes() {
     let bytes = write_stream(&record()).unwrap();
-    let mut expected = vec![2];
+    let mut expected = vec![3];
     expected.extend([1; 16]);
     expected.extend(b"\x06till-7");
     expected.extend([2, 5, 2]);
@@ -139,17 +140,22 @@ fn a_stream_row_has_these_bytes() {
     expected.extend([2; 16]);
     expected.extend([251, 251, 0]);
     expected.extend([1, 1, 14]);
+    expected.extend([1, 3, 4, 49]);
     assert_eq!(bytes, expected);
     assert_eq!(read_stream(&bytes), Ok(record()));
 }
 
 #[test]
-fn a_stream_row_of_version_1_has_no_conflict_cap() {
+fn older_stream_rows_lack_the_last_fields() {
     let bytes = write_stream(&record()).unwrap();
-    let older = [&[1], &bytes[1..bytes.len() - 3]].concat();
-    assert_eq!(read_stream(&older), Ok(StreamRecord { conflict_cap: None, ..record() }));
-    for cut in 0..older.len() {
-        assert!(read_stream(&older[..cut]).is_err(), "cut at {cut}");
+    let second = StreamRecord { missing: None, ..record() };
+    let first = StreamRecord { conflict_cap: None, ..second.clone() };
+    for (version, shorter, expected) in [(2, 4, second), (1, 7, first)] {
+        let older = [&[version], &bytes[1..bytes.len() - shorter]].concat();
+        assert_eq!(read_stream(&older), Ok(expected));
+        for cut in 0..older.len() {
+            assert!(read_stream(&older[..cut]).is_err(), "version {version} cut at {cut}");
+        }
     }
 }
 
@@ -160,6 +166,6 @@ fn other_stream_rows_are_refused() {
         assert!(read_stream(&bytes[..cut]).is_err(), "cut at {cut}");
     }
     assert!(read_stream(&[&bytes[..], &[0]].concat()).is_err());
-    let newer = [&[3], &bytes[1..]].concat();
-    assert!(read_stream(&newer).unwrap_err().reason.contains("version 3"));
+    let newer = [&[4], &bytes[1..]].concat();
+    assert!(read_stream(&newer).unwrap_err().reason.contains("version 4"));
 }

@@ -7,10 +7,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
-use tidemark_common::id::{Fence, StreamId};
+use tidemark_common::id::{EventNumber, Fence, OpeningId, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
-use tidemark_common::wire::{HeldOpening, PostedOpening};
+use tidemark_common::wire::{HeldOpening, Hello, PostedOpening};
 
 use super::{
     BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT, Fault, Inner, LEDGER_FILE, MARKS, META,
@@ -19,11 +19,15 @@ use super::{
 use crate::dedupe::{self, Candidate, Content, Verdict};
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
-use crate::ledger::stream::StreamRecord;
+use crate::ledger::stream::{Missing, StreamRecord};
 use crate::ledger::tail::TailBatch;
 use crate::ledger::{allowance, codec};
 use crate::session::claim::{self, ClaimVerdict};
-use crate::session::hello::{self, HelloVerdict};
+use crate::session::hello::{self, Contradiction, HelloVerdict};
+
+/// In place of the end of what is posted: the opening's events went to another stream after a conflict,
+/// and this one takes them no more.
+const GIVEN_AWAY: u64 = u64::MAX;
 
 /// So many allowances of new streams are kept before those that are whole again are left out.
 const STREAMS_BEGUN_KEPT: usize = 1_024;
@@ -185,18 +189,26 @@ impl<'a> Group<'a> {
         };
         let record = self.record(stream);
         let posted = record.map_or_else(Default::default, |record| record.posted_sequence);
-        let mut verdict = if record.is_none() && self.is_full() {
+        let verdict = if record.is_none() && self.is_full() {
             HelloVerdict::TooManyStreams
         } else {
             hello::judge_hello(record, hello, agent, ledger, stored)
         };
-        if record.is_none() && verdict == HelloVerdict::Welcome && !self.begin_stream(agent) {
-            verdict = HelloVerdict::TooManyNewStreams;
-        }
+        let verdict = match (verdict, self.first_given_away(hello)?) {
+            (HelloVerdict::Welcome, Some(opening)) => {
+                HelloVerdict::Conflict(Contradiction::GivenAway { opening })
+            }
+            (HelloVerdict::Welcome, None)
+                if self.record(stream).is_none() && !self.begin_stream(agent) =>
+            {
+                HelloVerdict::TooManyNewStreams
+            }
+            (verdict, _) => verdict,
+        };
         if verdict != HelloVerdict::Welcome {
             let mut openings = Vec::new();
             if matches!(verdict, HelloVerdict::Conflict(_)) {
-                openings = self.posted_openings(stream, &hello.openings)?;
+                openings = self.settled_openings(hello)?;
                 self.mark_conflict(stream);
             }
             return Ok(Reply::HelloRefused { verdict, posted, openings });
@@ -207,7 +219,15 @@ impl<'a> Group<'a> {
         let incarnation = self.inner.incarnation;
         self.change(stream, |record| {
             let fence = next_fence(record.fence, incarnation);
-            hello::record_hello(record, hello, fence, at);
+            let before = record.missing;
+            hello::record_hello(record, hello, agent, fence, at);
+            if let Some(missing) = record.missing.filter(|missing| before != Some(*missing)) {
+                let (agent, Missing { first, last, events }) = (record.agent.as_str(), missing);
+                tracing::error!(
+                    %stream, agent, %first, %last, events,
+                    "batches are neither here nor in the agent's journal: restore a newer backup, if there is one"
+                );
+            }
         });
         self.rows.insert(stream);
         let record = self.record(stream).expect("the stream was just opened");
@@ -227,7 +247,12 @@ impl<'a> Group<'a> {
             None => None,
         };
         let candidate = Candidate { header, digest: *digest, fence: *fence };
-        let verdict = dedupe::judge(self.record(stream), &candidate, stored, ledger);
+        let verdict = match dedupe::judge(self.record(stream), &candidate, stored, ledger) {
+            Verdict::Admit if self.is_given_away(stream, header.opening)? => {
+                Verdict::Conflict { sequence: header.sequence }
+            }
+            verdict => verdict,
+        };
         let mut openings = Vec::new();
         match &verdict {
             Verdict::Admit => {
@@ -244,12 +269,7 @@ impl<'a> Group<'a> {
                 });
             }
             Verdict::Conflict { .. } => {
-                let held = HeldOpening {
-                    opening: header.opening,
-                    first: header.first_event,
-                    end: header.end_event,
-                };
-                openings = self.posted_openings(stream, &[held])?;
+                openings = self.posted(stream, header.opening)?.into_iter().collect();
                 self.mark_conflict(stream);
             }
             Verdict::Gap { .. }
@@ -317,26 +337,77 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// How far each of the openings that a journal holds is posted.
-    fn posted_openings(
-        &self,
-        stream: StreamId,
-        held: &[HeldOpening],
-    ) -> Result<Vec<PostedOpening>, StoreError> {
-        let table = self.write.open_table(OPENINGS).map_err(Fault::read(LEDGER_FILE))?;
-        let recent = self.record(stream).map_or(&[][..], |record| &record.openings);
-        let mut posted = Vec::new();
-        for opening in held.iter().map(|held| held.opening) {
-            if let Some(recent) = recent.iter().find(|recent| recent.opening == opening) {
-                posted.push(*recent);
+    /// The answer to a hello in conflict: which of its openings must stay where they are, and how far each
+    /// is posted. Of one that is left out nothing is posted, and nothing ever will be under this stream:
+    /// - the asker's own opening is given to it: whoever else ships it is refused from now on;
+    /// - where an earlier one begins, the ledger has posted events of another, so that no journal which
+    ///   holds it can ever continue the stream.
+    ///
+    /// One that another copy of the journal may still ship is named, with nothing posted.
+    fn settled_openings(&self, hello: &Hello) -> Result<Vec<PostedOpening>, StoreError> {
+        let Some(record) = self.record(hello.stream) else { return Ok(Vec::new()) };
+        let end = record.posted_end;
+        let mut settled = Vec::new();
+        for HeldOpening { opening, first, .. } in hello.openings.iter().copied() {
+            if opening == hello.opening {
                 continue;
             }
-            let key = codec::opening_key(stream, opening);
-            let end = table.get(&key).map_err(Fault::read(LEDGER_FILE))?;
-            let end = end.map(|end| tidemark_common::id::EventNumber(end.value()));
-            posted.extend(end.map(|end| PostedOpening { opening, end }));
+            match self.posted(hello.stream, opening)? {
+                Some(posted) => settled.push(posted),
+                None if first < end && !self.is_given_away(hello.stream, opening)? => {}
+                None => settled.push(PostedOpening { opening, end: end.min(first) }),
+            }
         }
-        Ok(posted)
+        match self.posted(hello.stream, hello.opening)? {
+            Some(posted) => settled.push(posted),
+            None => {
+                let key = codec::opening_key(hello.stream, hello.opening);
+                let mut table =
+                    self.write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
+                table.insert(&key, GIVEN_AWAY).map_err(Fault::write(LEDGER_FILE))?;
+            }
+        }
+        Ok(settled)
+    }
+
+    /// The first opening of a hello that went to another stream.
+    fn first_given_away(&self, hello: &Hello) -> Result<Option<OpeningId>, StoreError> {
+        let held = hello.openings.iter().map(|held| held.opening);
+        for opening in held.chain([hello.opening]) {
+            if self.is_given_away(hello.stream, opening)? {
+                return Ok(Some(opening));
+            }
+        }
+        Ok(None)
+    }
+
+    fn is_given_away(&self, stream: StreamId, opening: OpeningId) -> Result<bool, StoreError> {
+        // Only a conflict gives any away.
+        if self.record(stream).is_none_or(|record| record.conflicts == 0) {
+            return Ok(false);
+        }
+        Ok(self.opening_row(stream, opening)? == Some(GIVEN_AWAY))
+    }
+
+    /// How far an opening is posted; `None` if nothing of it is.
+    fn posted(
+        &self,
+        stream: StreamId,
+        opening: OpeningId,
+    ) -> Result<Option<PostedOpening>, StoreError> {
+        let recent = self.record(stream).map_or(&[][..], |record| &record.openings);
+        if let Some(recent) = recent.iter().find(|recent| recent.opening == opening) {
+            return Ok(Some(*recent));
+        }
+        let end = self.opening_row(stream, opening)?.filter(|end| *end != GIVEN_AWAY);
+        Ok(end.map(|end| PostedOpening { opening, end: EventNumber(end) }))
+    }
+
+    fn opening_row(&self, stream: StreamId, opening: OpeningId) -> Result<Option<u64>, StoreError> {
+        let table = self.write.open_table(OPENINGS).map_err(Fault::read(LEDGER_FILE))?;
+        let key = codec::opening_key(stream, opening);
+        let row = table.get(&key).map_err(Fault::read(LEDGER_FILE))?;
+        Ok(row.map(|end| end.value()))
     }
 
     fn is_checkpoint_due(&self) -> bool {

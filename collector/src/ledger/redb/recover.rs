@@ -9,23 +9,26 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
-use redb::{Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable, TableError};
+use redb::{
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableError,
+};
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
+use super::gather::Gather;
 use super::totals::{Derivation, TotalsFile};
 use super::{
     BATCHES, FORMAT, FORMAT_WITHOUT_MARKS, Fault, Inner, LEDGER_FILE, MARKS, META, Memory,
-    OPENINGS, QUARANTINE, RedbOptions, RedbStore, STREAMS, read_header,
+    OPENINGS, QUARANTINE, RedbOptions, RedbStore, STREAMS, TOTALS_FILE, files, read_header,
 };
 use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
-use crate::ledger::fold::FoldSlice;
 use crate::ledger::request::Opened;
 use crate::ledger::store::{Recovered, StoreError};
 use crate::ledger::stream::StreamRecord;
-use crate::ledger::tail::{Tail, TailBatch, TailSize};
+use crate::ledger::tail::{Tail, TailBatch};
 
 /// The first key for unique values.
 const UNIQUE_KEY_ID: u16 = 1;
@@ -36,6 +39,8 @@ struct Meta {
     unique_key: UniqueKey,
     incarnation: u32,
     clock_limit: Timestamp,
+    /// When the ledger was last restored from a backup.
+    restored_at: Option<Timestamp>,
     checkpoint: u64,
 }
 
@@ -46,14 +51,20 @@ pub(super) fn recover(
     options: &RedbOptions,
     now: Timestamp,
 ) -> Result<(RedbStore, Recovered), StoreError> {
-    let meta = begin(&ledger, now)?;
-    let mut memory = read_streams(&ledger, &meta)?;
+    let (meta, mut memory) = files::unless_panic(LEDGER_FILE, || {
+        let meta = begin(&ledger, options, now)?;
+        let memory = read_streams(&ledger, &meta)?;
+        Ok((meta, memory))
+    })
+    .flatten()?;
     let (totals, derivation) = usable_totals(totals, remake_totals, &memory, meta.ledger)?;
     let tail = read_tail(&ledger, &totals, &derivation, options, &mut memory)?;
+    tell_restored(&meta, &memory);
     let recovered = Recovered {
         ledger: meta.ledger,
         unique_key: meta.unique_key,
         clock_limit: meta.clock_limit,
+        restored_at: meta.restored_at,
         streams: memory.streams.values().cloned().collect(),
         tail: tail.iter().cloned().collect(),
     };
@@ -69,11 +80,24 @@ pub(super) fn recover(
     Ok((RedbStore { inner: Arc::new(inner) }, recovered))
 }
 
+/// Until their agents come, nobody knows what these streams posted after the backup.
+fn tell_restored(meta: &Meta, memory: &Memory) {
+    let unheard =
+        |record: &&StreamRecord| record.state.is_unheard_since(record.last_heard, meta.restored_at);
+    let streams = memory.streams.values().filter(unheard).count();
+    if streams > 0 {
+        tracing::warn!(
+            streams,
+            "streams whose agents did not come since the ledger was restored; /v1/streams names them"
+        );
+    }
+}
+
 /// Begins a new incarnation of the ledger, making it if it is new.
 ///
-/// The incarnation follows the wall clock where that is ahead: so the fences of a ledger restored from
-/// a backup lie above those that it handed out before it was lost.
-fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
+/// Each start takes the next one, whatever the clocks show: so a lost ledger has used no more
+/// incarnations beyond its backup than it was started since, and a restore can go above them all.
+fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<Meta, StoreError> {
     let write = database.begin_write().map_err(Fault::write(LEDGER_FILE))?;
     let found;
     {
@@ -84,9 +108,16 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
             held.insert(name.value().to_vec(), value.value().to_vec());
         }
         if held.is_empty() {
-            held = new_ledger()?;
+            let batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
+            let streams = write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
+            let is_new = batches.is_empty().map_err(Fault::read(LEDGER_FILE))?
+                && streams.is_empty().map_err(Fault::read(LEDGER_FILE))?;
+            if !is_new {
+                return Err(StoreError::HalfRestored);
+            }
+            held = new_ledger(options.random, now)?;
         }
-        found = read_meta(&held, now)?;
+        found = read_meta(&held)?;
         held.insert(b"incarnation".to_vec(), found.incarnation.to_be_bytes().to_vec());
         for (name, value) in &held {
             meta.insert(name.as_slice(), value.as_slice()).map_err(Fault::write(LEDGER_FILE))?;
@@ -101,17 +132,23 @@ fn begin(database: &Database, now: Timestamp) -> Result<Meta, StoreError> {
     Ok(found)
 }
 
-fn new_ledger() -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+fn new_ledger(
+    random: fn(&mut [u8]) -> Result<(), getrandom::Error>,
+    now: Timestamp,
+) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     let (mut id, mut key) = ([0; 16], [0; 32]);
     let fault = |error: getrandom::Error| StoreError::Storage {
         act: "make",
         file: LEDGER_FILE,
         reason: error.to_string(),
     };
-    getrandom::fill(&mut id).map_err(fault)?;
-    getrandom::fill(&mut key).map_err(fault)?;
-    let rows: [(&[u8], &[u8]); 5] = [
+    random(&mut id).map_err(fault)?;
+    random(&mut key).map_err(fault)?;
+    // From the clock, so that the ledgers of one machine are told apart in fences too.
+    let incarnation = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
+    let rows: [(&[u8], &[u8]); 6] = [
         (b"format", &FORMAT_WITHOUT_MARKS.to_be_bytes()),
+        (b"incarnation", &incarnation.to_be_bytes()),
         (b"ledger", &id),
         (b"unique_key", &key),
         (b"clock_limit", &0_i64.to_be_bytes()),
@@ -120,7 +157,7 @@ fn new_ledger() -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
     Ok(rows.into_iter().map(|(name, value)| (name.to_vec(), value.to_vec())).collect())
 }
 
-fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>, now: Timestamp) -> Result<Meta, StoreError> {
+fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Meta, StoreError> {
     let fields = |name: &str| Fields(held.get(name.as_bytes()).map_or(&[], Vec::as_slice));
     let missing = |name: &str| StoreError::Corrupt {
         file: LEDGER_FILE,
@@ -132,7 +169,10 @@ fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>, now: Timestamp) -> Result<Meta, 
         return Err(StoreError::Newer { file: LEDGER_FILE, found: format, known: FORMAT });
     }
     let before = fields("incarnation").array().map_or(0, u32::from_be_bytes);
-    let seconds = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
+    let incarnation = before.checked_add(1).ok_or_else(|| StoreError::Corrupt {
+        file: LEDGER_FILE,
+        reason: "its incarnations are used up".to_owned(),
+    })?;
     let key = fields("unique_key").array().ok_or_else(|| missing("unique_key"))?;
     let clock_limit = fields("clock_limit")
         .array()
@@ -141,8 +181,9 @@ fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>, now: Timestamp) -> Result<Meta, 
     Ok(Meta {
         ledger: LedgerId(fields("ledger").array().ok_or_else(|| missing("ledger"))?),
         unique_key: UniqueKey { id: UNIQUE_KEY_ID, key },
-        incarnation: before.saturating_add(1).max(seconds),
+        incarnation,
         clock_limit: Timestamp(clock_limit),
+        restored_at: fields("restored_at").array().map(i64::from_be_bytes).map(Timestamp),
         checkpoint: fields("checkpoint").u64().ok_or_else(|| missing("checkpoint"))?,
     })
 }
@@ -204,7 +245,7 @@ fn usable_totals(
     ledger: LedgerId,
 ) -> Result<(TotalsFile, Derivation), StoreError> {
     let file = TotalsFile::new(totals);
-    let found = file.derivation();
+    let found = files::unless_panic(TOTALS_FILE, || file.derivation()).flatten();
     let posted = |stream: &StreamId| {
         memory.streams.get(stream).map_or(Sequence::ZERO, |record| record.posted_sequence)
     };
@@ -219,8 +260,9 @@ fn usable_totals(
         // A new file, without tables.
         Ok(None) if file.is_empty()? => file,
         Ok(_) | Err(_) => {
-            tracing::warn!("totals are not derived from this ledger and are rebuilt");
-            drop(file);
+            let damage = found.err().map(|error| error.to_string());
+            tracing::warn!(damage, "totals are not derived from this ledger and are rebuilt");
+            let _closed = files::unless_panic(TOTALS_FILE, || drop(file)).is_ok();
             TotalsFile::new(remake()?)
         }
     };
@@ -239,7 +281,7 @@ fn read_tail(
     let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
     let judged = Judged::of(&read)?;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
-    let mut tail = Tail::default();
+    let mut gather = Gather::new(options);
     for row in batches.range(derivation.end_position..).map_err(Fault::read(LEDGER_FILE))? {
         let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
         let (position, bytes) = (position.value(), bytes.value());
@@ -251,17 +293,13 @@ fn read_tail(
         let agent = record.agent.clone();
         memory.unfolded.insert((header.stream, header.sequence), position);
         let batch = TailBatch::new(&header, agent, position, Timestamp(0), opened.lines());
-        tail = tail.appended(vec![Arc::new(batch)]);
-        let TailSize { lines, bytes, .. } = tail.size();
-        if lines >= options.rebuild_lines_max || bytes >= options.rebuild_bytes_max {
-            let slice = FoldSlice::of(tail.iter().map(Arc::as_ref));
+        if let Some(slice) = gather.add(batch) {
             totals.fold(&slice)?;
             memory.forget_folded(&slice);
             tracing::info!(batches = slice.batches, lines = slice.lines, "folded while starting");
-            tail = Tail::default();
         }
     }
-    Ok(tail)
+    Ok(gather.into_tail())
 }
 
 /// What was judged of the stored batches when they were admitted.

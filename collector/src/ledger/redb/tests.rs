@@ -1,5 +1,8 @@
 //! The embedded store: conformance, crashes, rebuilds.
 
+mod damage;
+mod import;
+
 use std::collections::BTreeMap;
 use std::io;
 use std::sync::{Arc, Mutex};

@@ -29,11 +29,11 @@ use crate::ledger::fold::{FoldSlice, SeenUsage};
 use crate::ledger::store::{StoreError, Totals, UsageQuestion, Visit};
 use crate::usage::{Accumulator, Seen, UsageRow};
 
-const TOTALS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("totals");
-const UNIQUES: TableDefinition<'_, &[u8], ()> = TableDefinition::new("uniques");
-const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
-const FOLDED: TableDefinition<'_, &[u8; 16], u64> = TableDefinition::new("folded");
-const INDEX: TableDefinition<'_, &[u8; 24], u64> = TableDefinition::new("index");
+pub(super) const TOTALS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("totals");
+pub(super) const UNIQUES: TableDefinition<'_, &[u8], ()> = TableDefinition::new("uniques");
+pub(super) const SEEN: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("seen");
+pub(super) const FOLDED: TableDefinition<'_, &[u8; 16], u64> = TableDefinition::new("folded");
+pub(super) const INDEX: TableDefinition<'_, &[u8; 24], u64> = TableDefinition::new("index");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
 /// Raised when the file's layout changes: older files are rebuilt.
@@ -199,7 +199,12 @@ impl TotalsFile {
         Ok(TotalsSnapshot { read: self.begin_read()? })
     }
 
-    fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
+    /// Events in all rows, as counted when they were folded.
+    pub(super) fn events(&self) -> Result<u64, StoreError> {
+        self.snapshot()?.events()
+    }
+
+    pub(super) fn begin_read(&self) -> Result<ReadTransaction, StoreError> {
         self.database.begin_read().map_err(Fault::read(TOTALS_FILE))
     }
 }

@@ -1,13 +1,15 @@
-//! Connections of the HTTP door: how many, and for how long.
+//! Connections of HTTP servers, those of the HTTP door and of the admin address: how many, and for how long.
 //!
 //! The server underneath sets no limits of its own, so they are here, on the bytes: a connection on
-//! which nothing moves for [`IDLE_MAX`] is closed, and so is one whose request is not answered
-//! [`REQUEST_MAX`] after its first byte, however it trickles in.
+//! which nothing moves for [`Limits::idle_max`] is closed, and so is one whose request is not answered
+//! [`Limits::request_max`] after its first byte, however it trickles in. An answer that is known to take long
+//! has its connection wait for it ([`Patience`]).
 
 use std::io;
 use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::task::{Context, Poll, ready};
 use std::time::Duration;
 
@@ -17,48 +19,68 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, Sleep};
 
-use crate::event::Door;
-use crate::intake::passage::Passage;
-
-/// The HTTP door serves at most this many connections at once.
-pub const CONNECTIONS_MAX: usize = 128;
-/// Nothing moved on a connection for this long: it is closed. Longer than clients keep one alive, and
-/// than any answer takes.
-pub const IDLE_MAX: Duration = Duration::from_secs(75);
-/// From a request's first byte to its answer.
-pub const REQUEST_MAX: Duration = Duration::from_secs(120);
+use super::figures::DoorCounts;
 
 /// How long a failed accept lets the cause pass (too many open files, as a rule).
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts connections, and closes those that are too many.
-#[derive(Debug)]
-pub(super) struct DoorListener {
-    pub(super) listener: TcpListener,
-    pub(super) passage: Passage,
-    pub(super) connections: Arc<Semaphore>,
+/// How long connections may take.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Limits {
+    /// Nothing moved on a connection for this long: it is closed. Longer than clients keep one alive, and
+    /// than any answer takes.
+    pub(crate) idle_max: Duration,
+    /// From a request's first byte to its answer.
+    pub(crate) request_max: Duration,
 }
 
-impl Listener for DoorListener {
+/// Accepts connections, and closes those that are too many.
+#[derive(Debug)]
+pub(crate) struct LimitedListener {
+    pub(crate) listener: TcpListener,
+    pub(crate) counts: Arc<DoorCounts>,
+    pub(crate) connections: Arc<Semaphore>,
+    pub(crate) limits: Limits,
+}
+
+/// Has a connection wait for the answer to its present request.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Patience(Arc<AtomicBool>);
+
+impl Patience {
+    pub(crate) fn begin(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
+    fn end(&self) {
+        self.0.store(false, Ordering::Relaxed);
+    }
+
+    fn is_asked_for(&self) -> bool {
+        self.0.load(Ordering::Relaxed)
+    }
+}
+
+impl Listener for LimitedListener {
     type Io = Connection;
     type Addr = SocketAddr;
 
     async fn accept(&mut self) -> (Connection, SocketAddr) {
         loop {
-            let counts = self.passage.counts(Door::Http);
             match self.listener.accept().await {
                 Ok((stream, address)) => {
                     let Ok(permit) = Arc::clone(&self.connections).try_acquire_owned() else {
-                        counts.connections_refused.add(1);
+                        self.counts.connections_refused.add(1);
                         continue;
                     };
                     // Answers are small and awaited; a socket that is broken already says so when read.
                     let _broken = stream.set_nodelay(true);
-                    return (Connection::new(stream, self.passage.clone(), permit), address);
+                    let counts = Arc::clone(&self.counts);
+                    return (Connection::new(stream, counts, permit, self.limits), address);
                 }
                 Err(error) => {
                     tracing::warn!(%error, "an HTTP connection could not be accepted");
-                    counts.errors.add(1);
+                    self.counts.errors.add(1);
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             }
@@ -72,42 +94,58 @@ impl Listener for DoorListener {
 
 /// One open connection, and its place among those that are allowed.
 #[derive(Debug)]
-pub(super) struct Connection {
+pub(crate) struct Connection {
     stream: TcpStream,
     deadline: Pin<Box<Sleep>>,
     /// When the request that is not answered yet began.
     request: Option<Instant>,
-    passage: Passage,
+    counts: Arc<DoorCounts>,
+    limits: Limits,
+    patience: Patience,
     _permit: OwnedSemaphorePermit,
 }
 
 impl Connection {
-    fn new(stream: TcpStream, passage: Passage, permit: OwnedSemaphorePermit) -> Self {
-        let counts = passage.counts(Door::Http);
+    fn new(
+        stream: TcpStream,
+        counts: Arc<DoorCounts>,
+        permit: OwnedSemaphorePermit,
+        limits: Limits,
+    ) -> Self {
         counts.connections_accepted.add(1);
         counts.connections_open.add(1);
-        let deadline = Box::pin(tokio::time::sleep(IDLE_MAX));
-        Self { stream, deadline, request: None, passage, _permit: permit }
+        let deadline = Box::pin(tokio::time::sleep(limits.idle_max));
+        let patience = Patience::default();
+        Self { stream, deadline, request: None, counts, limits, patience, _permit: permit }
+    }
+
+    pub(crate) fn patience(&self) -> Patience {
+        self.patience.clone()
     }
 
     fn moved(&mut self) {
         let now = Instant::now();
-        let idle = later(now, IDLE_MAX);
-        let deadline = self.request.map_or(idle, |began| idle.min(later(began, REQUEST_MAX)));
+        let Limits { idle_max, request_max } = self.limits;
+        let idle = later(now, idle_max);
+        let deadline = self.request.map_or(idle, |began| idle.min(later(began, request_max)));
         self.deadline.as_mut().reset(deadline);
     }
 
     /// Called when nothing moves now.
     fn stalled<T>(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<T>> {
         ready!(self.deadline.as_mut().poll(cx));
-        self.passage.counts(Door::Http).connections_timed_out.add(1);
+        while self.patience.is_asked_for() {
+            self.deadline.as_mut().reset(later(Instant::now(), self.limits.idle_max));
+            ready!(self.deadline.as_mut().poll(cx));
+        }
+        self.counts.connections_timed_out.add(1);
         Poll::Ready(Err(io::ErrorKind::TimedOut.into()))
     }
 }
 
 impl Drop for Connection {
     fn drop(&mut self) {
-        self.passage.counts(Door::Http).connections_open.subtract(1);
+        self.counts.connections_open.subtract(1);
     }
 }
 
@@ -137,6 +175,7 @@ impl AsyncWrite for Connection {
         match Pin::new(&mut self.stream).poll_write(cx, buf) {
             Poll::Ready(written) => {
                 self.request = None;
+                self.patience.end();
                 self.moved();
                 Poll::Ready(written)
             }

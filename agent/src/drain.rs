@@ -1,0 +1,153 @@
+//! `drain`: ships the journals that agents which are gone left on a machine.
+//!
+//! **Owns** which files of a folder are journals, their order, and what is said of each. **Does not own**
+//! how one is shipped (`life/ship.rs`): each under its own stream, with the drainer's own certificate.
+//!
+//! Limits: journals are shipped one after the other, each for at most the time given; the folder and its
+//! folders are looked into, not what is below those.
+
+use std::fs;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use thiserror::Error;
+
+use crate::config::Config;
+use crate::life::{ShipEnd, Shipped, ship};
+
+/// What a journal's file is called at its end. Those that were set aside have more behind it.
+const EXTENSION: &str = "redb";
+/// Every journal is in the ledger, or in use by its agent.
+pub const DRAINED: u8 = 0;
+/// Something is left.
+pub const NOT_DRAINED: u8 = 1;
+/// A journal was cloned or rolled back: a person is needed.
+pub const CONFLICT: u8 = 3;
+
+/// Which journals, and how.
+#[derive(Debug, Args)]
+pub struct DrainArguments {
+    /// The folder with the journals, or with a folder for each.
+    #[arg(long, value_name = "DIR")]
+    journal_dir: PathBuf,
+    /// A configuration file: its [uplink] says where the collector is and holds the drainer's certificate.
+    #[arg(long, value_name = "FILE", default_value = "/etc/tidemark/drainer.toml")]
+    pub config: PathBuf,
+    /// At most this long for each journal, in seconds. An agent that starts again waits 60 s for its journal.
+    #[arg(long, value_name = "SECONDS", default_value_t = 30, value_parser = clap::value_parser!(u64).range(1..=50))]
+    seconds: u64,
+}
+
+/// Failed to drain.
+#[derive(Debug, Error)]
+pub enum DrainError {
+    #[error("failed to read {}: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("failed to say what was done: {0}")]
+    Print(#[from] io::Error),
+}
+
+/// Ships every journal of the folder, says what became of it, and returns the exit code.
+///
+/// # Errors
+/// If the folder cannot be read.
+pub async fn drain(
+    arguments: &DrainArguments,
+    config: &Config,
+    out: &mut impl Write,
+) -> Result<u8, DrainError> {
+    let folder = &arguments.journal_dir;
+    let journals =
+        journals(folder).map_err(|source| DrainError::Read { path: folder.clone(), source })?;
+    if journals.is_empty() {
+        writeln!(out, "There are no journals in {}.", folder.display())?;
+    }
+    let mut code = DRAINED;
+    for path in journals {
+        let (said, found) = match ship(config, &path, Duration::from_secs(arguments.seconds)).await
+        {
+            Ok(shipped) => (told(&shipped), code_of(&shipped.end)),
+            Err(error) => (error.to_string(), NOT_DRAINED),
+        };
+        code = code.max(found);
+        writeln!(out, "{}: {said}", path.display())?;
+        out.flush()?;
+    }
+    Ok(code)
+}
+
+fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let path = entry?.path();
+        if path.is_dir() {
+            for inner in fs::read_dir(&path)? {
+                found.push(inner?.path());
+            }
+        } else {
+            found.push(path);
+        }
+    }
+    found.retain(|path| path.is_file() && path.extension().is_some_and(|ext| ext == EXTENSION));
+    found.sort();
+    Ok(found)
+}
+
+/// The exit code that a journal's end asks for.
+pub(crate) fn code_of(end: &ShipEnd) -> u8 {
+    match end {
+        ShipEnd::NothingToDo | ShipEnd::Closed | ShipEnd::InUse => DRAINED,
+        ShipEnd::Left { .. } => NOT_DRAINED,
+        ShipEnd::Conflict { .. } => CONFLICT,
+    }
+}
+
+/// What became of a journal, in a sentence.
+pub(crate) fn told(shipped: &Shipped) -> String {
+    let Shipped { stream, accepted, posted_before, posted, end } = shipped;
+    let name = stream.map_or_else(|| "a journal".to_owned(), |stream| format!("stream {stream}"));
+    let now = posted.saturating_sub(*posted_before);
+    match end {
+        ShipEnd::NothingToDo => format!("{name}: all {accepted} events were posted before"),
+        ShipEnd::Closed => {
+            format!(
+                "{name}: {now} events shipped; all {accepted} are posted, and the stream is closed"
+            )
+        }
+        ShipEnd::InUse => "in use: its agent ships it".to_owned(),
+        ShipEnd::Left { reason } => format!(
+            "{name}: {now} events shipped, {} left: {reason}",
+            accepted.saturating_sub(*posted)
+        ),
+        ShipEnd::Conflict { message } => format!("{name}: {message}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn journals_are_found_in_the_folder_and_in_its_folders() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in [
+            "b.redb",
+            "pod-1/journal.redb",
+            "pod-1/deep/journal.redb",
+            "journal.redb.conflict-1",
+            "x.toml",
+        ] {
+            let path = folder.path().join(name);
+            fs::create_dir_all(path.parent().unwrap()).unwrap();
+            fs::write(path, b"").unwrap();
+        }
+        let found = journals(folder.path()).unwrap();
+        let names: Vec<_> = found
+            .iter()
+            .map(|path| path.strip_prefix(folder.path()).unwrap().to_str().unwrap())
+            .collect();
+        assert_eq!(names, ["b.redb", "pod-1/journal.redb"]);
+    }
+}

@@ -1,0 +1,317 @@
+//! `export`: what a journal holds that is not known to be posted, as JSON for people and for `import`.
+//!
+//! **Owns** the rows, one JSON object a line, and reading them again. **Does not own** the journal's file, or
+//! what is done with the rows (`import.rs`).
+//!
+//! ```text
+//! {"row":"journal", ...}    first: the stream, its ledger, why it was set aside
+//! {"row":"opening", ...}    before the events of each: how far the collector said it is posted
+//! {"row":"event", ...}      one event that was not sealed
+//! {"row":"line", ...}       one line of a sealed batch: sums of events, which stand together or not at all
+//! ```
+//!
+//! What moved to another stream after a conflict is not exported: it is shipped from there.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{self, BufWriter, Write};
+use std::path::PathBuf;
+
+use clap::Args;
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tidemark_common::batch::{Body, Dimensions, Line, parse_series};
+use tidemark_common::id::OpeningId;
+use tidemark_common::quantity::Quantity;
+use tidemark_common::time::Timestamp;
+
+use crate::chunk::{GroupReader, RAW_BYTES_LIMIT, Unique};
+use crate::journal::{ChunkHeld, Held, Leftover, OpenError};
+
+/// The version of these rows.
+pub const EXPORT_VERSION: u32 = 1;
+
+/// What is exported, and where to.
+#[derive(Debug, Args)]
+pub struct ExportArguments {
+    /// The journal's file; no agent may be running on it.
+    #[arg(long, value_name = "FILE")]
+    journal: PathBuf,
+    /// A new file to write to; standard output without it.
+    #[arg(long, value_name = "FILE")]
+    output: Option<PathBuf>,
+}
+
+/// Failed to export.
+#[derive(Debug, Error)]
+pub enum ExportError {
+    #[error(transparent)]
+    Open(#[from] OpenError),
+    #[error("failed to write {}: {source}; name a file that does not exist yet", path.display())]
+    Make { path: PathBuf, source: io::Error },
+    #[error("failed to write: {0}")]
+    Write(#[from] io::Error),
+}
+
+/// One line of an export.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(tag = "row", rename_all = "lowercase", deny_unknown_fields)]
+pub enum Row {
+    Journal {
+        version: u32,
+        stream: String,
+        ledger: Option<String>,
+        conflict: Option<String>,
+        /// The stream that free openings moved to.
+        moved_to: Option<String>,
+    },
+    Opening {
+        opening: String,
+        first_event: u64,
+        end_event: u64,
+        /// The ledger has posted its events below this number; absent: the collector did not say.
+        posted_below: Option<u64>,
+    },
+    Event(EventRow),
+    Line(LineRow),
+}
+
+/// An event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EventRow {
+    pub opening: String,
+    pub event: u64,
+    pub rules: u64,
+    pub time: String,
+    pub meter: String,
+    pub customer: String,
+    pub dimensions: BTreeMap<String, String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub quantity: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique: Option<String>,
+    /// Where the unique value is known as a digest alone, and the key that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub unique_digest: Option<String>,
+    pub unique_key: u16,
+}
+
+/// A line of a batch that holds the events from `first_event` to before `end_event`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LineRow {
+    pub opening: String,
+    pub sequence: u64,
+    pub first_event: u64,
+    pub end_event: u64,
+    pub rules: u64,
+    pub salt: String,
+    pub meter: String,
+    pub customer: String,
+    pub dimensions: BTreeMap<String, String>,
+    /// The beginning of its quarter of an hour.
+    pub bucket: String,
+    pub part: u16,
+    pub events: u64,
+    pub quantity_events: u64,
+    pub unique_events: u64,
+    pub sum: String,
+    pub min: String,
+    pub max: String,
+    pub latest_time: String,
+    pub latest: String,
+    pub unique_key: u16,
+    pub uniques: Vec<String>,
+}
+
+/// Writes what the journal holds, and says to `notes` what that is.
+///
+/// # Errors
+/// See [`ExportError`].
+pub fn export(
+    arguments: &ExportArguments,
+    out: &mut impl Write,
+    notes: &mut impl Write,
+) -> Result<(), ExportError> {
+    let held = Leftover::open(&arguments.journal)?;
+    let exported = match &arguments.output {
+        Some(path) => {
+            let make = |source| ExportError::Make { path: path.clone(), source };
+            let mut file = BufWriter::new(File::create_new(path).map_err(make)?);
+            let exported = write_rows(&held, &mut file)?;
+            file.flush()?;
+            file.get_ref().sync_all()?;
+            exported
+        }
+        None => write_rows(&held, out)?,
+    };
+    writeln!(
+        notes,
+        "{} events of stream {} are not known to be posted.{}",
+        exported,
+        held.stream,
+        if exported == 0 { "" } else { ADVICE }
+    )?;
+    Ok(())
+}
+
+const ADVICE: &str = " Of an opening, those below `posted_below` are posted. The others may still be posted by \
+    another copy of this journal: import them (`tidemark-agent import`) once no other agent runs on a copy.";
+
+/// Writes all rows; returns how many events they stand for.
+pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<u64, ExportError> {
+    let moved: &[OpeningId] = held.moved.as_ref().map_or(&[], |(_, openings)| openings);
+    put(
+        out,
+        &Row::Journal {
+            version: EXPORT_VERSION,
+            stream: held.stream.to_string(),
+            ledger: held.ledger.map(|ledger| ledger.to_string()),
+            conflict: held.conflict.clone(),
+            moved_to: held.moved.as_ref().map(|(to, _)| to.to_string()),
+        },
+    )?;
+    let mut openings = held.openings()?.into_iter().filter(|held| !moved.contains(&held.opening));
+    let mut events: u64 = 0;
+    let mut current = None;
+    let mut group = (0, GroupReader::default());
+    let mut written = Ok(());
+    held.each(|row| {
+        let opening = match &row {
+            Held::Batch(header, ..) => header.opening,
+            Held::Chunk(chunk) => chunk.opening,
+        };
+        let is_empty = matches!(&row, Held::Batch(header, ..) if header.events() == 0);
+        if moved.contains(&opening) || is_empty || written.is_err() {
+            return Ok(());
+        }
+        if current != Some(opening) {
+            current = Some(opening);
+            if let Some(held_opening) = openings.next() {
+                events =
+                    events.saturating_add(held_opening.end.0.saturating_sub(held_opening.first.0));
+                let posted = held.answer.as_ref().and_then(|answer| answer.posted(opening));
+                written = put(
+                    out,
+                    &Row::Opening {
+                        opening: opening.to_string(),
+                        first_event: held_opening.first.0,
+                        end_event: held_opening.end.0,
+                        posted_below: posted.map(|posted| posted.0),
+                    },
+                );
+            }
+        }
+        let rows = match row {
+            Held::Batch(header, stored, _) => {
+                let body = Body::open(&header, stored).map_err(|error| unreadable(&error))?;
+                body.lines.iter().map(|line| Row::Line(line_row(&header, &body, line))).collect()
+            }
+            Held::Chunk(chunk) => {
+                if group.0 != chunk.group {
+                    group = (chunk.group, GroupReader::default());
+                }
+                event_rows(&chunk, &mut group.1)?
+            }
+        };
+        for row in rows {
+            written = std::mem::replace(&mut written, Ok(())).and_then(|()| put(out, &row));
+        }
+        Ok(())
+    })?;
+    written?;
+    out.flush()?;
+    Ok(events)
+}
+
+fn event_rows(chunk: &ChunkHeld<'_>, reader: &mut GroupReader) -> Result<Vec<Row>, OpenError> {
+    let raw = zstd::bulk::decompress(chunk.payload, RAW_BYTES_LIMIT)
+        .map_err(|error| unreadable(&error))?;
+    let mut rows = Vec::new();
+    let mut event = chunk.first_event.0;
+    let mut unread = None;
+    reader
+        .read(&raw, |unique_key, record, series| {
+            let (meter, customer, dimensions) = match parse_series(series) {
+                Ok(series) => series,
+                Err(error) => {
+                    unread = Some(unreadable(&error));
+                    return;
+                }
+            };
+            let (unique, unique_digest) = match record.unique {
+                None => (None, None),
+                Some(Unique::Raw(text)) => (Some(text.to_owned()), None),
+                Some(Unique::Digest(digest)) => (None, Some(hex(&digest))),
+            };
+            rows.push(Row::Event(EventRow {
+                opening: chunk.opening.to_string(),
+                event,
+                rules: chunk.rules.0,
+                time: time_text(record.time),
+                meter: meter.as_str().to_owned(),
+                customer: customer.as_str().to_owned(),
+                dimensions: named(&dimensions),
+                quantity: record.quantity.map(|quantity| quantity.to_string()),
+                unique,
+                unique_digest,
+                unique_key,
+            }));
+            event = event.saturating_add(1);
+        })
+        .map_err(|error| unreadable(&error))?;
+    match unread {
+        Some(error) => Err(error),
+        None => Ok(rows),
+    }
+}
+
+fn line_row(header: &tidemark_common::batch::Header, body: &Body, line: &Line) -> LineRow {
+    let (key, value) = (&line.key, &line.value);
+    let text = |quantity: Quantity| quantity.to_string();
+    LineRow {
+        opening: header.opening.to_string(),
+        sequence: header.sequence.0,
+        first_event: header.first_event.0,
+        end_event: header.end_event.0,
+        rules: header.rules.0,
+        salt: hex(&body.salt),
+        meter: key.meter.as_str().to_owned(),
+        customer: key.customer.as_str().to_owned(),
+        dimensions: named(&key.dimensions),
+        bucket: time_text(key.bucket.start()),
+        part: key.part,
+        events: value.events,
+        quantity_events: value.quantity_events,
+        unique_events: value.unique_events,
+        sum: text(value.sum),
+        min: text(value.min),
+        max: text(value.max),
+        latest_time: time_text(value.latest_time),
+        latest: text(value.latest),
+        unique_key: value.unique_key,
+        uniques: value.uniques.iter().map(|unique| hex(unique)).collect(),
+    }
+}
+
+fn named(dimensions: &Dimensions) -> BTreeMap<String, String> {
+    dimensions.iter().map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+}
+
+fn put(out: &mut impl Write, row: &Row) -> Result<(), ExportError> {
+    serde_json::to_writer(&mut *out, row).map_err(io::Error::from)?;
+    out.write_all(b"\n")?;
+    Ok(())
+}
+
+fn time_text(at: Timestamp) -> String {
+    jiff::Timestamp::from_millisecond(at.0)
+        .map_or_else(|_| at.0.to_string(), |time| format!("{time:.3}"))
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unreadable(error: &dyn std::error::Error) -> OpenError {
+    OpenError::Corrupt { reason: error.to_string() }
+}

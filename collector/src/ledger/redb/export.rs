@@ -1,0 +1,142 @@
+//! All rows of a ledger, as of one moment, while it goes on.
+//!
+//! **Owns** the order of reading, and that it costs the writer nothing. **Does not own** what becomes of
+//! the rows.
+//!
+//! Invariants: what changes (what is known of streams) is read in one transaction, together with the
+//! position at which the batches end. Batches never change and never leave, so they are read after
+//! it, piece by piece, each in a transaction of its own: no page that a commit frees is held for longer
+//! than one piece takes to be read into memory.
+//!
+//! Limits: [`PIECE_BYTES_MAX`] and one batch are held in memory.
+
+use std::path::Path;
+
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableError, TableHandle};
+
+use super::{
+    BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbStore, STREAMS, files,
+};
+use crate::ledger::check::LedgerTable;
+use crate::ledger::store::StoreError;
+
+/// Batches are read until they hold this many bytes, then shown.
+const PIECE_BYTES_MAX: usize = 8 << 20;
+
+/// What is shown a row: its table, key and value.
+pub type ShowRow<'v, E> = &'v mut dyn FnMut(LedgerTable, &[u8], &[u8]) -> Result<(), E>;
+
+impl RedbStore {
+    /// Shows every row of the running ledger as of now, in the order of [`LedgerTable`]. Blocks.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read, holds a table that this version does not know, or `show` failed.
+    pub fn export<E: From<StoreError>>(&self, show: ShowRow<'_, E>) -> Result<(), E> {
+        export(&self.inner.ledger, show)
+    }
+}
+
+/// The same for the ledger in `folder`, which no collector runs on.
+///
+/// # Errors
+/// As [`RedbStore::export`], or a file that is locked or cannot be opened.
+pub fn export_stopped<E: From<StoreError>>(
+    folder: &Path,
+    cache_bytes: usize,
+    show: ShowRow<'_, E>,
+) -> Result<(), E> {
+    export(&files::open_stopped(folder, LEDGER_FILE, cache_bytes)?, show)
+}
+
+fn export<E: From<StoreError>>(
+    database: &impl ReadableDatabase,
+    show: ShowRow<'_, E>,
+) -> Result<(), E> {
+    let end = {
+        let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+        known_tables(&read)?;
+        show_rows(&read, show)?;
+        let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
+        let last = batches.last().map_err(Fault::read(LEDGER_FILE))?;
+        last.map_or(0, |(position, _)| position.value().saturating_add(1))
+    };
+    let mut next = 0;
+    while next < end {
+        let piece = read_piece(database, next, end)?;
+        // The last position is there: a piece is empty only if it is not.
+        next = piece.last().map_or(end, |(position, _)| position.saturating_add(1));
+        for (position, bytes) in piece {
+            show(LedgerTable::Batches, &position.to_be_bytes(), &bytes)?;
+        }
+    }
+    Ok(())
+}
+
+/// A table that is not known here would be missing from a backup without anybody knowing.
+fn known_tables(read: &ReadTransaction) -> Result<(), StoreError> {
+    for table in read.list_tables().map_err(Fault::read(LEDGER_FILE))? {
+        if !LedgerTable::ALL.iter().any(|known| known.name() == table.name()) {
+            return Err(StoreError::Corrupt {
+                file: LEDGER_FILE,
+                reason: format!("this version does not know its table {}", table.name()),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// All rows but the batches.
+fn show_rows<E: From<StoreError>>(read: &ReadTransaction, show: ShowRow<'_, E>) -> Result<(), E> {
+    let meta = read.open_table(META).map_err(Fault::read(LEDGER_FILE))?;
+    for row in meta.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (name, value) = row.map_err(Fault::read(LEDGER_FILE))?;
+        show(LedgerTable::Meta, name.value(), value.value())?;
+    }
+    let streams = read.open_table(STREAMS).map_err(Fault::read(LEDGER_FILE))?;
+    for row in streams.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (stream, record) = row.map_err(Fault::read(LEDGER_FILE))?;
+        show(LedgerTable::Streams, stream.value(), record.value())?;
+    }
+    let openings = read.open_table(OPENINGS).map_err(Fault::read(LEDGER_FILE))?;
+    for row in openings.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (opening, end) = row.map_err(Fault::read(LEDGER_FILE))?;
+        show(LedgerTable::Openings, opening.value(), &end.value().to_be_bytes())?;
+    }
+    let quarantine = read.open_table(QUARANTINE).map_err(Fault::read(LEDGER_FILE))?;
+    for row in quarantine.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (position, reason) = row.map_err(Fault::read(LEDGER_FILE))?;
+        show(LedgerTable::Quarantine, &position.value().to_be_bytes(), reason.value())?;
+    }
+    let marks = match read.open_table(MARKS) {
+        Ok(marks) => marks,
+        // No collector that knows of marks was started on it yet.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(Fault::read(LEDGER_FILE)(error).into()),
+    };
+    for row in marks.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (position, marks) = row.map_err(Fault::read(LEDGER_FILE))?;
+        show(LedgerTable::Marks, &position.value().to_be_bytes(), marks.value())?;
+    }
+    Ok(())
+}
+
+/// Batches from `next` on, before `end`.
+fn read_piece(
+    database: &impl ReadableDatabase,
+    next: u64,
+    end: u64,
+) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+    let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+    let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
+    let (mut piece, mut held) = (Vec::new(), 0_usize);
+    for row in batches.range(next..end).map_err(Fault::read(LEDGER_FILE))? {
+        let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
+        let bytes = bytes.value().to_vec();
+        held = held.saturating_add(bytes.len());
+        piece.push((position.value(), bytes));
+        if held >= PIECE_BYTES_MAX {
+            break;
+        }
+    }
+    Ok(piece)
+}

@@ -1,0 +1,332 @@
+//! A restore: a ledger made of a backup, told apart from the one that was lost.
+//!
+//! **Owns** the order: everything is checked while it is written beside; the incarnation is noted in the
+//! backup; only then do the files take their names. **Does not own** the rows' meaning
+//! (`ledger/check.rs`) or their writing (`ledger/redb/import.rs`).
+//!
+//! Invariants:
+//! - A ledger that is there is never overwritten. A restore that did not finish is begun anew, and a
+//!   collector does not start on it.
+//! - The *incarnation*, the high part of every fence, lies above all that the lost ledger can have used. Each
+//!   start uses one, so [`RESTORE_STEP`] above the backup's is enough, whatever any clock showed. Of
+//!   ledgers restored from one backup the later is above the earlier: what was given is noted beside the
+//!   backup; where that cannot be written, the clock tells them apart.
+//! - Ledger time begins after the backup's limit, after what the caller knows of, and after this machine's clock with the margin that a
+//!   running collector keeps.
+
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, BufReader, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tidemark_common::time::Timestamp;
+
+use crate::backup::manifest::{self, FileEntry, MANIFEST, Manifest, RESTORES, STREAMS};
+use crate::backup::rows::{Row, RowReader, RowsError, Written};
+use crate::backup::{PROGRESS_BYTES, READ_CACHE_BYTES};
+use crate::ledger::check::{Bodies, Checked, CheckedBatch, Checker, Findings, LedgerTable};
+use crate::ledger::clock::LIMIT_AHEAD_MILLIS;
+use crate::ledger::redb::{
+    Import, LEDGER_FILE, RESTORING_FOLDER, RedbOptions, Restored, TOTALS_FILE, export_stopped,
+};
+use crate::ledger::store::StoreError;
+
+/// A restored ledger's incarnation is this far above all that is known to be used. A ledger started
+/// once a second since its backup reaches it after 48 days.
+pub const RESTORE_STEP: u32 = 1 << 22;
+/// A clock that shows more seconds than the backup's incarnation and this many is not believed.
+const BELIEVED_SECONDS_MAX: u32 = 10 * 365 * 86_400;
+
+/// Failed to restore a ledger or to check a backup.
+#[derive(Debug, Error)]
+pub enum RestoreError {
+    #[error("failed to read the backup in {}: {source}; a folder without {MANIFEST} is no backup, or half of one", path.display())]
+    Manifest { path: PathBuf, source: io::Error },
+    #[error("failed to read the backup: its format {found} is newer than {known}; use a newer collector", known = manifest::FORMAT)]
+    Newer { found: u16 },
+    #[error("failed to read the backup: {0}")]
+    Rows(#[from] RowsError),
+    #[error("failed to read the backup: {what} differs from its manifest; use another backup")]
+    Differs { what: &'static str },
+    #[error(
+        "failed to read the backup: it does not hold together in {count} places, first {first}; use another backup",
+        count = .0.count(), first = first(.0)
+    )]
+    Unsound(Findings),
+    #[error("failed to restore: {} holds a ledger; move it away, or name another folder", path.display())]
+    Exists { path: PathBuf },
+    #[error("failed to restore: another restore into {} is under way", path.display())]
+    UnderWay { path: PathBuf },
+    #[error("failed to restore: cannot write to {}: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+    #[error("failed to restore: {0}")]
+    Store(#[from] StoreError),
+    #[error("failed to restore: the incarnations are used up; give a lower --incarnation-min")]
+    Incarnations,
+}
+
+fn first(findings: &Findings) -> String {
+    findings.iter().next().map(ToString::to_string).unwrap_or_default()
+}
+
+/// What the lost ledger is known to have used, beyond what its backup says.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Used {
+    pub incarnation: u32,
+    pub ledger_time: Timestamp,
+}
+
+/// A restored ledger.
+#[derive(Debug)]
+pub struct Report {
+    pub manifest: Manifest,
+    pub restored: Restored,
+    /// Why the backup does not remember this restore.
+    pub unnoted: Option<io::Error>,
+    /// Milliseconds by which this machine's clock is behind the ledger time that is known to be used.
+    pub behind_millis: i64,
+}
+
+impl Report {
+    /// What was done and what to look at next, for people.
+    #[must_use]
+    pub fn told(&self, data_dir: &Path) -> String {
+        let mut text = format!(
+            "restored into {}: {}\nits next incarnation is above {}: nothing of the lost ledger is taken for its own\n",
+            data_dir.display(),
+            self.manifest.told(),
+            self.restored.incarnation
+        );
+        if let Some(error) = &self.unnoted {
+            text.push_str(&format!(
+                "warning: the backup does not remember this restore ({error}); give --incarnation-min {} to the next one from it\n",
+                self.restored.incarnation
+            ));
+        }
+        if self.behind_millis > 0 {
+            text.push_str(&format!(
+                "warning: this machine's clock is {} s behind the ledger; ledger time stands still until it has caught up\n",
+                self.behind_millis.div_euclid(1_000)
+            ));
+        }
+        text.push_str(
+            "next: start the collector; agents send again what they retain. GET /v1/streams names the streams that were \
+             not heard of since, and what cannot be healed\n",
+        );
+        text
+    }
+}
+
+/// What was given to a ledger restored from a backup.
+#[derive(Debug, Serialize, Deserialize)]
+struct Note {
+    incarnation: u32,
+    /// Unix milliseconds by the clock of the machine that restored it.
+    at: i64,
+}
+
+/// Reads a whole backup and says what does not hold together.
+///
+/// # Errors
+/// If it is not whole or not sound.
+pub fn check(from: &Path, progress: &mut dyn FnMut(u64)) -> Result<Manifest, RestoreError> {
+    let (manifest, checked) = read(from, progress, &mut |_, _, _, _| Ok(()))?;
+    match checked.findings.count() {
+        0 => Ok(manifest),
+        _ => Err(RestoreError::Unsound(checked.findings)),
+    }
+}
+
+/// Makes the ledger of the backup `from` in `data_dir`. `now` is this machine's clock.
+///
+/// # Errors
+/// See [`RestoreError`]; there is no ledger in `data_dir` then.
+pub fn restore(
+    from: &Path,
+    data_dir: &Path,
+    used: Used,
+    now: Timestamp,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Report, RestoreError> {
+    let failed = |source| RestoreError::Write { path: data_dir.to_owned(), source };
+    DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
+    let lock = File::open(data_dir).map_err(failed)?;
+    lock.try_lock().map_err(|_| RestoreError::UnderWay { path: data_dir.to_owned() })?;
+    if data_dir.join(LEDGER_FILE).exists() {
+        return Err(RestoreError::Exists { path: data_dir.to_owned() });
+    }
+    let restoring = data_dir.join(RESTORING_FOLDER);
+    clear(&restoring).map_err(failed)?;
+    let made = make(from, &restoring, used, now, progress);
+    let report = match made {
+        Ok(report) => report,
+        Err(error) => {
+            let _removed = clear(&restoring).is_ok();
+            return Err(error);
+        }
+    };
+    // The totals first: with the ledger the restore is done.
+    for name in [TOTALS_FILE, LEDGER_FILE] {
+        fs::rename(restoring.join(name), data_dir.join(name)).map_err(failed)?;
+        lock.sync_all().map_err(failed)?;
+    }
+    clear(&restoring).and_then(|()| lock.sync_all()).map_err(failed)?;
+    Ok(report)
+}
+
+/// Removes what a restore has left, and nothing else.
+fn clear(restoring: &Path) -> io::Result<()> {
+    let files = [LEDGER_FILE, TOTALS_FILE].map(|name| fs::remove_file(restoring.join(name)));
+    for removed in files.into_iter().chain([fs::remove_dir(restoring)]) {
+        match removed {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+    }
+    Ok(())
+}
+
+/// Writes both files beside, checking all of it.
+fn make(
+    from: &Path,
+    restoring: &Path,
+    used: Used,
+    now: Timestamp,
+    progress: &mut dyn FnMut(u64),
+) -> Result<Report, RestoreError> {
+    let mut import = Import::begin(restoring, &RedbOptions::default())?;
+    let (manifest, checked) = read(from, progress, &mut |table, key, value, batch| {
+        import.row(table, key, value)?;
+        batch.map_or(Ok(()), |batch| import.fold(batch).map_err(RestoreError::from))
+    })?;
+    if checked.findings.count() > 0 {
+        return Err(RestoreError::Unsound(checked.findings));
+    }
+    let limit = used.ledger_time.max(Timestamp(checked.facts.clock_limit));
+    let highest = checked.facts.incarnation.max(noted(from)).max(used.incarnation);
+    let restored = Restored {
+        incarnation: incarnation_above(highest, now).ok_or(RestoreError::Incarnations)?,
+        at: limit.max(now.plus_millis(LIMIT_AHEAD_MILLIS)),
+    };
+    import.finish(restored)?;
+    let unnoted = note(from, &Note { incarnation: restored.incarnation, at: now.0 }).err();
+    let behind_millis = limit.millis_since(now.plus_millis(LIMIT_AHEAD_MILLIS)).max(0);
+    Ok(Report { manifest, restored, unnoted, behind_millis })
+}
+
+/// An incarnation above `used` and, where it can be believed, the clock.
+fn incarnation_above(used: u32, now: Timestamp) -> Option<u32> {
+    let seconds = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
+    let believed = if seconds <= used.saturating_add(BELIEVED_SECONDS_MAX) { seconds } else { 0 };
+    used.max(believed).checked_add(RESTORE_STEP)
+}
+
+/// The highest incarnation that was given to a ledger restored from this backup before.
+fn noted(from: &Path) -> u32 {
+    let text = fs::read_to_string(from.join(RESTORES)).unwrap_or_default();
+    let notes = text.lines().filter_map(|line| serde_json::from_str::<Note>(line).ok());
+    notes.map(|note| note.incarnation).max().unwrap_or(0)
+}
+
+/// Durable before the ledger that it tells of can be started.
+fn note(from: &Path, note: &Note) -> io::Result<()> {
+    let mut options = OpenOptions::new();
+    let mut file = options.append(true).create(true).mode(0o600).open(from.join(RESTORES))?;
+    let mut line = serde_json::to_vec(note).map_err(io::Error::other)?;
+    line.push(b'\n');
+    file.write_all(&line)?;
+    file.sync_all()?;
+    File::open(from)?.sync_all()
+}
+
+/// What takes one row after the other, and what was made of a batch.
+type TakeRow<'t> =
+    &'t mut dyn FnMut(LedgerTable, &[u8], &[u8], Option<CheckedBatch>) -> Result<(), RestoreError>;
+
+/// A walk over the rows of a backup.
+struct Reading<'r> {
+    checker: Checker,
+    bytes: u64,
+    told: u64,
+    progress: &'r mut dyn FnMut(u64),
+    take: TakeRow<'r>,
+}
+
+impl Reading<'_> {
+    fn row(&mut self, table: LedgerTable, key: &[u8], value: &[u8]) -> Result<(), RestoreError> {
+        self.bytes = self.bytes.saturating_add(u64::try_from(value.len()).unwrap_or(u64::MAX));
+        if self.bytes >= PROGRESS_BYTES.saturating_add(self.told) {
+            self.told = self.bytes;
+            (self.progress)(self.bytes);
+        }
+        // Behind a break the batches do not come to sums; the restore ends with it.
+        let is_sound = self.checker.is_sound();
+        let batch = self.checker.row(table, key, value);
+        let batch = batch.filter(|_| is_sound && self.checker.is_sound());
+        (self.take)(table, key, value, batch)
+    }
+}
+
+/// Reads all of a backup; compares it with its manifest, digest by digest. A folder with a copy of the
+/// ledger's file has no manifest: what it holds is judged by itself.
+fn read(
+    from: &Path,
+    progress: &mut dyn FnMut(u64),
+    take: TakeRow<'_>,
+) -> Result<(Manifest, Checked), RestoreError> {
+    let (checker, bytes, told) = (Checker::new(Bodies::Open), 0, 0);
+    let mut reading = Reading { checker, bytes, told, progress, take };
+    if from.join(LEDGER_FILE).exists() && !from.join(MANIFEST).exists() {
+        export_stopped(from, READ_CACHE_BYTES, &mut |table, key, value| {
+            reading.row(table, key, value)
+        })?;
+        let checked = reading.checker.finish();
+        let none = Written { bytes: reading.bytes, sha256: [0; 32] };
+        return Ok((Manifest::new(&checked, none, none), checked));
+    }
+    let unreadable = |source| RestoreError::Manifest { path: from.to_owned(), source };
+    let manifest = manifest::read(from).map_err(unreadable)?;
+    if manifest.format > manifest::FORMAT {
+        return Err(RestoreError::Newer { found: manifest.format });
+    }
+    let file = File::open(from.join(manifest::ROWS)).map_err(unreadable)?;
+    let length = file.metadata().map_err(unreadable)?.len();
+    if length != manifest.rows_file.bytes {
+        return Err(RestoreError::Differs { what: "the length of ledger.rows" });
+    }
+    let mut reader = RowReader::new(BufReader::with_capacity(1 << 20, file))?;
+    while let Some(Row { table, key, value }) = reader.row()? {
+        reading.row(table, key, value)?;
+    }
+    let checked = reading.checker.finish();
+    let streams = manifest::write_streams(&checked.chains, &mut io::sink()).map_err(unreadable)?;
+    let found = Manifest::new(&checked, reader.written(), streams);
+    let listed = fs::read(from.join(STREAMS)).map_err(unreadable)?;
+    let listed = Written {
+        bytes: u64::try_from(listed.len()).unwrap_or(u64::MAX),
+        sha256: manifest::sha256(&listed),
+    };
+    differs(&manifest, &found, &FileEntry::new(STREAMS, listed))?;
+    Ok((manifest, checked))
+}
+
+/// What is in a backup is what its manifest says, whichever version made it.
+fn differs(said: &Manifest, found: &Manifest, listed: &FileEntry) -> Result<(), RestoreError> {
+    for (what, is_same) in [
+        ("the digest of ledger.rows", said.rows_file == found.rows_file),
+        ("the digest of streams.jsonl", said.streams_file == *listed),
+        ("what its rows say of the streams", found.streams_file == *listed),
+        ("a count of its rows", said.counts() == found.counts()),
+        ("which ledger it is", said.identity() == found.identity()),
+    ] {
+        if !is_same {
+            return Err(RestoreError::Differs { what });
+        }
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,245 @@
+//! Backups and restores on real files.
+
+use tidemark_common::id::Sequence;
+
+use super::*;
+use crate::backup::{self, BackupError};
+use crate::ledger::conformance::{Journal, NOW, commit, damaged, greet};
+use crate::ledger::redb::RedbStore;
+use crate::ledger::store::LedgerStore;
+
+fn block_on<T>(task: impl Future<Output = T>) -> T {
+    tokio::runtime::Builder::new_current_thread().build().unwrap().block_on(task)
+}
+
+fn open(folder: &Path) -> RedbStore {
+    RedbStore::open(folder, &RedbOptions::default(), NOW).unwrap().0
+}
+
+/// Makes a ledger of some batches, one quarantined; gives the journal that they come from.
+async fn fill(folder: &Path) -> Journal {
+    let (store, recovered) = RedbStore::open(folder, &RedbOptions::default(), NOW).unwrap();
+    let mut journal = Journal::new(1, recovered.ledger);
+    for bucket in 0..6 {
+        journal.seal(&[("c", "m", bucket, 5), ("c", "n", bucket, 7)]);
+    }
+    greet(&store, &mut journal, 0).await;
+    let unreadable = damaged(&journal.sealed[2]);
+    let unreadable = crate::ledger::conformance::admit(&unreadable, journal.fence);
+    commit(&store, vec![journal.admit(1), journal.admit(2), unreadable, journal.admit(4)]).await;
+    journal
+}
+
+/// A folder with a ledger in `ledger` and its backup in `backup`.
+fn backed_up() -> (tempfile::TempDir, Journal) {
+    let folder = tempfile::tempdir().unwrap();
+    let journal = block_on(fill(&folder.path().join("ledger")));
+    let (ledger, to) = (folder.path().join("ledger"), folder.path().join("backup"));
+    let manifest = backup::make(&ledger, &to, &mut |_| ()).unwrap();
+    assert_eq!((manifest.batches, manifest.events, manifest.quarantined_events), (4, 8, 2));
+    (folder, journal)
+}
+
+fn restored(folder: &Path, name: &str, now: i64) -> Result<Report, RestoreError> {
+    restore(
+        &folder.join("backup"),
+        &folder.join(name),
+        Used::default(),
+        Timestamp(now),
+        &mut |_| (),
+    )
+}
+
+#[test]
+fn a_restored_ledger_goes_on_where_the_backup_was_under_fences_of_its_own() {
+    let (folder, mut journal) = backed_up();
+    let report = restored(folder.path(), "new", NOW.0).unwrap();
+    assert!(report.unnoted.is_none());
+    block_on(async {
+        let lost = open(&folder.path().join("ledger"));
+        let before = greet(&lost, &mut journal, 4).await;
+        let (store, recovered) =
+            RedbStore::open(&folder.path().join("new"), &RedbOptions::default(), Timestamp(0))
+                .unwrap();
+        assert_eq!(recovered.restored_at, Some(NOW.plus_millis(LIMIT_AHEAD_MILLIS)));
+        assert_eq!(recovered.clock_limit, NOW.plus_millis(LIMIT_AHEAD_MILLIS));
+        assert!(recovered.tail.is_empty(), "the totals are complete");
+        assert_eq!(store.totals().unwrap().events().unwrap(), 6);
+        let after = greet(&store, &mut journal, 4).await;
+        assert_eq!(after.posted_sequence, Sequence(4));
+        assert!(after.fence.0 >> 32 > (before.fence.0 >> 32) + u64::from(RESTORE_STEP) - 9);
+        let group = vec![journal.admit(4), journal.admit(5), journal.admit(6)];
+        let words = crate::ledger::conformance::words(&commit(&store, group).await);
+        assert_eq!(words, "duplicate@4 admit@5 admit@6");
+        let third = store.batch(journal.stream, Sequence(3)).await.unwrap().unwrap();
+        assert_eq!(third, damaged(&journal.sealed[2]).bytes);
+    });
+}
+
+#[test]
+fn incarnations_rise_whatever_the_clock_shows() {
+    let step = RESTORE_STEP;
+    let check = |used: u32, seconds: i64, expected: Option<u32>| {
+        assert_eq!(
+            incarnation_above(used, Timestamp(seconds * 1_000)),
+            expected,
+            "{used} {seconds}"
+        );
+    };
+    check(1_000, 5_000, Some(5_000 + step));
+    check(1_000, -7, Some(1_000 + step));
+    check(1_000, 4_000_000_000, Some(1_000 + step));
+    check(1_000, i64::MAX / 1_000, Some(1_000 + step));
+    check(u32::MAX - 1, 0, None);
+
+    // Twice of one backup, the second time under a clock that was set back.
+    let (folder, _) = backed_up();
+    let first = restored(folder.path(), "first", 90_000_000).unwrap().restored;
+    let second = restored(folder.path(), "second", 10_000).unwrap().restored;
+    assert!(second.incarnation >= first.incarnation + step, "{second:?} after {first:?}");
+    let floor = second.incarnation + 5;
+    let third = restore(
+        &folder.path().join("backup"),
+        &folder.path().join("third"),
+        Used { incarnation: floor, ledger_time: Timestamp(777_000) },
+        NOW,
+        &mut |_| (),
+    );
+    let third = third.unwrap().restored;
+    assert_eq!((third.incarnation, third.at), (floor + step, Timestamp(777_000)));
+}
+
+#[test]
+fn ledger_time_does_not_go_back() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("ledger");
+    block_on(async {
+        fill(&data_dir).await;
+        let store = open(&data_dir);
+        store.commit(Vec::new(), NOW, Some(Timestamp(500_000))).await.unwrap();
+    });
+    backup::make(&data_dir, &folder.path().join("backup"), &mut |_| ()).unwrap();
+    let report = restored(folder.path(), "new", 2_000).unwrap();
+    assert_eq!(report.restored.at, Timestamp(500_000));
+    assert_eq!(report.behind_millis, 488_000);
+    assert!(report.told(&data_dir).contains("488 s behind"));
+}
+
+#[test]
+fn nothing_is_overwritten_and_half_a_restore_is_none() {
+    let (folder, _) = backed_up();
+    let error = restored(folder.path(), "ledger", 0).unwrap_err();
+    assert!(matches!(error, RestoreError::Exists { .. }), "{error}");
+
+    // Killed while it wrote, and between the two names.
+    for killed in [&[LEDGER_FILE, TOTALS_FILE][..], &[LEDGER_FILE][..], &[][..]] {
+        let new = folder.path().join("new");
+        let restoring = new.join(RESTORING_FOLDER);
+        fs::create_dir_all(&restoring).unwrap();
+        for name in killed {
+            fs::write(restoring.join(name), b"half").unwrap();
+        }
+        if killed.len() == 1 {
+            fs::write(new.join(TOTALS_FILE), b"half").unwrap();
+        }
+        let error = RedbStore::open(&new, &RedbOptions::default(), NOW).unwrap_err();
+        assert!(matches!(error, StoreError::HalfRestored), "{error}");
+        restored(folder.path(), "new", 0).unwrap();
+        assert!(!restoring.exists());
+        drop(open(&new));
+        fs::remove_dir_all(&new).unwrap();
+    }
+    // Killed after the ledger had its name: the restore is done.
+    restored(folder.path(), "new", 0).unwrap();
+    fs::create_dir(folder.path().join("new").join(RESTORING_FOLDER)).unwrap();
+    drop(open(&folder.path().join("new")));
+}
+
+#[test]
+fn a_damaged_backup_is_not_restored() {
+    let flip = |name: &'static str, place: usize| {
+        move |backup: &Path| {
+            let mut bytes = fs::read(backup.join(name)).unwrap();
+            let place = place.min(bytes.len() - 1);
+            bytes[place] ^= 1;
+            fs::write(backup.join(name), bytes).unwrap();
+        }
+    };
+    type Damage = Box<dyn Fn(&Path)>;
+    let cases: [(&str, Damage); 7] = [
+        ("half of one", Box::new(|backup| fs::remove_file(backup.join(MANIFEST)).unwrap())),
+        ("length of ledger.rows", {
+            Box::new(|backup| {
+                let bytes = fs::read(backup.join(manifest::ROWS)).unwrap();
+                fs::write(backup.join(manifest::ROWS), &bytes[..bytes.len() - 4]).unwrap();
+            })
+        }),
+        // A body's byte, and one that no check but the digest can see.
+        ("differs from its manifest", Box::new(flip(manifest::ROWS, 1_600))),
+        ("differs from its manifest", Box::new(flip(manifest::ROWS, 40))),
+        ("streams.jsonl", Box::new(flip(STREAMS, 50))),
+        ("failed to read", Box::new(flip(MANIFEST, 0))),
+        ("format 9 is newer", {
+            Box::new(|backup| {
+                let text = fs::read_to_string(backup.join(MANIFEST)).unwrap();
+                let text = text.replacen("\"format\": 1", "\"format\": 9", 1);
+                fs::write(backup.join(MANIFEST), text).unwrap();
+            })
+        }),
+    ];
+    for (expected, damage) in cases {
+        let (folder, _) = backed_up();
+        check(&folder.path().join("backup"), &mut |_| ()).unwrap();
+        damage(&folder.path().join("backup"));
+        let error = restored(folder.path(), "new", 0).unwrap_err().to_string();
+        assert!(error.contains(expected), "{expected}: {error}");
+        let left: Vec<_> = fs::read_dir(folder.path().join("new")).unwrap().collect();
+        assert!(left.is_empty(), "{left:?}");
+        assert_eq!(
+            check(&folder.path().join("backup"), &mut |_| ()).unwrap_err().to_string(),
+            error
+        );
+    }
+}
+
+#[test]
+fn a_copy_of_the_file_is_restored_too() {
+    let (folder, mut journal) = backed_up();
+    let (ledger, new) = (folder.path().join("ledger"), folder.path().join("new"));
+    let manifest = check(&ledger, &mut |_| ()).unwrap();
+    assert_eq!((manifest.batches, manifest.events), (4, 8));
+    let report = restore(&ledger, &new, Used::default(), NOW, &mut |_| ()).unwrap();
+    assert!(report.unnoted.is_none() && ledger.join(RESTORES).exists());
+    let welcomed = block_on(greet(&open(&new), &mut journal, 4));
+    assert_eq!(welcomed.posted_sequence, Sequence(4));
+    assert!(welcomed.fence.0 >> 32 > u64::from(RESTORE_STEP));
+}
+
+#[test]
+fn backups_are_whole_or_not_there() {
+    let (folder, _) = backed_up();
+    let (ledger, to) = (folder.path().join("ledger"), folder.path().join("second"));
+    let mode = |path: &Path| {
+        std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions()) & 0o777
+    };
+    // One that was killed half-way is taken over.
+    let draft = folder.path().join("second.partial");
+    fs::create_dir(&draft).unwrap();
+    fs::write(draft.join(manifest::ROWS), b"half").unwrap();
+    backup::make(&ledger, &to, &mut |_| ()).unwrap();
+    assert!(!draft.exists());
+    assert_eq!(mode(&to), 0o700);
+    for name in [MANIFEST, manifest::ROWS, STREAMS] {
+        assert_eq!(mode(&to.join(name)), 0o600, "{name}");
+    }
+    let again = backup::make(&ledger, &to, &mut |_| ()).unwrap_err();
+    assert!(matches!(again, BackupError::Exists { .. }), "{again}");
+    let none = backup::make(&folder.path().join("none"), &draft, &mut |_| ()).unwrap_err();
+    assert!(matches!(none, BackupError::NoLedger { .. }), "{none}");
+    // Held, and without a control socket.
+    let held = open(&ledger);
+    let used = backup::make(&ledger, &folder.path().join("third"), &mut |_| ()).unwrap_err();
+    assert!(matches!(used, BackupError::Store(StoreError::InUse { .. })), "{used}");
+    assert!(!folder.path().join("third.partial").exists());
+    drop(held);
+}

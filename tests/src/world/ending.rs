@@ -1,0 +1,153 @@
+//! The end of a world: peace, rest, and the last checks.
+
+use tidemark_common::time::Timestamp;
+
+use super::oracle::{self, Broken, Posted};
+use super::{EPOCH, World, here, spare};
+
+/// After this long in peace everything must have come to rest.
+const REST_MILLIS_MAX: u64 = 1_200_000;
+/// At rest, completeness may lag behind ledger time by this much.
+const LAG_MILLIS_MAX: i64 = 30_000;
+
+impl World {
+    /// No more trouble: everything runs, every path is open, every clock is about right.
+    pub(super) fn make_peace(&mut self) {
+        self.story.tell(self.now, || "peace");
+        self.plan.end();
+        self.network.heal();
+        self.end_spare();
+        self.end_standby();
+        let ledger_of = |host: &super::collector::CollectorHost| {
+            host.process.as_ref().map(|process| process.ledger.ledger())
+        };
+        let other = ledger_of(&self.collectors[2]);
+        let spare = spare(self.agents.len());
+        for host in &mut self.agents[..spare] {
+            host.paused_until = 0;
+            host.skew = host.skew.clamp(-1_000, 1_000);
+            let pinned = host.process.as_ref().and_then(|process| process.state().ledger);
+            host.collectors = if other.is_some() && pinned == other { vec![2] } else { vec![0] };
+            host.disk.trouble(super::disk::Trouble::None);
+            host.step_at = self.now;
+            if host.process.is_none() {
+                host.start_at = Some(self.now);
+            }
+        }
+        for host in &mut self.collectors {
+            host.paused_until = 0;
+            host.skew = host.skew.clamp(-1_000, 1_000);
+            host.ledger.trouble(super::disk::Trouble::None);
+            host.totals.trouble(super::disk::Trouble::None);
+            host.step_at = self.now;
+        }
+        self.hostile.leave();
+    }
+
+    /// Until every journal is posted and every application has its answer.
+    pub(super) fn come_to_rest(&mut self) -> Result<(), Broken> {
+        let end = self.now + REST_MILLIS_MAX;
+        let mut rest_since = None;
+        while self.now < end {
+            self.advance()?;
+            match (self.restless(), rest_since) {
+                (Some(_), _) => rest_since = None,
+                (None, None) => rest_since = Some(self.now),
+                // Confirmations follow.
+                (None, Some(since)) if self.now >= since + 6_000 => return Ok(()),
+                (None, Some(_)) => {}
+            }
+        }
+        let why =
+            self.restless().unwrap_or_else(|| "all is at rest, but never for long".to_owned());
+        Err(format!("does not come to rest: {why}"))
+    }
+
+    /// What is still under way.
+    fn restless(&self) -> Option<String> {
+        if let Some(client) = self.clients.iter().find(|client| client.waits.is_some()) {
+            return Some(format!("application {} waits for its answer", client.number));
+        }
+        for host in &self.agents[..spare(self.agents.len())] {
+            let Some(process) = &host.process else {
+                return Some(format!("agent {} does not run", host.number));
+            };
+            let state = process.state();
+            // An agent that has nothing to say to anybody yet has heard from no ledger either.
+            if !process.uplink.is_live() || state.posted_events != state.accepted {
+                return Some(format!(
+                    "agent {} is {:?}, with {} of {} events posted",
+                    host.number,
+                    process.uplink.session.status(),
+                    state.posted_events,
+                    state.accepted
+                ));
+            }
+        }
+        None
+    }
+
+    /// Every promise, on what is left.
+    pub(super) fn final_checks(&mut self) -> Result<(), Broken> {
+        let mut shown = Posted::default();
+        let mut snapshots = Vec::new();
+        for number in [0, 2] {
+            let host = &self.collectors[number];
+            let Some(process) = &host.process else { continue };
+            here::enter(host.clocks(EPOCH, self.now));
+            let snapshot = process.ledger.snapshot().map_err(|error| error.to_string())?;
+            let posted = self.oracle.check(number, &snapshot, &self.load)?;
+            oracle::check_batches(&process.store, &snapshot, &posted, &self.load, &self.strangers)?;
+            shown = shown.and(&posted)?;
+            snapshots.push(snapshot);
+        }
+        self.oracle.check_told(&shown, &self.load)?;
+        let all: Vec<_> = snapshots.iter().collect();
+        self.oracle.check_rejected(&all, &self.load)?;
+        self.check_figures(&all)?;
+        if let Some(first) = snapshots.first() {
+            self.check_lag(first)?;
+        }
+        for _ in 0..shown.events() {
+            self.story.count("event posted");
+        }
+        Ok(())
+    }
+
+    /// Both ends count the same.
+    fn check_figures(
+        &self,
+        snapshots: &[&tidemark_collector::ledger::Snapshot],
+    ) -> Result<(), Broken> {
+        for host in &self.agents[..spare(self.agents.len())] {
+            let Some(process) = &host.process else { continue };
+            let state = process.state();
+            let statuses = snapshots.iter().flat_map(|snapshot| snapshot.streams());
+            let status = statuses.into_iter().find(|status| status.stream == state.stream);
+            let Some(status) = status else {
+                return Err(format!("no ledger knows stream {}", state.stream));
+            };
+            if status.posted_events != state.accepted || status.quarantined_events != 0 {
+                return Err(format!(
+                    "agent {} accepted {} events, the ledger holds {} of them",
+                    host.number, state.accepted, status.posted_events
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Completeness comes back by itself where nothing is lost.
+    fn check_lag(&self, snapshot: &tidemark_collector::ledger::Snapshot) -> Result<(), Broken> {
+        let completeness = snapshot.complete_through();
+        let through = completeness.through.unwrap_or(Timestamp(i64::MIN));
+        let lag = snapshot.ledger_time().millis_since(through);
+        let lost = !self.oracle.contested.is_empty()
+            || !self.strangers.is_empty()
+            || self.plan.has_lost_disks;
+        if lag > LAG_MILLIS_MAX && !lost {
+            return Err(format!("completeness lags by {lag} ms: {:?}", completeness.held_back_by));
+        }
+        Ok(())
+    }
+}
