@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError};
 use rustls::pki_types::CertificateDer;
-use tidemark_common::id::RulesVersion;
+use tidemark_common::id::{RulesVersion, StreamId};
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::{self, Shown};
+use tidemark_common::tls::{self, AgentName, Shown};
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason, Throttle};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -336,7 +336,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
         self.frame_room = None;
         let turn = Arc::clone(&self.shared.bodies).acquire_owned().await.map_err(closed)?;
         let Incoming { header, bytes, fence } = incoming;
-        let (grants, agent) = (self.shared.grants(), self.session.agent().clone());
+        let (grants, agent) = (self.shared.grants(), self.biller(header.stream));
         let open = move || {
             let admission = Admission::open_for(&grants.of(&agent), header, bytes, fence);
             drop(turn);
@@ -349,6 +349,13 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
         let submitted = self.shared.ledger.submit_holding(request, room).await;
         self.expect_reply(submitted);
         Ok(())
+    }
+
+    /// Whose grants count for a batch of `stream`: a drainer bills for whom it ships.
+    fn biller(&self, stream: StreamId) -> AgentName {
+        let agent = self.session.agent();
+        let owner = agent.is_drainer().then(|| self.shared.ledger.agent_of(stream)).flatten();
+        owner.unwrap_or_else(|| agent.clone())
     }
 
     /// Counts a batch some of which its sender may not bill; the log tells of a session's first.

@@ -3,6 +3,7 @@
 use tidemark_common::wire::Confirm;
 
 use super::*;
+use crate::grants::{Grants, Identity, Otherwise, Pattern, Patterns};
 
 /// Impatient, so that tests are quick.
 fn impatient(options: &mut ListenOptions) {
@@ -106,11 +107,38 @@ async fn an_identity_has_only_so_many_sessions() {
 }
 
 #[tokio::test]
+async fn an_identity_has_its_places_over_both_transports() {
+    let collector = Collector::start(|options| options.sessions_per_identity_max = 1).await;
+    let ledger = collector.ledger.ledger();
+    let over_tcp = collector.greet_tcp(&mut Journal::new(1, ledger)).await;
+    let second = collector.dial(client(&collector.authority.agent("till-7"))).await.unwrap();
+    let closed = second.closed().await.to_string();
+    assert!(closed.contains("sessions_per_identity_max"), "{closed}");
+    let mut third = collector.connect_tcp(&collector.authority.agent("till-7")).await;
+    assert_eq!(third.refusal().await, RefuseReason::Unavailable);
+    assert_eq!(collector.listener.figures().crowded_identities, 2);
+    drop((over_tcp, third));
+    collector.figure(|figures| figures.sessions_open, 0).await;
+    collector.serves_an_honest_agent().await;
+}
+
+#[tokio::test]
 async fn an_address_has_only_so_many_handshakes() {
     let collector = Collector::start(|options| options.handshakes_per_address_max = 0).await;
     let refused = collector.dial(client(&collector.authority.agent("till-7"))).await;
     assert!(refused.is_err());
     assert_eq!(collector.listener.figures().crowded_addresses, 1);
+}
+
+#[tokio::test]
+async fn an_address_has_only_so_many_handshakes_over_tcp_and_others_over_quic() {
+    let collector = Collector::start(|options| options.handshakes_per_address_max = 1).await;
+    let tcp = collector.listener.tcp_address().unwrap();
+    let _mute = TcpStream::connect(tcp).await.unwrap();
+    let mut refused = TcpStream::connect(tcp).await.unwrap();
+    assert_eq!(refused.read(&mut [0]).await.unwrap_or(0), 0, "closed");
+    assert_eq!(collector.listener.figures().crowded_addresses, 1);
+    collector.serves_an_honest_agent().await;
 }
 
 #[tokio::test]
@@ -175,4 +203,27 @@ async fn a_war_of_two_copies_of_one_journal_leaves_others_alone() {
     last.send(&Frame::Batch(batch.bytes)).await;
     last.posted(1).await;
     collector.serves_an_honest_agent().await;
+}
+
+#[tokio::test]
+async fn a_drainer_bills_what_the_agent_might_that_it_ships_for() {
+    let pattern = |text| Pattern::parse(text).unwrap();
+    let till = Identity {
+        name: pattern("till-*"),
+        meters: Patterns::new([pattern("*")]),
+        customers: Patterns::new([pattern("c")]),
+    };
+    let grants = Grants { otherwise: Otherwise::Deny, identities: vec![till] };
+    let collector = Collector::start(|options| options.grants = Arc::new(grants)).await;
+    let mut journal = Journal::new(1, collector.ledger.ledger());
+    let batches = [journal.seal(&[("c", "m", 1, 5)]), journal.seal(&[("d", "m", 1, 5)])];
+    drop(collector.greet(&mut journal).await);
+    let uri = SanType::URI("tidemark://drainer/node".try_into().unwrap());
+    let drainer = collector.connect(&collector.authority.issue(uri)).await;
+    let mut drainer = Collector::welcomed(drainer, &mut journal).await;
+    for (batch, unauthorised) in batches.into_iter().zip([0, 1]) {
+        drainer.send(&Frame::Batch(batch.bytes)).await;
+        drainer.posted(batch.header.sequence.0).await;
+        assert_eq!(collector.listener.figures().unauthorised, unauthorised);
+    }
 }
