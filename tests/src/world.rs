@@ -32,6 +32,7 @@ pub mod many;
 pub mod net;
 pub mod oracle;
 pub mod planted;
+pub mod stampede;
 pub mod store;
 pub mod story;
 pub mod uplink;

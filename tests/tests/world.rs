@@ -8,6 +8,7 @@ use anyhow::{Result, ensure};
 use tidemark_tests::world::fault::Fault;
 use tidemark_tests::world::many::{Many, Span};
 use tidemark_tests::world::planted::Bug;
+use tidemark_tests::world::stampede::stampede;
 use tidemark_tests::world::{Options, run};
 
 /// Worlds of the short form.
@@ -54,6 +55,18 @@ fn a_seed_tells_the_same_story_twice() -> Result<()> {
     for seed in 1..=20 {
         let (first, second) = (run(seed, Options::default()), run(seed, Options::default()));
         ensure!(first == second, "seed {seed} is not deterministic:\n{first:#?}\n{second:#?}");
+    }
+    Ok(())
+}
+
+#[test]
+fn a_restart_under_a_thousand_agents_is_no_stampede() -> Result<()> {
+    for down_millis in [100, 2_000] {
+        let figures = stampede(1_000, down_millis, 1);
+        println!("down for {down_millis} ms: {figures:?}");
+        // All at once would be 1,000.
+        ensure!(figures.attempts_at_worst <= 600, "{figures:?}");
+        ensure!(figures.all_live_after <= 60_000, "{figures:?}");
     }
     Ok(())
 }

@@ -163,6 +163,11 @@ impl<'t, 'o> Transaction<'t, 'o> {
         match write {
             Write::Append(append) => self.append(&append),
             Write::Ids(ids) => self.remember(&ids),
+            Write::CarriedIds { at, ids } => {
+                self.memory.ids_clock = IdClock::resume(Some(at));
+                self.ids_now = at;
+                self.remember(&ids)
+            }
             Write::Evidence(evidence) => {
                 self.memory.state.evidence.merge_max(&evidence);
                 Ok(())

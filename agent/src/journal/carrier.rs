@@ -39,7 +39,7 @@ pub(crate) struct Carrier {
 }
 
 impl Carrier {
-    /// `now` is the time of every commit but those of ids.
+    /// `now` is the time of every commit.
     pub(crate) fn new(journal: Journal, now: Timestamp) -> Self {
         Self { journal, now, writes: Vec::new(), appended: 0 }
     }
@@ -103,9 +103,7 @@ impl Carrier {
 
     /// Ids keep the time of their commit: it decides how long they are known.
     pub(crate) fn ids(&mut self, at: Timestamp, ids: Vec<IdDigest>) -> Result<(), OpenError> {
-        self.flush()?;
-        self.journal.commit(vec![Write::Ids(ids)], at).map_err(refused)?;
-        Ok(())
+        self.push(Write::CarriedIds { at, ids })
     }
 
     pub(crate) fn push(&mut self, write: Write) -> Result<(), OpenError> {

@@ -70,6 +70,11 @@ impl Leftover {
         Self::of(JournalReader::open(path)?)
     }
 
+    /// The same, for the one who moves what it holds and notes that in it.
+    pub(super) fn open_to_note(path: &Path) -> Result<Self, OpenError> {
+        Self::of(JournalReader::open_to_note(path)?)
+    }
+
     pub(super) fn of(reader: JournalReader) -> Result<Self, OpenError> {
         let rows = reader.database().begin_read()?;
         let table = rows.open_table(META)?;

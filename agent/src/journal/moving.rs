@@ -84,7 +84,7 @@ pub struct Moved {
 pub fn settle_conflict(options: &JournalOptions) -> Result<Settled, OpenError> {
     let path = &options.path;
     let before = file_number(path);
-    let old = Leftover::open(path)?;
+    let old = Leftover::open_to_note(path)?;
     // Whoever replaces the file holds its lock, so that a name which means this file now means it until the
     // end.
     if before.is_none() || before != file_number(path) || old.conflict.is_none() {

@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use redb::backends::FileBackend;
 use redb::{
-    Builder, CommitError, DatabaseError, Durability, ReadableDatabase, SetDurabilityError,
-    StorageBackend, StorageError, TableError, TableHandle, TransactionError, WriteTransaction,
+    Builder, CommitError, Database, DatabaseError, Durability, ReadableDatabase,
+    SetDurabilityError, StorageBackend, StorageError, TableError, TableHandle, TransactionError,
+    WriteTransaction,
 };
 use thiserror::Error;
 use tidemark_common::id::StreamId;
@@ -205,6 +206,26 @@ impl JournalReader {
             .set_check_integrity_on_open(true)
             .create_with_backend(Overlay::new(file).map_err(io_error)?)
             .map_err(|error| refusal(error, path))?;
+        Self::of_journal(database)
+    }
+
+    /// The same with the file itself in hand, for the one who will note in it what became of it.
+    ///
+    /// # Errors
+    /// As [`Self::open`].
+    pub(super) fn open_to_note(path: &Path) -> Result<Self, OpenError> {
+        let file = OpenOptions::new().read(true).write(true).open(path);
+        let file =
+            file.map_err(|source| OpenError::Io { act: "open", path: path.to_owned(), source })?;
+        let database = Builder::new()
+            .set_cache_size(CACHE_BYTES)
+            .set_check_integrity_on_open(true)
+            .create_with_backend(FileBackend::new(file).map_err(|error| refusal(error, path))?)
+            .map_err(|error| refusal(error, path))?;
+        Self::of_journal(database)
+    }
+
+    fn of_journal(database: Database) -> Result<Self, OpenError> {
         let rows = database.begin_read()?;
         if !rows.list_tables()?.any(|table| table.name() == META.name()) {
             return Err(OpenError::NotAJournal {

@@ -19,6 +19,8 @@ pub enum Write {
     Append(Append),
     /// The idempotency ids of the events appended in the same commit: one packed row.
     Ids(Vec<IdDigest>),
+    /// Such a row of another journal: it goes on growing old from its own time.
+    CarriedIds { at: Timestamp, ids: Vec<IdDigest> },
     /// Cumulative counts; a code never goes back, whatever is written.
     Evidence(Evidence),
     /// Rejected input, kept within its bounds; the oldest leave first.

@@ -7,6 +7,7 @@ use clap::Parser;
 use tidemark_tests::random::Random;
 use tidemark_tests::world::many::{Many, Span};
 use tidemark_tests::world::planted::Bug;
+use tidemark_tests::world::stampede::stampede;
 use tidemark_tests::world::{self, Options};
 
 /// Agents and collectors in one process, under every fault, deterministic from one seed.
@@ -22,6 +23,9 @@ struct Arguments {
     /// Run worlds for so long.
     #[arg(long)]
     minutes: Option<u64>,
+    /// Restart a collector under so many agents instead, and measure how they come again.
+    #[arg(long, value_name = "AGENTS", conflicts_with_all = ["seed", "seeds", "minutes", "plant"])]
+    stampede: Option<usize>,
     /// Plant a bug, by its name.
     #[arg(long, value_parser = bug)]
     plant: Option<Bug>,
@@ -41,6 +45,13 @@ fn main() -> io::Result<ExitCode> {
     let arguments = Arguments::parse();
     let options = Options { bug: arguments.plant, told: arguments.seed.is_some() };
     let mut out = io::stdout().lock();
+    if let Some(agents) = arguments.stampede {
+        for down_millis in [100, 2_000, 30_000] {
+            let figures = stampede(agents, down_millis, 1);
+            writeln!(out, "down for {down_millis} ms: {figures:?}")?;
+        }
+        return Ok(ExitCode::SUCCESS);
+    }
     let broken = if let Some(seed) = arguments.seed {
         let outcome = world::run(seed, options);
         for line in outcome.story.lines() {
