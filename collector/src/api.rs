@@ -18,7 +18,9 @@ mod auth;
 mod bill;
 mod cut;
 mod door;
+mod logins;
 mod metrics;
+mod patient;
 mod problem;
 mod query;
 mod streams;
@@ -30,6 +32,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use axum::Router;
 use axum::extract::State;
@@ -47,7 +50,7 @@ use auth::Tokens;
 use problem::Problem;
 
 pub use auth::Token;
-pub use door::{DoorLimits, serve};
+pub use door::{DoorCounters, DoorLimits, serve};
 
 /// At most this many reads run at once.
 pub const READS_MAX: usize = 8;
@@ -63,6 +66,7 @@ struct Api {
     catalog: watch::Receiver<Arc<Catalog>>,
     sessions: Sessions,
     tokens: Arc<Tokens>,
+    door: Arc<DoorCounters>,
     suspense: Arc<suspense::Counts>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
@@ -78,18 +82,21 @@ impl fmt::Debug for Sessions {
     }
 }
 
-/// All routes. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures.
+/// All routes. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures, `door` are
+/// this one's.
 pub fn router(
     ledger: Ledger,
     catalog: watch::Receiver<Arc<Catalog>>,
     sessions: Arc<dyn Fn() -> ListenFigures + Send + Sync>,
     tokens: Vec<Token>,
+    door: Arc<DoorCounters>,
 ) -> Router {
     let api = Api {
         ledger,
         catalog,
         sessions: Sessions(sessions),
         tokens: Arc::new(Tokens::new(tokens)),
+        door,
         suspense: Arc::default(),
         running: Arc::new(Semaphore::new(READS_MAX)),
         waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),
@@ -118,7 +125,10 @@ impl Api {
         T: Send + 'static,
         F: FnOnce(&Catalog, &Snapshot) -> Result<T, Problem> + Send + 'static,
     {
-        let waiting = self.waiting.clone().try_acquire_owned().map_err(|_| Problem::busy())?;
+        let waiting = self.waiting.clone().try_acquire_owned().map_err(|_| {
+            self.door.busy.fetch_add(1, Ordering::Relaxed);
+            Problem::busy()
+        })?;
         let running = self.running.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
         let ledger = self.ledger.clone();
         let catalog = self.catalog.borrow().clone();

@@ -10,21 +10,26 @@
 //! [[customer]]  id, name, time_zone, currency
 //! [plan]        name, currency
 //! [[plan.price]] meter, unit_price
+//! [identities]  default = "allow" or "deny"
+//! [[identity]]  name, meters = [..], customers = [..]
 //! ```
 //!
 //! Invariants: names are unique; every price is of a meter that exists; every customer's currency is
 //! the plan's; the rules fit one control frame. Limits: [`METERS_MAX`], [`CUSTOMERS_MAX`].
 
 pub mod aggregation;
+mod identities;
 mod read;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use thiserror::Error;
 use tidemark_common::id::{CustomerId, MeterName, RulesVersion};
 use tidemark_common::wire::{CloudEventMeter, CloudEventRule, MeterRule, Rules};
 
 use crate::document::Problem;
+use crate::grants::Grants;
 use crate::money::{Currency, UnitPrice};
 use crate::period::Zone;
 
@@ -44,6 +49,8 @@ pub struct Catalog {
     pub customers: BTreeMap<CustomerId, Customer>,
     /// What all customers are on; without one, usage is metered and nothing is billed.
     pub plan: Option<Plan>,
+    /// Which agents may bill whom.
+    pub grants: Arc<Grants>,
 }
 
 /// What is measured and how it is aggregated.

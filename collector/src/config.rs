@@ -72,6 +72,8 @@ pub struct Tls {
 pub struct SessionLimits {
     pub sessions_max: u32,
     pub handshakes_max: u32,
+    pub sessions_per_identity_max: u32,
+    pub handshakes_per_address_max: u32,
     pub age_max_millis: u64,
     pub confirm_interval_millis: u64,
     pub batches_in_flight_max: u32,
@@ -94,6 +96,7 @@ pub struct LedgerLimits {
     pub tail_bytes_max: u64,
     pub silent_after_millis: u64,
     pub streams_max: u32,
+    pub streams_per_hour_max: u32,
     pub ledger_cache_bytes: u64,
     pub totals_cache_bytes: u64,
 }

@@ -17,12 +17,14 @@
 //!
 //! Limits: [`LedgerOptions`].
 
+pub mod allowance;
 pub mod check;
 pub mod clock;
 pub mod codec;
 pub mod completeness;
 pub mod figures;
 pub mod fold;
+pub mod marks;
 pub mod redb;
 pub mod request;
 pub mod store;
@@ -44,6 +46,7 @@ use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use thiserror::Error;
 use tidemark_common::id::{LedgerId, StreamId};
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
 use tidemark_common::wire::UniqueKey;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -320,6 +323,13 @@ impl Ledger {
             Ok(()) => Ok(receiver),
             Err(_) => Err(self.shared.ended()),
         }
+    }
+
+    /// Whose a stream is, if it is known.
+    #[must_use]
+    pub fn agent_of(&self, stream: StreamId) -> Option<AgentName> {
+        let published = self.shared.published.read().unwrap_or_else(PoisonError::into_inner);
+        published.streams.get(&stream).map(|record| record.agent.clone())
     }
 
     /// The ledger at this moment.

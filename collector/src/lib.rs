@@ -24,6 +24,7 @@ pub mod listen;
 pub mod session;
 
 pub mod dedupe;
+pub mod grants;
 pub mod ledger;
 pub mod usage;
 

@@ -7,12 +7,14 @@
 //! A connection becomes a session once its certificate is verified; until then it takes none of their
 //! room, and nothing is kept for an address that has not shown to be the peer's own.
 //!
-//! Limits, all in [`ListenOptions`]: sessions, handshakes, time for a handshake, a Hello and a send, bytes
-//! of batches that wait for their commit over all sessions, of frames that are not here whole yet, bodies
-//! opened at once. A session buffers at most one frame, for which it has room if it is large, and its
-//! transport's window. What a slow peer does not read, or does not finish, ends its session.
+//! Limits, all in [`ListenOptions`]: sessions and handshakes, in all and for one identity or address; time
+//! for a handshake, a Hello and a send; bytes of batches that wait for their commit over all sessions, of
+//! frames that are not here whole yet, bodies opened at once. A session buffers at most one frame, for
+//! which it has room if it is large, and its transport's window. What a slow peer does not read, or does
+//! not finish, ends its session.
 
 mod figures;
+mod holders;
 mod pressure;
 mod quic;
 mod refusal;
@@ -23,25 +25,33 @@ mod tcp;
 mod tests;
 
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
 use quinn::crypto::rustls::NoInitialCipherSuite;
 use quinn::{Endpoint, VarInt};
 use ring::{digest, hmac};
+use rustls::pki_types::CertificateDer;
 use thiserror::Error;
-use tidemark_common::tls::{Pem, ServerTls, Shown, TlsError};
+use tidemark_common::tls::{self, AgentName, Pem, ServerTls, Shown, TlsError};
 use tidemark_common::wire::Rules;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
+use crate::grants::Grants;
 use crate::ledger::Ledger;
 use crate::session::Terms;
 
 use self::figures::ListenCounters;
 pub use self::figures::ListenFigures;
+pub(crate) use self::holders::one_address;
+use self::holders::{Holders, Place};
 use self::refusal::Refusal;
+
+/// What an agent is told that finds no room.
+const FULL: &str = "as many agents are connected as may be";
+const CROWDED: &str = "this identity has as many sessions as it may (sessions_per_identity_max)";
 
 /// The door's address, limits and intervals.
 #[derive(Debug, Clone)]
@@ -53,6 +63,9 @@ pub struct ListenOptions {
     pub sessions_max: usize,
     /// At most this many handshakes are under way, over each transport.
     pub handshakes_max: usize,
+    /// Of all these, at most so many for one identity, and over each transport for one address.
+    pub sessions_per_identity_max: u32,
+    pub handshakes_per_address_max: u32,
     /// A session ends in good order between half of this age and all of it, so that certificates are looked at
     /// again and agents spread.
     pub session_age_max: Duration,
@@ -76,6 +89,8 @@ pub struct ListenOptions {
     pub idle_max: Duration,
     /// Bytes that a session's transport may hold unread.
     pub receive_window_bytes: u32,
+    /// Which agents may bill whom, until [`Listener::set_grants`] says otherwise.
+    pub grants: Arc<Grants>,
 }
 
 impl Default for ListenOptions {
@@ -85,6 +100,8 @@ impl Default for ListenOptions {
             tcp: Some(SocketAddr::from(([0, 0, 0, 0], 8129))),
             sessions_max: 10_000,
             handshakes_max: 1_000,
+            sessions_per_identity_max: 5_000,
+            handshakes_per_address_max: 250,
             session_age_max: Duration::from_secs(7_200),
             confirm_interval: Duration::from_secs(10),
             batches_in_flight_max: 32,
@@ -96,6 +113,7 @@ impl Default for ListenOptions {
             keep_alive: Duration::from_secs(10),
             idle_max: Duration::from_secs(30),
             receive_window_bytes: 1 << 20,
+            grants: Arc::default(),
         }
     }
 }
@@ -128,16 +146,42 @@ pub struct Listener {
 struct Shared {
     ledger: Ledger,
     terms: RwLock<Terms>,
+    grants: RwLock<Arc<Grants>>,
     tls: RwLock<ServerTls>,
     options: ListenOptions,
     counters: ListenCounters,
     sessions: Arc<Semaphore>,
-    quic_handshakes: Arc<Semaphore>,
-    tcp_handshakes: Arc<Semaphore>,
+    identities: Holders<AgentName>,
+    quic_handshakes: Handshakes,
+    tcp_handshakes: Handshakes,
     batch_bytes: Arc<Semaphore>,
     frame_bytes: Arc<Semaphore>,
     bodies: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
+}
+
+/// Room for the handshakes over one transport.
+#[derive(Debug)]
+struct Handshakes {
+    room: Arc<Semaphore>,
+    addresses: Holders<IpAddr>,
+}
+
+/// Room for a session, until it is dropped.
+#[derive(Debug)]
+struct SessionPlace<'s> {
+    _session: SemaphorePermit<'s>,
+    /// One without a name has none: it is told so, and holds nothing for long.
+    _identity: Option<Place<'s, AgentName>>,
+}
+
+impl Handshakes {
+    fn new(options: &ListenOptions) -> Self {
+        Self {
+            room: Arc::new(Semaphore::new(options.handshakes_max)),
+            addresses: Holders::new(options.handshakes_per_address_max),
+        }
+    }
 }
 
 /// Who the collector is to its agents.
@@ -199,11 +243,13 @@ impl Listener {
         let shared = Arc::new(Shared {
             ledger,
             terms: RwLock::new(terms),
+            grants: RwLock::new(Arc::clone(&options.grants)),
             tls: RwLock::new(credentials.tls),
             counters: ListenCounters::default(),
             sessions: Arc::new(Semaphore::new(options.sessions_max)),
-            quic_handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
-            tcp_handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
+            identities: Holders::new(options.sessions_per_identity_max),
+            quic_handshakes: Handshakes::new(&options),
+            tcp_handshakes: Handshakes::new(&options),
             batch_bytes: room(options.batch_bytes_in_flight_max),
             frame_bytes: room(options.frame_bytes_in_flight_max),
             bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
@@ -232,6 +278,11 @@ impl Listener {
     /// `confirm_interval`, since an agent hears of rules in Welcome only.
     pub fn set_rules(&self, rules: Arc<Rules>) {
         self.shared.terms.write().unwrap_or_else(PoisonError::into_inner).rules = rules;
+    }
+
+    /// Judges further batches by these; what is posted stays as it was judged.
+    pub fn set_grants(&self, grants: Arc<Grants>) {
+        *self.shared.grants.write().unwrap_or_else(PoisonError::into_inner) = grants;
     }
 
     /// A writer of further certificates that outlives moves of the listener: they count for each connection
@@ -268,8 +319,48 @@ impl Listener {
 }
 
 impl Shared {
+    fn grants(&self) -> Arc<Grants> {
+        Arc::clone(&self.grants.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
     fn terms(&self) -> Terms {
         self.terms.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// A place among the handshakes of one address; without one the connection is refused.
+    fn address_place<'s>(
+        &self,
+        handshakes: &'s Handshakes,
+        peer: SocketAddr,
+    ) -> Option<Place<'s, IpAddr>> {
+        let place = handshakes.addresses.enter(one_address(peer.ip()));
+        if place.is_none() {
+            self.counters.crowded_addresses.add();
+        }
+        place
+    }
+
+    /// Room for a session of whoever has shown `chain`.
+    ///
+    /// # Errors
+    /// What the peer is told if there is none.
+    fn session_place(
+        &self,
+        chain: &[CertificateDer<'_>],
+    ) -> Result<SessionPlace<'_>, &'static str> {
+        let Ok(session) = self.sessions.try_acquire() else {
+            self.counters.full.add();
+            return Err(FULL);
+        };
+        let identity = match tls::agent_name(chain).map(|agent| self.identities.enter(agent)) {
+            Ok(Some(place)) => Some(place),
+            Ok(None) => {
+                self.counters.crowded_identities.add();
+                return Err(CROWDED);
+            }
+            Err(_) => None,
+        };
+        Ok(SessionPlace { _session: session, _identity: identity })
     }
 
     fn figures(&self) -> ListenFigures {

@@ -12,7 +12,7 @@ use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
-use tidemark_common::batch::Line;
+use tidemark_common::batch::{Line, LineKey};
 use tidemark_common::id::{LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
@@ -20,8 +20,8 @@ use crate::ledger::codec;
 use crate::ledger::completeness::{self, Completeness};
 use crate::ledger::store::{StoreError, Totals, UsageQuestion};
 use crate::ledger::stream::{StreamRecord, StreamStatus};
-use crate::ledger::tail::{Tail, TailBatch};
-use crate::usage::{Accumulator, Class, Seen, UsageRow};
+use crate::ledger::tail::{ClassedLine, Tail, TailBatch};
+use crate::usage::{Accumulator, Seen, SeenAs, UsageRow};
 
 /// The ledger at one moment: every stream's posted sequence, and the usage up to exactly there.
 pub struct Snapshot {
@@ -96,10 +96,10 @@ impl Snapshot {
             let unfolded = self.unfolded().map_err(ReadError::from)?;
             let mut lines = unfolded
                 .flat_map(|batch| batch.lines.of(question.customer))
-                .filter(|line| asked(question, line));
-            let _shown = lines.try_for_each(|line| {
+                .filter(|classed| asked(question, &classed.line.key));
+            let _shown = lines.try_for_each(|ClassedLine { class, line }| {
                 show(UsageRow {
-                    class: Class::Normal,
+                    class: *class,
                     meter: line.key.meter.clone(),
                     dimensions: line.key.dimensions.clone(),
                     bucket: line.key.bucket,
@@ -110,7 +110,7 @@ impl Snapshot {
         failed.map_or(Ok(()), Err)
     }
 
-    /// Shows every (customer, meter, class) that usage was ever posted of and whose
+    /// Shows every (customer, meter, as what) that usage was ever posted of and whose
     /// [`codec::seen_key`] is greater than `after`, ascending, until `visit` breaks.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Snapshot {
     ) -> Result<(), StoreError> {
         let mut recent = self.recently_seen(after)?;
         let mut show = |seen: Seen| {
-            let key = codec::seen_key(&seen.customer, &seen.meter, seen.class);
+            let key = codec::seen_key(&seen.customer, &seen.meter, &seen.seen_as);
             while let Some(first) = recent.first_entry().filter(|first| *first.key() < key) {
                 visit(first.remove())?;
             }
@@ -140,16 +140,19 @@ impl Snapshot {
     /// What the tail holds beyond the totals, by [`codec::seen_key`].
     fn recently_seen(&self, after: &[u8]) -> Result<BTreeMap<Vec<u8>, Seen>, StoreError> {
         let mut recent: BTreeMap<Vec<u8>, Seen> = BTreeMap::new();
-        for Line { key, value } in self.unfolded()?.flat_map(|batch| batch.lines.iter()) {
+        let lines = self
+            .unfolded()?
+            .flat_map(|batch| batch.lines.iter().map(move |line| (&batch.agent, line)));
+        for (agent, ClassedLine { class, line: Line { key, value } }) in lines {
             let seen = Seen {
                 customer: key.customer.clone(),
                 meter: key.meter.clone(),
-                class: Class::Normal,
+                seen_as: SeenAs::of(*class, agent),
                 events: value.events,
                 first: key.bucket,
                 last: key.bucket,
             };
-            let key = codec::seen_key(&seen.customer, &seen.meter, seen.class);
+            let key = codec::seen_key(&seen.customer, &seen.meter, &seen.seen_as);
             if key.as_slice() > after {
                 let seen = match recent.get(&key) {
                     Some(held) => both(seen, held),
@@ -222,6 +225,6 @@ fn both(seen: Seen, other: &Seen) -> Seen {
     }
 }
 
-fn asked(question: &UsageQuestion<'_>, line: &Line) -> bool {
-    question.covers(line.key.bucket) && question.meter.is_none_or(|meter| *meter == line.key.meter)
+fn asked(question: &UsageQuestion<'_>, key: &LineKey) -> bool {
+    question.covers(key.bucket) && question.meter.is_none_or(|meter| *meter == key.meter)
 }

@@ -22,7 +22,7 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
-use crate::api::{self, DoorLimits};
+use crate::api::{self, DoorCounters, DoorLimits};
 use crate::backup;
 use crate::catalog::{Aggregations, Catalog};
 use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
@@ -128,8 +128,9 @@ impl Collector {
         let (ledger, store) = open(&config).await?;
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
-        let listener =
-            Listener::start(listen_options(&config), credentials, ledger.clone(), Arc::new(rules))?;
+        let mut options = listen_options(&config);
+        options.grants = Arc::clone(&catalog.grants);
+        let listener = Listener::start(options, credentials, ledger.clone(), Arc::new(rules))?;
         let addresses = Addresses { quic: listener.address(), tcp: listener.tcp_address(), http };
 
         let aggregations = catalog.aggregations();
@@ -140,10 +141,18 @@ impl Collector {
             );
         }
         let sessions = Arc::new(listener.figures_reader());
-        let router = api::router(ledger.clone(), watched, sessions, config.tokens.clone());
+        let counters = Arc::new(DoorCounters::default());
+        let tokens = config.tokens.clone();
+        let router = api::router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
         let (stop, stopping) = watch::channel(false);
-        let control = control(&config.data_dir, store, stopping.clone());
-        let serving = tokio::spawn(api::serve(door, router, DoorLimits::default(), stopping));
+        let serving = tokio::spawn(api::serve(
+            door,
+            router,
+            DoorLimits::default(),
+            counters,
+            stopping.clone(),
+        ));
+        let control = control(&config.data_dir, store, stopping);
         let (renew, asked) = mpsc::channel(1);
         let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
         let started = Self {
@@ -181,8 +190,10 @@ impl Collector {
                 return tracing::error!(%error, "the rules' version cannot be kept; nothing has changed");
             }
         }
+        self.listener.set_grants(Arc::clone(&catalog.grants));
         tracing::info!(
             meters = catalog.meters.len(),
+            identities = catalog.grants.identities.len(),
             customers = catalog.customers.len(),
             "read the catalogue"
         );
@@ -289,6 +300,7 @@ fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
             ledger_cache_bytes: size(limits.ledger_cache_bytes),
             totals_cache_bytes: size(limits.totals_cache_bytes),
             streams_max: size(limits.streams_max.into()),
+            streams_per_hour_max: limits.streams_per_hour_max,
             ..RedbOptions::default()
         },
         requests_max: size(limits.requests_max.into()),
@@ -304,6 +316,8 @@ fn listen_options(config: &Config) -> ListenOptions {
     let SessionLimits {
         sessions_max,
         handshakes_max,
+        sessions_per_identity_max,
+        handshakes_per_address_max,
         age_max_millis,
         confirm_interval_millis,
         batches_in_flight_max,
@@ -320,6 +334,8 @@ fn listen_options(config: &Config) -> ListenOptions {
         tcp: config.listen.tcp,
         sessions_max: size(sessions_max.into()),
         handshakes_max: size(handshakes_max.into()),
+        sessions_per_identity_max,
+        handshakes_per_address_max,
         session_age_max: Duration::from_millis(age_max_millis),
         confirm_interval: Duration::from_millis(confirm_interval_millis),
         batches_in_flight_max,

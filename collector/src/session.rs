@@ -403,6 +403,11 @@ fn hello_refusal(
                            many journals are made";
             (RefuseReason::Unavailable, message.to_owned())
         }
+        HelloVerdict::TooManyNewStreams => {
+            let message = "this identity has begun as many new streams of late as it may: find out why its agents lose \
+                           their journals, or raise streams_per_hour_max; the agent tries again";
+            (RefuseReason::Unavailable, message.to_owned())
+        }
         HelloVerdict::Version { header_version } => {
             let message = format!(
                 "batch headers of version {header_version} are not read: upgrade the agent"

@@ -13,6 +13,7 @@ use tidemark_common::batch::{Dimensions, LineValue};
 use tidemark_common::id::{CustomerId, MeterName};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
+use tidemark_common::tls::AgentName;
 
 /// A distinct value: the id of the key that digested it, and the digest.
 pub type UniqueValue = (u16, [u8; 16]);
@@ -88,12 +89,30 @@ pub struct UsageRow {
     pub usage: Accumulator,
 }
 
+/// What usage is seen as: billable, or whose identity may not bill it.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum SeenAs {
+    Normal,
+    Unauthorised(AgentName),
+}
+
+impl SeenAs {
+    /// A line of this class from `agent`.
+    #[must_use]
+    pub fn of(class: Class, agent: &AgentName) -> Self {
+        match class {
+            Class::Normal => Self::Normal,
+            Class::Unauthorised => Self::Unauthorised(agent.clone()),
+        }
+    }
+}
+
 /// What a customer was ever seen to use of a meter: for finding what the catalogue does not explain.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Seen {
     pub customer: CustomerId,
     pub meter: MeterName,
-    pub class: Class,
+    pub seen_as: SeenAs,
     pub events: u64,
     pub first: Bucket,
     pub last: Bucket,

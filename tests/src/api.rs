@@ -106,6 +106,8 @@ pub struct SuspenseEntry {
     pub customer: String,
     pub meter: String,
     pub reason: String,
+    /// Of what is unauthorised.
+    pub agent: Option<String>,
     pub events: u64,
 }
 

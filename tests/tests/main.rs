@@ -11,6 +11,7 @@ mod doors;
 mod drained;
 mod forward;
 mod full;
+mod grants;
 mod house;
 mod identity;
 mod inspect;

@@ -1,17 +1,25 @@
 //! API tokens: who may read.
 //!
-//! **Owns** comparing tokens. **Does not own** where they are configured. A token is held as its
+//! **Owns** comparing tokens. **Does not own** how often one may fail (`logins.rs`), or where they are configured. A token is held as its
 //! SHA-256 digest, and digests are compared in a time that does not depend on them.
 
 use std::fmt;
+
+use std::sync::atomic::Ordering;
+use std::sync::{Mutex, PoisonError};
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
+use tidemark_common::time::Timestamp;
+
+use crate::listen::one_address;
 
 use super::Api;
+use super::door::Peer;
+use super::logins::{Login, Logins};
 use super::problem::Problem;
 
 /// One configured token.
@@ -28,24 +36,33 @@ impl fmt::Debug for Token {
     }
 }
 
-/// All tokens, as digests.
+/// All tokens, as digests, and who tried which.
 #[derive(Debug)]
-pub(super) struct Tokens(Vec<[u8; 32]>);
+pub(super) struct Tokens {
+    digests: Vec<[u8; 32]>,
+    logins: Mutex<Logins>,
+}
 
 impl Tokens {
     pub(super) fn new(tokens: Vec<Token>) -> Self {
-        Self(
-            tokens
-                .into_iter()
-                .map(|token| Sha256::digest(token.secret.as_bytes()).into())
-                .collect(),
-        )
+        let digest = |token: Token| Sha256::digest(token.secret.as_bytes()).into();
+        let digests = tokens.into_iter().map(digest).collect();
+        Self { digests, logins: Mutex::default() }
     }
 
-    fn admit(&self, presented: &str) -> bool {
+    /// The number of the token that was presented; `None` if it is none of ours.
+    fn find(&self, presented: &str) -> Option<usize> {
         let presented: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         // Every token is compared to its end, whichever fits.
-        self.0.iter().fold(false, |admitted, token| admitted | equal(token, &presented))
+        self.digests.iter().enumerate().fold(None, |found, (number, token)| {
+            if equal(token, &presented) { Some(number) } else { found }
+        })
+    }
+
+    fn judge(&self, presented: &str, peer: Peer, now: Timestamp) -> Login {
+        let token = self.find(presented);
+        let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
+        logins.judge(one_address(peer.0), token, now)
     }
 }
 
@@ -56,16 +73,31 @@ fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
 
 /// Lets requests with a valid bearer token pass.
 pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
-    match bearer(request.headers()) {
-        Some(token) if api.tokens.admit(token) => {
+    let Some(token) = bearer(request.headers()) else {
+        return refusal("the request bears no token").into_response();
+    };
+    let Some(peer) = request.extensions().get::<Peer>().copied() else {
+        return Problem::internal(&"a request came from nowhere").into_response();
+    };
+    match api.tokens.judge(token, peer, api.ledger.now()) {
+        Login::Admitted => {
             let mut response = next.run(request).await;
             response
                 .headers_mut()
                 .insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
             response
         }
-        Some(_) => refusal("the token is not one of those configured").into_response(),
-        None => refusal("the request bears no token").into_response(),
+        refused @ (Login::Refused | Login::LastRefused) => {
+            api.door.logins_failed.fetch_add(1, Ordering::Relaxed);
+            if refused == Login::LastRefused {
+                tracing::warn!(peer = %peer.0, "too many logins failed; further ones are not looked at for a while");
+            }
+            refusal("the token is not one of those configured").into_response()
+        }
+        Login::TooMany => {
+            api.door.logins_limited.fetch_add(1, Ordering::Relaxed);
+            too_many().into_response()
+        }
     }
 }
 
@@ -74,6 +106,12 @@ fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
     let (scheme, token) = value.split_once(' ')?;
     scheme.eq_ignore_ascii_case("bearer").then(|| token.trim_start_matches(' '))
+}
+
+fn too_many() -> Problem {
+    Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-logins", "Too many logins failed")
+        .detail("so many logins failed of late that only tokens that have passed from this address are taken")
+        .remedy("wait a minute, and look for the client that sends a token that is not configured")
 }
 
 fn refusal(detail: &str) -> Problem {
@@ -98,9 +136,9 @@ mod tests {
             ("one-long-secre", false),
             ("", false),
         ] {
-            assert_eq!(tokens.admit(presented), expected, "{presented}");
+            assert_eq!(tokens.find(presented).is_some(), expected, "{presented}");
         }
-        assert!(!Tokens::new(Vec::new()).admit(""));
+        assert_eq!(Tokens::new(Vec::new()).find(""), None);
         assert!(!format!("{:?}", token("hidden")).contains("hidden"));
     }
 }

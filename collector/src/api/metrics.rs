@@ -9,7 +9,7 @@
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use axum::extract::State;
 use axum::http::header;
@@ -29,6 +29,7 @@ use crate::ledger::{LedgerFigures, Snapshot, StreamStatus};
 use crate::listen::ListenFigures;
 
 use super::Api;
+use super::door::DoorCounters;
 use super::problem::Problem;
 
 const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
@@ -75,11 +76,11 @@ struct AnyStateLabels {
 
 pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
     let (ledger, sessions) = (api.ledger.clone(), (api.sessions.0)());
-    let counts = api.suspense.clone();
+    let (counts, own) = (api.suspense.clone(), api.door.clone());
     let text = api
         .read(move |catalog, snapshot| {
             let suspense = counts.read(catalog, snapshot)?;
-            text(&suspense, snapshot, &ledger.figures()?, &sessions)
+            text(&suspense, snapshot, &ledger.figures()?, &sessions, &own)
         })
         .await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
@@ -90,11 +91,13 @@ fn text(
     snapshot: &Snapshot,
     figures: &LedgerFigures,
     sessions: &ListenFigures,
+    own: &DoorCounters,
 ) -> Result<String, Problem> {
     let mut registry = Registry::with_prefix("tidemark_collector");
     totals(&mut registry, suspense, snapshot)?;
     process(&mut registry, figures);
     door(&mut registry, sessions, snapshot.ledger_time());
+    own_door(&mut registry, own);
     streams(&mut registry, snapshot.streams());
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(&error))?;
@@ -216,6 +219,50 @@ fn door(registry: &mut Registry, figures: &ListenFigures, now: Timestamp) {
         ("sessions_drainers", "Sessions of drainers, for streams of others", figures.drainers),
         ("sessions_unnamed", "Connections whose certificate names no agent", figures.unnamed),
         ("throttles", "Times that an agent was asked to pause", figures.throttles),
+        (
+            "unauthorised_batches",
+            "Batches with usage that their agent's identity may not bill",
+            figures.unauthorised,
+        ),
+        (
+            "sessions_over_identity",
+            "Connections refused because their identity had sessions_per_identity_max",
+            figures.crowded_identities,
+        ),
+        (
+            "handshakes_over_address",
+            "Connections refused because their address had handshakes_per_address_max",
+            figures.crowded_addresses,
+        ),
+        (
+            "streams_refused_full",
+            "New streams refused because streams_max are known",
+            figures.streams_full,
+        ),
+        (
+            "streams_refused_rate",
+            "New streams refused because their identity began streams_per_hour_max",
+            figures.streams_limited,
+        ),
+    ] {
+        counter(registry, name, help, value);
+    }
+}
+
+/// What the HTTP door did since it was opened.
+fn own_door(registry: &mut Registry, counters: &DoorCounters) {
+    let read = |count: &AtomicU64| count.load(Ordering::Relaxed);
+    gauge(registry, "api_connections_open", "Connections to the API", read(&counters.open));
+    for (name, help, value) in [
+        ("api_connections_slow", "Connections too slow to ask or to read", read(&counters.slow)),
+        ("api_requests_unreadable", "Requests without a sound head", read(&counters.unreadable)),
+        ("api_requests_busy", "Requests told to come again", read(&counters.busy)),
+        ("api_logins_failed", "Requests with a token not ours", read(&counters.logins_failed)),
+        (
+            "api_logins_limited",
+            "Requests refused after too many such, whatever their token",
+            read(&counters.logins_limited),
+        ),
     ] {
         counter(registry, name, help, value);
     }

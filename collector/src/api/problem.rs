@@ -102,6 +102,9 @@ impl IntoResponse for Problem {
                 HeaderValue::from_static("Bearer realm=\"tidemark\""),
             );
         }
+        if status == StatusCode::TOO_MANY_REQUESTS {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from_static("60"));
+        }
         if status == StatusCode::SERVICE_UNAVAILABLE {
             headers.insert(header::RETRY_AFTER, HeaderValue::from_static("1"));
         }

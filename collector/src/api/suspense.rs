@@ -20,7 +20,7 @@ use crate::catalog::{Catalog, Unbilled};
 use crate::ledger::store::StoreError;
 use crate::ledger::{Snapshot, codec};
 use crate::period::Zone;
-use crate::usage::{Class, Seen};
+use crate::usage::{Seen, SeenAs};
 
 use super::Api;
 use super::cut::Cut;
@@ -51,6 +51,9 @@ struct Entry {
     meter: String,
     reason: &'static str,
     remedy: &'static str,
+    /// Who sent it, of what is unauthorised.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    agent: Option<String>,
     events: u64,
     /// The first and the last 15 minutes that have some.
     first: String,
@@ -107,13 +110,18 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, page: &Page) -> Result<Answer,
             return ControlFlow::Break(());
         }
         looked_at = looked_at.saturating_add(1);
-        last = codec::seen_key(&seen.customer, &seen.meter, seen.class);
+        last = codec::seen_key(&seen.customer, &seen.meter, &seen.seen_as);
         if let Some(reason) = reason(catalog, &seen) {
+            let agent = match seen.seen_as {
+                SeenAs::Normal => None,
+                SeenAs::Unauthorised(agent) => Some(agent.to_string()),
+            };
             entries.push(Entry {
                 customer: seen.customer.into(),
                 meter: seen.meter.into(),
                 reason: reason.name(),
                 remedy: reason.remedy(),
+                agent,
                 events: seen.events,
                 first: utc.rfc3339(seen.first.start()),
                 last: utc.rfc3339(seen.last.start()),
@@ -160,11 +168,11 @@ impl Counts {
 
 /// Why this usage is on no bill; `None` if it is on one.
 pub(super) fn reason(catalog: &Catalog, seen: &Seen) -> Option<Unbilled> {
-    match seen.class {
-        Class::Unauthorised => Some(Unbilled::Unauthorised),
-        Class::Normal if !catalog.customers.contains_key(&seen.customer) => {
+    match &seen.seen_as {
+        SeenAs::Unauthorised(_) => Some(Unbilled::Unauthorised),
+        SeenAs::Normal if !catalog.customers.contains_key(&seen.customer) => {
             Some(Unbilled::UnknownCustomer)
         }
-        Class::Normal => catalog.unbilled(&seen.meter),
+        SeenAs::Normal => catalog.unbilled(&seen.meter),
     }
 }

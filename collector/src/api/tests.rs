@@ -1,5 +1,6 @@
 //! The API over a real ledger and real sockets.
 
+mod hostile;
 mod world;
 
 use std::time::Duration;
@@ -451,7 +452,11 @@ async fn methods_that_change_something_are_refused_as_problems() {
 
 #[tokio::test]
 async fn connections_that_do_not_ask_make_room_for_others() {
-    let limits = DoorLimits { connections_max: 1, head_read_max: Duration::from_millis(50) };
+    let limits = DoorLimits {
+        connections_max: 1,
+        head_read_max: Duration::from_millis(50),
+        ..DoorLimits::default()
+    };
     let world = World::start_behind(CATALOG, NOW, limits).await;
     let mut slow = TcpStream::connect(world.address).await.unwrap();
     slow.write_all(b"GET /healthz HTTP/1.1\r\n").await.unwrap();

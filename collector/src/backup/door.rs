@@ -273,7 +273,7 @@ mod tests {
             let mut first = running.call();
             let mut told = answer_to(running.call(), REQUEST).await;
             while told == "whole" {
-                // The first caller was not seen yet, or has been silent for too long meanwhile.
+                // The first caller was not seen yet, or before the last one was gone: then it holds nothing.
                 first = running.call();
                 told = answer_to(running.call(), REQUEST).await;
             }

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::sync::Arc;
 
 use tidemark_common::id::{CustomerId, DIMENSIONS_MAX, MeterName, check_dimension_name};
 use tidemark_common::wire::{CONTROL_BYTES_MAX, CloudEventMeter, DimensionPath, encode_rules};
@@ -14,7 +15,9 @@ use crate::duration;
 use crate::money::{Currency, UnitPrice};
 use crate::period::Zone;
 
-use super::{Aggregation, CUSTOMERS_MAX, Catalog, CloudEvent, Customer, METERS_MAX, Meter, Plan};
+use super::{
+    Aggregation, CUSTOMERS_MAX, Catalog, CloudEvent, Customer, METERS_MAX, Meter, Plan, identities,
+};
 
 const SEAL_INTERVAL_DEFAULT_MILLIS: u32 = 1_000;
 const SEAL_INTERVAL_MIN_MILLIS: u32 = 10;
@@ -31,8 +34,9 @@ pub(super) fn catalog(text: &str, file: &str) -> Result<Catalog, Vec<Problem>> {
     let (meters, broken) = meters(&mut root, &mut problems);
     let plan = plan(&mut root, &meters, &broken, &mut problems);
     let customers = customers(&mut root, plan.as_ref(), &mut problems);
+    let grants = Arc::new(identities::grants(&mut root, &mut problems));
     root.finish(&mut problems);
-    let catalog = Catalog { seal_interval_millis, meters, customers, plan };
+    let catalog = Catalog { seal_interval_millis, meters, customers, plan, grants };
     if problems.is_empty() {
         check_rules_fit(&catalog, &mut problems);
     }

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::grants::Otherwise;
 
 const GOOD: &str = r#"
 seal_interval = "500ms"
@@ -72,6 +73,36 @@ fn the_example_is_good() {
     let text = include_str!("../../../deploy/examples/catalog.toml");
     let catalog = parse(text).unwrap();
     assert_eq!(catalog.plan.unwrap().prices.len(), catalog.meters.len());
+}
+
+#[test]
+fn identities_are_limited_by_pattern() {
+    let text = "[identities]\ndefault = \"deny\"\n[[identity]]\nname = \"shop-*\"\n\
+                meters = [\"api.*\"]\ncustomers = [\"acme\", \"eu-*\"]\n";
+    let grants = parse(text).unwrap().grants;
+    assert_eq!((grants.otherwise, grants.identities.len()), (Otherwise::Deny, 1));
+    assert_eq!(*parse("").unwrap().grants, Grants::default(), "everybody may bill everything");
+}
+
+#[test]
+fn an_identity_that_leaves_something_out_is_refused() {
+    check(
+        "[identities]\ndefault = \"alow\"\n[[identity]]\nname = \"a\"\nmeters = []\ncustomer = [\"*\"]\n",
+        &[
+            "c.toml:2: `identities.default` is \"alow\"; did you mean \"allow\"?",
+            "c.toml:3: the identity lists no customers; add customers = [\"*\"] to allow all",
+            "c.toml:3: the identity lists no meters; add meters = [\"*\"] to allow all",
+            "c.toml:6: [identity] has no key `customer`; did you mean `customers`?",
+        ],
+    );
+    check("[identities]\n", &["c.toml:1: [identities] has no `default`; add default = \"allow\""]);
+    check(
+        "[[identity]]\nname = \"\"\nmeters = [\"*\"]\ncustomers = [\"*\"]\n",
+        &[
+            "c.toml:2: the pattern \"\" is empty; write 1 to 128 bytes of printable text, in which `*` stands for \
+           any text",
+        ],
+    );
 }
 
 #[test]

@@ -44,7 +44,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 33] = [
+pub const SETTINGS: [Setting; 36] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -118,6 +118,18 @@ pub const SETTINGS: [Setting; 33] = [
         Kind::Count,
         "1000",
         "At most this many connections are being made at once, over UDP and over TCP each; they count as agents once their certificate is verified.",
+    ),
+    setting(
+        "session.sessions_per_identity_max",
+        Kind::Count,
+        "5000",
+        "Of these agents, at most this many have one identity's certificates.",
+    ),
+    setting(
+        "session.handshakes_per_address_max",
+        Kind::Count,
+        "250",
+        "Of these connections, at most this many over UDP, and as many over TCP, are from one address; a /64 network of IPv6 counts as one.",
     ),
     setting(
         "session.age_max",
@@ -215,6 +227,12 @@ pub const SETTINGS: [Setting; 33] = [
         Kind::Count,
         "1000000",
         "At most this many streams are known; further ones wait for a person.",
+    ),
+    setting(
+        "ledger.streams_per_hour_max",
+        Kind::Count,
+        "1000",
+        "An identity may begin this many new streams at once, and as many an hour from then on; further ones wait. An agent that loses its journal begins one at each start.",
     ),
     setting("ledger.ledger_cache_bytes", Kind::Size, "32 MiB", "The page cache of `ledger.redb`."),
     setting("ledger.totals_cache_bytes", Kind::Size, "128 MiB", "The page cache of `totals.redb`."),

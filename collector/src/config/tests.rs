@@ -1,3 +1,5 @@
+mod secrets;
+
 use super::reference::{SETTINGS, markdown};
 use super::*;
 

@@ -17,6 +17,8 @@ use super::{
 
 /// One batch must be able to wait for its commit, however large.
 const BATCH_BYTES_MAX: u32 = 16 << 20;
+/// A private key begins so, and is not to be shown.
+const PEM_BEGIN: &str = "-----BEGIN";
 const TOKEN_VARIABLE: &str = "TIDEMARK_COLLECTOR__API__TOKEN";
 
 /// Where a value that is not the default comes from.
@@ -134,17 +136,20 @@ impl Values {
         let log_format = self.log_format();
         let session = self.session();
         let ledger = self.ledger();
+        let (data_dir, catalog) = (self.path("data_dir"), self.path("catalog"));
+        let (ca, certificate) = (self.path("tls.ca"), self.path("tls.certificate"));
+        let key = self.path("tls.key");
         Some(Config {
-            data_dir: self.path("data_dir"),
-            catalog: self.path("catalog"),
+            data_dir: data_dir?,
+            catalog: catalog?,
             log_format: log_format?,
             log_level: self.text("log_level").to_owned(),
             shutdown_grace_millis: shutdown_grace_millis?,
             listen: listen?,
             tls: Tls {
-                ca: self.path("tls.ca"),
-                certificate: self.path("tls.certificate"),
-                key: self.path("tls.key"),
+                ca: ca?,
+                certificate: certificate?,
+                key: key?,
                 renew_interval_millis: renew_interval_millis?,
             },
             session: session?,
@@ -167,6 +172,8 @@ impl Values {
     fn session(&mut self) -> Option<SessionLimits> {
         let sessions_max = self.count("session.sessions_max", 1);
         let handshakes_max = self.count("session.handshakes_max", 1);
+        let sessions_per_identity_max = self.count("session.sessions_per_identity_max", 1);
+        let handshakes_per_address_max = self.count("session.handshakes_per_address_max", 1);
         let age_max_millis = self.millis("session.age_max", 100);
         let confirm_interval_millis = self.millis("session.confirm_interval", 10);
         let batches_in_flight_max = self.count("session.batches_in_flight_max", 1);
@@ -181,6 +188,8 @@ impl Values {
         Some(SessionLimits {
             sessions_max: sessions_max?,
             handshakes_max: handshakes_max?,
+            sessions_per_identity_max: sessions_per_identity_max?,
+            handshakes_per_address_max: handshakes_per_address_max?,
             age_max_millis: age_max_millis?,
             confirm_interval_millis: confirm_interval_millis?,
             batches_in_flight_max: batches_in_flight_max?,
@@ -202,6 +211,7 @@ impl Values {
         let tail_bytes_max = self.bytes("ledger.tail_bytes_max", 1 << 20);
         let silent_after_millis = self.millis("ledger.silent_after", 1_000);
         let streams_max = self.count("ledger.streams_max", 1);
+        let streams_per_hour_max = self.count("ledger.streams_per_hour_max", 1);
         let ledger_cache_bytes = self.bytes("ledger.ledger_cache_bytes", 1 << 20);
         let totals_cache_bytes = self.bytes("ledger.totals_cache_bytes", 1 << 20);
         Some(LedgerLimits {
@@ -212,6 +222,7 @@ impl Values {
             tail_bytes_max: tail_bytes_max?,
             silent_after_millis: silent_after_millis?,
             streams_max: streams_max?,
+            streams_per_hour_max: streams_per_hour_max?,
             ledger_cache_bytes: ledger_cache_bytes?,
             totals_cache_bytes: totals_cache_bytes?,
         })
@@ -227,11 +238,14 @@ impl Values {
     }
 
     /// A path in the file is meant from the file's folder; one in the environment, from the process's.
-    fn path(&self, key: &'static str) -> PathBuf {
-        match self.values.get(key) {
+    /// The text of a key in its place would be shown wherever the path is: in errors, in the log.
+    fn path(&mut self, key: &'static str) -> Option<PathBuf> {
+        let path = match self.values.get(key) {
             Some(Value { text, source: Source::File { .. } }) => self.folder.join(text),
             Some(_) | None => PathBuf::from(self.text(key)),
-        }
+        };
+        let parsed = (!self.text(key).contains(PEM_BEGIN)).then_some(path);
+        self.or_report(key, parsed, "the path of the file that holds it")
     }
 
     fn address(&mut self, key: &'static str) -> Option<std::net::SocketAddr> {
@@ -288,7 +302,10 @@ impl Values {
 
     fn or_report<T>(&mut self, key: &'static str, parsed: Option<T>, expected: &str) -> Option<T> {
         if parsed.is_none() {
-            let message = format!("`{key}` is {:?}", self.text(key));
+            let message = match self.text(key) {
+                text if text.contains(PEM_BEGIN) => format!("`{key}` is the text of a PEM file"),
+                text => format!("`{key}` is {text:?}"),
+            };
             let (file, line) = match self.values.get(key).map(|value| &value.source) {
                 Some(Source::File { file, line }) => (file.clone(), *line),
                 Some(Source::Variable { name }) => (format!("the environment variable {name}"), 0),

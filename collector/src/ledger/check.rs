@@ -7,7 +7,7 @@
 //! position. A break is named once: the walk goes on from where the batch stands.
 //!
 //! Limits: memory holds one entry for each stream, opening and quarantined batch, as a running
-//! collector does; of the findings the first [`FINDINGS_MAX`] are kept, all are counted.
+//! collector does, and the marks of each batch that has some; of the findings the first [`FINDINGS_MAX`] are kept, all are counted.
 
 mod finding;
 mod walk;
@@ -19,12 +19,16 @@ use std::collections::BTreeMap;
 
 use tidemark_common::batch::{Header, SealedBatch};
 use tidemark_common::id::{EventNumber, LedgerId, OpeningId, StreamId};
+use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
 
 pub use self::finding::{FINDINGS_MAX, Finding, FindingKind, Findings, Place};
 use self::walk::{Walk, Walked};
 use crate::ledger::codec::{self, Fields, GIVEN_AWAY};
+use crate::ledger::redb::FORMAT_WITHOUT_MARKS;
 use crate::ledger::request::Opened;
 use crate::ledger::stream::StreamRecord;
+use crate::ledger::tail::TailBatch;
 
 /// The tables of a ledger, in the order in which their rows are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -33,12 +37,13 @@ pub enum LedgerTable {
     Streams,
     Openings,
     Quarantine,
+    Marks,
     Batches,
 }
 
 impl LedgerTable {
-    pub const ALL: [Self; 5] =
-        [Self::Meta, Self::Streams, Self::Openings, Self::Quarantine, Self::Batches];
+    pub const ALL: [Self; 6] =
+        [Self::Meta, Self::Streams, Self::Openings, Self::Quarantine, Self::Marks, Self::Batches];
 
     /// The table's name in the ledger's file.
     #[must_use]
@@ -48,11 +53,12 @@ impl LedgerTable {
             Self::Streams => "streams",
             Self::Openings => "openings",
             Self::Quarantine => "quarantine",
+            Self::Marks => "marks",
             Self::Batches => "batches",
         }
     }
 
-    /// The table's byte in a backup: its place in [`Self::ALL`], from 1.
+    /// The table's byte in a backup. Marks came after the others had theirs.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -61,6 +67,7 @@ impl LedgerTable {
             Self::Openings => 3,
             Self::Quarantine => 4,
             Self::Batches => 5,
+            Self::Marks => 6,
         }
     }
 
@@ -115,7 +122,18 @@ pub struct StreamChain {
 pub struct CheckedBatch {
     pub header: Header,
     pub position: u64,
+    /// Whose it is, by its stream's row.
+    pub agent: Option<AgentName>,
     pub opened: Option<Opened>,
+}
+
+impl CheckedBatch {
+    /// The batch, to be folded; `None` if its stream has no row.
+    #[must_use]
+    pub fn into_tail(self) -> Option<TailBatch> {
+        let lines = self.opened.and_then(Opened::lines);
+        Some(TailBatch::new(&self.header, self.agent?, self.position, Timestamp(0), lines))
+    }
 }
 
 /// A ledger that was walked to its end.
@@ -135,6 +153,7 @@ pub struct Checker {
     rows: BTreeMap<StreamId, StreamRecord>,
     openings: BTreeMap<(StreamId, OpeningId), EventNumber>,
     quarantine: BTreeMap<u64, String>,
+    marks: BTreeMap<u64, Vec<u8>>,
     walk: Walk,
     counts: LedgerCounts,
     findings: Findings,
@@ -149,6 +168,7 @@ impl Checker {
             rows: BTreeMap::new(),
             openings: BTreeMap::new(),
             quarantine: BTreeMap::new(),
+            marks: BTreeMap::new(),
             walk: Walk::default(),
             counts: LedgerCounts::default(),
             findings: Findings::default(),
@@ -162,6 +182,7 @@ impl Checker {
             LedgerTable::Streams => self.stream(key, value),
             LedgerTable::Openings => self.opening(key, value),
             LedgerTable::Quarantine => self.quarantined(key, value),
+            LedgerTable::Marks => self.marked(key, value),
             LedgerTable::Batches => return self.batch(key, value),
         }
         None
@@ -256,6 +277,22 @@ impl Checker {
         }
     }
 
+    fn marked(&mut self, key: &[u8], value: &[u8]) {
+        let place = Place::Table("marks");
+        let Some(position) = Fields(key).u64() else {
+            return self
+                .findings
+                .add(FindingKind::Marks, place, None, || "a key is not a position".to_owned());
+        };
+        if self.marks.is_empty() && self.facts.format <= FORMAT_WITHOUT_MARKS {
+            let format = self.facts.format;
+            self.findings.add(FindingKind::Marks, place, None, || {
+                format!("the ledger's format {format} knows of no marks: older collectors would bill their lines")
+            });
+        }
+        self.marks.insert(position, value.to_vec());
+    }
+
     fn batch(&mut self, key: &[u8], bytes: &[u8]) -> Option<CheckedBatch> {
         let Some(position) = Fields(key).u64() else {
             self.findings.add(FindingKind::BatchHeader, Place::Table("batches"), None, || {
@@ -277,6 +314,7 @@ impl Checker {
         let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
         self.counts.batch_bytes = self.counts.batch_bytes.saturating_add(length);
         let quarantined = self.quarantine.remove(&position);
+        let marks = self.marks.remove(&position).unwrap_or_default();
         let header = match SealedBatch::split(bytes) {
             Ok((header, _)) => header,
             Err(error) => {
@@ -286,7 +324,7 @@ impl Checker {
             }
         };
         self.counts.events = self.counts.events.saturating_add(header.events());
-        let opened = self.body(&header, position, bytes, quarantined.as_ref());
+        let opened = self.body(&header, position, bytes, &marks, quarantined.as_ref());
         let is_quarantined = quarantined.is_some();
         if is_quarantined {
             let counts = &mut self.counts;
@@ -297,7 +335,8 @@ impl Checker {
         let row = self.rows.get(&header.stream);
         let walk = &mut self.walk;
         walk.batch(ledger, &header, is_quarantined, row, &mut self.openings, &mut self.findings);
-        Some(CheckedBatch { header, position, opened })
+        let agent = row.map(|row| row.agent.clone());
+        Some(CheckedBatch { header, position, agent, opened })
     }
 
     /// Opens a body. What was readable when it was admitted must still be, and the other way round.
@@ -306,6 +345,7 @@ impl Checker {
         header: &Header,
         position: u64,
         bytes: &[u8],
+        marks: &[u8],
         quarantined: Option<&String>,
     ) -> Option<Opened> {
         match self.bodies {
@@ -314,18 +354,27 @@ impl Checker {
         }
         let place = Place::Batch { stream: header.stream, sequence: header.sequence, position };
         let events = Some(header.events());
-        let opened = match (Opened::read(header, bytes), quarantined) {
-            (Opened::Readable { .. }, Some(reason)) => {
+        let opened = match (Opened::read(header, bytes, marks), quarantined) {
+            (Err(error), _) => {
+                self.findings.add(FindingKind::Marks, place, events, || error.to_string());
+                Opened::Quarantined(error.to_string())
+            }
+            (Ok(Opened::Quarantined(_)), Some(_)) if !marks.is_empty() => {
+                let why = || "it is quarantined, and has marks of lines".to_owned();
+                self.findings.add(FindingKind::Marks, place, events, why);
+                return None;
+            }
+            (Ok(Opened::Readable { .. }), Some(reason)) => {
                 self.findings.add(FindingKind::Quarantine, place, events, || {
                     format!("its body can be read, and it is quarantined: {reason}")
                 });
                 Opened::Quarantined(reason.clone())
             }
-            (Opened::Quarantined(reason), None) => {
+            (Ok(Opened::Quarantined(reason)), None) => {
                 self.findings.add(FindingKind::BatchBody, place, events, || reason.clone());
                 Opened::Quarantined(reason)
             }
-            (opened, _) => opened,
+            (Ok(opened), _) => opened,
         };
         if let Opened::Readable { lines, .. } = &opened {
             self.counts.line_events = self.counts.line_events.saturating_add(lines.events());
@@ -368,6 +417,11 @@ impl Checker {
             self.findings.add(FindingKind::Quarantine, place, None, || {
                 format!("no batch stands where one is quarantined: {reason}")
             });
+        }
+        for position in self.marks.keys() {
+            let place = Place::Positions { first: *position, last: *position };
+            let why = || "no batch stands where one has marks".to_owned();
+            self.findings.add(FindingKind::Marks, place, None, why);
         }
         for ((stream, opening), end) in &self.openings {
             self.findings.add(FindingKind::Opening, Place::Stream(*stream), None, || {

@@ -6,7 +6,7 @@
 //! TOTAL        events u64, quantity events u64, unique events u64, sum i128, min i128, max i128,
 //!              latest time i64, latest quantity i128
 //! UNIQUE KEY   total key without its part, key id u16, digest [16]
-//! SEEN KEY     customer str, meter str, class u8
+//! SEEN KEY     customer str, meter str, class u8; of class 1 (unauthorised) the sender's identity follows, str
 //! SEEN         events u64, first bucket u32, last bucket u32
 //! INDEX KEY    stream [16], sequence u64                 INDEX      position u64
 //! STREAM ROW   version u8 = 3, bincode 2 (standard configuration) of `StreamRow`; version 2 lacks its
@@ -31,7 +31,7 @@ use tidemark_common::tls::AgentName;
 use tidemark_common::wire::PostedOpening;
 
 use crate::ledger::stream::{Confirmed, Missing, StreamRecord, StreamState};
-use crate::usage::{Accumulator, Class, Seen, UniqueValue, UsageRow};
+use crate::usage::{Accumulator, Class, Seen, SeenAs, UniqueValue, UsageRow};
 
 /// Buckets in a slot: a day.
 pub const SLOT_BUCKETS: u32 = 96;
@@ -199,11 +199,17 @@ pub fn read_unique_key(bytes: &[u8]) -> Result<(&[u8], UniqueValue), RowError> {
 }
 
 #[must_use]
-pub fn seen_key(customer: &CustomerId, meter: &MeterName, class: Class) -> Vec<u8> {
+pub fn seen_key(customer: &CustomerId, meter: &MeterName, seen_as: &SeenAs) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(64);
     put_str(&mut bytes, customer.as_str());
     put_str(&mut bytes, meter.as_str());
-    bytes.push(class.number());
+    match seen_as {
+        SeenAs::Normal => bytes.push(Class::Normal.number()),
+        SeenAs::Unauthorised(agent) => {
+            bytes.push(Class::Unauthorised.number());
+            put_str(&mut bytes, agent.as_str());
+        }
+    }
     bytes
 }
 
@@ -223,13 +229,20 @@ pub fn write_seen(events: u64, first: Bucket, last: Bucket) -> [u8; 16] {
 pub fn read_seen(key: &[u8], value: &[u8]) -> Result<Seen, RowError> {
     let read = || {
         let (customer, rest) = split_str(key)?;
-        let (meter, class) = split_str(rest)?;
+        let (meter, rest) = split_str(rest)?;
         let customer = CustomerId::parse(std::str::from_utf8(customer.get(2..)?).ok()?).ok()?;
         let meter = MeterName::parse(std::str::from_utf8(meter.get(2..)?).ok()?).ok()?;
-        let class = Class::from_number(*class.first()?)?;
+        let (class, agent) = rest.split_first()?;
+        let seen_as = match Class::from_number(*class)? {
+            Class::Normal => SeenAs::Normal,
+            Class::Unauthorised => {
+                let agent = std::str::from_utf8(agent.get(2..)?).ok()?;
+                SeenAs::Unauthorised(AgentName::parse(agent).ok()?)
+            }
+        };
         let mut fields = Fields(value);
         let (events, first, last) = (fields.u64()?, fields.bucket()?, fields.bucket()?);
-        Some(Seen { customer, meter, class, events, first, last })
+        Some(Seen { customer, meter, seen_as, events, first, last })
     };
     read().ok_or_else(|| broken("seen", "its bytes do not hold together"))
 }

@@ -18,11 +18,13 @@ use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{Close, Confirm, HeldOpening, Hello};
 
 use super::fold::FoldSlice;
+use super::marks::Marks;
 use super::request::{Admission, HelloRequest, Reply, Request, Welcomed};
 use super::store::{Committed, LedgerStore, Recovered, StoreError, UsageQuestion};
 use super::stream::StreamState;
 use super::tail::{CustomerLines, TailBatch};
 use crate::dedupe::Verdict;
+use crate::grants::{Grants, Identity, Otherwise, Pattern, Patterns};
 use crate::session::claim::ClaimVerdict;
 use crate::session::hello::{Contradiction, HelloVerdict};
 
@@ -213,8 +215,8 @@ pub(crate) fn huge() -> LineValue {
 /// The batch, as if these were its lines.
 pub(crate) fn with_lines(batch: &TailBatch, lines: Vec<Line>) -> Arc<TailBatch> {
     let TailBatch { stream, sequence, position, admitted, bytes, .. } = *batch;
-    let lines = CustomerLines::new(lines);
-    Arc::new(TailBatch { stream, sequence, position, admitted, bytes, lines })
+    let (agent, lines) = (batch.agent.clone(), CustomerLines::new(lines, &Marks::default()));
+    Arc::new(TailBatch { stream, agent, sequence, position, admitted, bytes, lines })
 }
 
 /// A customer's sums in the totals, by meter and bucket.
@@ -250,6 +252,8 @@ pub(crate) async fn all<S: LedgerStore, F: Future<Output = (S, Recovered)>>(open
     folds_once_and_splits_overflow(store, new.ledger).await;
     let (store, new) = open().await;
     takes_claims(store, new.ledger).await;
+    let (store, new) = open().await;
+    keeps_unauthorised_lines_apart(store, new.ledger).await;
 }
 
 async fn admits_in_order_and_once<S: LedgerStore>(store: S, ledger: LedgerId) {
@@ -413,7 +417,7 @@ async fn folds_once_and_splits_overflow<S: LedgerStore>(store: S, ledger: Ledger
     let committed = commit(&store, (1..=3).map(|sequence| journal.admit(sequence)).collect()).await;
     let mut batches = committed.admitted;
     // No line of two events has such sums, but those of many batches may.
-    let key = |part| LineKey { part, ..batches[1].lines.iter().next().unwrap().key.clone() };
+    let key = |part| LineKey { part, ..batches[1].lines.iter().next().unwrap().line.key.clone() };
     let lines = [0, 1].map(|part| Line { key: key(part), value: huge() }).to_vec();
     batches[1] = with_lines(&batches[1], lines);
     let elsewhere = fold(&store, &batches[1..]).await.unwrap_err();
@@ -444,6 +448,71 @@ async fn folds_once_and_splits_overflow<S: LedgerStore>(store: S, ledger: Ledger
         .map(|seen| (seen.events, seen.first.0, seen.last.0))
         .collect();
     assert_eq!(seen, [(4, 1, 1), (1, 200, 200), (1, 1, 1)]);
+}
+
+async fn keeps_unauthorised_lines_apart<S: LedgerStore>(store: S, ledger: LedgerId) {
+    let mut journal = Journal::new(1, ledger);
+    journal.seal(&[("c", "m", 1, 5), ("c", "n", 1, 6), ("d", "m", 1, 7)]);
+    journal.seal(&[("c", "m", 1, 8)]);
+    greet(&store, &mut journal, 0).await;
+    let committed = commit(&store, vec![only_for_d(&journal, 1), journal.admit(2)]).await;
+    assert_eq!(words(&committed), "admit@1 admit@2");
+    fold(&store, &committed.admitted).await.unwrap();
+    assert_eq!(
+        classes_of(&store),
+        ["c m normal 8", "c m unauthorised 5", "c n unauthorised 6", "d m normal 7"]
+    );
+    let totals = store.totals().unwrap();
+    assert_eq!(totals.events().unwrap(), 4, "all are posted");
+    let seen: Vec<_> = totals
+        .seen()
+        .unwrap()
+        .into_iter()
+        .map(|seen| format!("{} {} {:?} {}", seen.customer, seen.meter, seen.seen_as, seen.events))
+        .collect();
+    let unauthorised = r#"Unauthorised(AgentName("agent"))"#;
+    assert_eq!(
+        seen,
+        [
+            "c m Normal 1".to_owned(),
+            format!("c m {unauthorised} 1"),
+            format!("c n {unauthorised} 1"),
+            "d m Normal 1".to_owned()
+        ]
+    );
+}
+
+/// Asks to admit the batch with this sequence, from an identity that may bill d only.
+pub(crate) fn only_for_d(journal: &Journal, sequence: usize) -> Request {
+    let pattern = |text| Pattern::parse(text).unwrap();
+    let grants = Grants {
+        otherwise: Otherwise::Deny,
+        identities: vec![Identity {
+            name: pattern("agent"),
+            meters: Patterns::new([pattern("*")]),
+            customers: Patterns::new([pattern("d")]),
+        }],
+    };
+    let batch = &journal.sealed[sequence - 1];
+    let agent = AgentName::parse("agent").unwrap();
+    let grant = grants.of(&agent);
+    let admission = Admission::open_for(&grant, batch.header, batch.bytes.clone(), journal.fence);
+    Request::Admit(Box::new(admission))
+}
+
+/// The sums in the totals, by customer, meter and class.
+pub(crate) fn classes_of<S: LedgerStore>(store: &S) -> Vec<String> {
+    let mut found = Vec::new();
+    for customer in ["c", "d"] {
+        let customer = CustomerId::parse(customer).unwrap();
+        let (from, to) = (Bucket(0), Bucket(u32::MAX));
+        let question = UsageQuestion { customer: &customer, meter: None, from, to };
+        for row in store.totals().unwrap().usage(&question).unwrap() {
+            let sum = row.usage.sum.0;
+            found.push(format!("{customer} {} {} {sum}", row.meter, row.class.name()));
+        }
+    }
+    found
 }
 
 async fn takes_claims<S: LedgerStore>(store: S, ledger: LedgerId) {

@@ -7,13 +7,13 @@
 
 use std::collections::BTreeMap;
 
-use tidemark_common::batch::Line;
 use tidemark_common::id::{CustomerId, MeterName, Sequence, StreamId};
 use tidemark_common::time::Bucket;
+use tidemark_common::tls::AgentName;
 
 use crate::ledger::codec::total_key;
-use crate::ledger::tail::TailBatch;
-use crate::usage::{Accumulator, Class};
+use crate::ledger::tail::{ClassedLine, TailBatch};
+use crate::usage::{Accumulator, SeenAs};
 
 /// What one fold adds to the totals.
 #[derive(Debug, Default)]
@@ -21,7 +21,7 @@ pub struct FoldSlice {
     pub streams: BTreeMap<StreamId, FoldedRange>,
     /// By key without part: usually one accumulator, more where sums overflow.
     pub totals: BTreeMap<Vec<u8>, Vec<Accumulator>>,
-    pub seen: BTreeMap<(CustomerId, MeterName, Class), SeenUsage>,
+    pub seen: BTreeMap<(CustomerId, MeterName, SeenAs), SeenUsage>,
     /// Where each batch stands.
     pub index: Vec<(StreamId, Sequence, u64)>,
     /// All positions before this one are folded after it.
@@ -86,20 +86,20 @@ impl FoldSlice {
         self.end_position = self.end_position.max(batch.position.saturating_add(1));
         self.batches = self.batches.saturating_add(1);
         for line in batch.lines.iter() {
-            self.add_line(line);
+            self.add_line(line, &batch.agent);
         }
     }
 
-    fn add_line(&mut self, line: &Line) {
-        let class = Class::Normal;
+    fn add_line(&mut self, line: &ClassedLine, agent: &AgentName) {
+        let ClassedLine { class, line } = line;
         self.lines = self.lines.saturating_add(1);
         self.events = self.events.saturating_add(line.value.events);
-        let parts = self.totals.entry(total_key(&line.key, class)).or_default();
+        let parts = self.totals.entry(total_key(&line.key, *class)).or_default();
         Accumulator::from(&line.value).merge_into_parts(parts);
         let (events, bucket) = (line.value.events, line.key.bucket);
         let seen = SeenUsage { events, first: bucket, last: bucket };
         self.seen
-            .entry((line.key.customer.clone(), line.key.meter.clone(), class))
+            .entry((line.key.customer.clone(), line.key.meter.clone(), SeenAs::of(*class, agent)))
             .and_modify(|held| *held = held.and(seen))
             .or_insert(seen);
     }

@@ -5,6 +5,7 @@
 //!               streams    stream [16] -> stream row (ledger/codec.rs)
 //!               openings   stream [16] + opening [16] -> end event u64
 //!               quarantine position u64 -> reason
+//!               marks      position u64 -> marks (ledger/marks.rs), of batches with unauthorised lines only
 //!               meta       name -> bytes
 //! totals.redb   see totals.rs; derived, rebuilt when it is missing
 //! ```
@@ -35,6 +36,7 @@ use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use tidemark_common::batch::{HEADER_BYTES, Header};
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
 
 pub use self::compare::{FoundTotals, TotalsCheck};
 pub use self::export::{ShowRow, export_stopped};
@@ -58,10 +60,13 @@ const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches")
 const STREAMS: TableDefinition<'_, &[u8; 16], &[u8]> = TableDefinition::new("streams");
 const OPENINGS: TableDefinition<'_, &[u8; 32], u64> = TableDefinition::new("openings");
 const QUARANTINE: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("quarantine");
+const MARKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("marks");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
 /// Raised when the ledger file's layout changes in a way that older collectors cannot read.
-const FORMAT: u16 = 1;
+const FORMAT: u16 = 2;
+/// What a ledger without marks has: collectors that know of none read it as they should.
+pub(super) const FORMAT_WITHOUT_MARKS: u16 = 1;
 /// After this many bytes of batches the stream rows are written, so that a start reads no more.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// The same for the number of batches.
@@ -75,6 +80,8 @@ pub struct RedbOptions {
     pub totals_cache_bytes: usize,
     /// At most this many streams are known; further hellos wait for a person.
     pub streams_max: usize,
+    /// An identity may begin this many new ones at once, and as many in each hour after.
+    pub streams_per_hour_max: u32,
     /// While the totals are rebuilt, this many lines are summed before they are written.
     pub rebuild_lines_max: u64,
     /// Or bodies of this many bytes, if that is reached before.
@@ -89,6 +96,7 @@ impl Default for RedbOptions {
             ledger_cache_bytes: 32 << 20,
             totals_cache_bytes: 128 << 20,
             streams_max: 1_000_000,
+            streams_per_hour_max: 1_000,
             rebuild_lines_max: 200_000,
             rebuild_bytes_max: 64 << 20,
             random: getrandom::fill,
@@ -110,6 +118,7 @@ struct Inner {
     /// The high half of every fence that this opening of the ledger hands out.
     incarnation: u32,
     streams_max: usize,
+    streams_per_hour_max: u32,
     memory: Mutex<Memory>,
 }
 
@@ -124,6 +133,11 @@ struct Memory {
     batches_since_checkpoint: u64,
     /// Positions of the batches that the totals' index does not hold yet.
     unfolded: BTreeMap<(StreamId, Sequence), u64>,
+    /// Up to when each identity has used up its allowance of new streams (`ledger/allowance.rs`); of those
+    /// that have some left, only as many as there are others.
+    streams_begun: BTreeMap<AgentName, Timestamp>,
+    /// They are sorted out when there are this many.
+    streams_begun_max: usize,
 }
 
 impl RedbStore {

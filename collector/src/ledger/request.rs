@@ -3,12 +3,14 @@
 //! **Owns** nothing but these shapes. Requests of many sessions share one transaction; each is judged
 //! inside it, in the order of arrival.
 
-use tidemark_common::batch::{BODY_RAW_BYTES_MAX, Body, Evidence, HEADER_BYTES, Header};
+use tidemark_common::batch::{BODY_RAW_BYTES_MAX, Body, BodyError, Evidence, HEADER_BYTES, Header};
 use tidemark_common::id::{Digest, Fence, Sequence, StreamId};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{Close, Confirm, Hello, PostedOpening};
 
 use crate::dedupe::Verdict;
+use crate::grants::Grant;
+use crate::ledger::marks::{Marks, MarksError};
 use crate::ledger::tail::CustomerLines;
 use crate::session::claim::ClaimVerdict;
 use crate::session::hello::HelloVerdict;
@@ -68,21 +70,44 @@ pub enum Opened {
     Readable {
         evidence: Evidence,
         lines: CustomerLines,
+        /// The lines that the sender's identity may not bill; stored with the batch.
+        marks: Marks,
     },
     /// Why the body cannot be read. It is stored, counted and visible; the stream goes on.
     Quarantined(String),
 }
 
 impl Opened {
-    /// Opens the body of a batch, given as stored: header and body.
+    /// Opens the body of a batch, given as stored: header and body; judges whether its sender may bill
+    /// each line.
     #[must_use]
-    pub fn read(header: &Header, bytes: &[u8]) -> Self {
-        match Body::open(header, bytes.get(HEADER_BYTES..).unwrap_or_default()) {
+    pub fn judge(header: &Header, bytes: &[u8], grant: &Grant<'_>) -> Self {
+        match open_body(header, bytes) {
             Ok(body) => {
-                Self::Readable { evidence: body.evidence, lines: CustomerLines::new(body.lines) }
+                let marks = Marks::of(&body.lines, |line| grant.class(&line.key));
+                Self::readable(body, marks)
             }
             Err(error) => Self::Quarantined(error.to_string()),
         }
+    }
+
+    /// Opens the body of a batch that was judged before; `marks` are the stored ones.
+    ///
+    /// # Errors
+    /// Marks of another batch.
+    pub fn read(header: &Header, bytes: &[u8], marks: &[u8]) -> Result<Self, MarksError> {
+        Ok(match open_body(header, bytes) {
+            Ok(body) => {
+                let marks = Marks::read(marks, body.lines.len())?;
+                Self::readable(body, marks)
+            }
+            Err(error) => Self::Quarantined(error.to_string()),
+        })
+    }
+
+    fn readable(body: Body, marks: Marks) -> Self {
+        let lines = CustomerLines::new(body.lines, &marks);
+        Self::Readable { evidence: body.evidence, lines, marks }
     }
 
     /// The lines; `None` of a body that cannot be read.
@@ -95,12 +120,32 @@ impl Opened {
     }
 }
 
+fn open_body(header: &Header, bytes: &[u8]) -> Result<Body, BodyError> {
+    Body::open(header, bytes.get(HEADER_BYTES..).unwrap_or_default())
+}
+
 impl Admission {
-    /// Opens and verifies the body: decompression and hashing, so not for the writer's task.
+    /// As [`Self::open_for`], for an identity that may bill everything.
     #[must_use]
     pub fn open(header: Header, bytes: Vec<u8>, fence: Fence) -> Self {
-        let content = Opened::read(&header, &bytes);
+        Self::open_for(&Grant::All, header, bytes, fence)
+    }
+
+    /// Opens and verifies the body, and judges what its sender may bill: decompression and hashing, so not
+    /// for the writer's task.
+    #[must_use]
+    pub fn open_for(grant: &Grant<'_>, header: Header, bytes: Vec<u8>, fence: Fence) -> Self {
+        let content = Opened::judge(&header, &bytes, grant);
         Self { digest: header.digest(), header, bytes, content, fence }
+    }
+
+    /// Whether the sender may not bill some of the lines.
+    #[must_use]
+    pub fn has_unauthorised_lines(&self) -> bool {
+        match &self.content {
+            Opened::Readable { marks, .. } => !marks.is_empty(),
+            Opened::Quarantined(_) => false,
+        }
     }
 }
 

@@ -103,7 +103,7 @@ pub trait Totals: Send + Sync {
         visit: Visit<'_, UsageRow>,
     ) -> Result<ControlFlow<()>, StoreError>;
 
-    /// Shows every (customer, meter, class) in the totals whose [`codec::seen_key`](crate::ledger::codec::seen_key) is greater than `after`,
+    /// Shows every (customer, meter, as what) in the totals whose [`codec::seen_key`](crate::ledger::codec::seen_key) is greater than `after`,
     /// ascending, until `visit` breaks.
     ///
     /// # Errors

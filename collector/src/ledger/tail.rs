@@ -15,6 +15,10 @@ use hashbrown::HashMap;
 use tidemark_common::batch::{Header, Line};
 use tidemark_common::id::{CustomerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
+
+use crate::ledger::marks::Marks;
+use crate::usage::Class;
 
 /// A tail keeps its batches in segments of at most this many: appending copies one segment and the
 /// list of segments, never the whole list of batches.
@@ -42,6 +46,8 @@ pub struct TailSize {
 #[derive(Debug)]
 pub struct TailBatch {
     pub stream: StreamId,
+    /// The stream's identity.
+    pub agent: AgentName,
     pub sequence: Sequence,
     /// Where the store keeps it.
     pub position: u64,
@@ -55,22 +61,32 @@ pub struct TailBatch {
 /// A batch's lines, one look-up from their customer.
 #[derive(Debug, Default)]
 pub struct CustomerLines {
-    by_customer: HashMap<CustomerId, Vec<Line>>,
+    by_customer: HashMap<CustomerId, Vec<ClassedLine>>,
     lines: u64,
     events: u64,
 }
 
+/// A line, and whether its sender may bill it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClassedLine {
+    pub class: Class,
+    pub line: Line,
+}
+
 impl CustomerLines {
+    /// Takes a body's lines, in its order.
     #[must_use]
-    pub fn new(all: Vec<Line>) -> Self {
+    pub fn new(all: Vec<Line>, marks: &Marks) -> Self {
         let mut found = Self::default();
-        for line in all {
+        for (index, line) in all.into_iter().enumerate() {
+            let class = marks.class(index);
             found.lines = found.lines.saturating_add(1);
             found.events = found.events.saturating_add(line.value.events);
             match found.by_customer.get_mut(&line.key.customer) {
-                Some(lines) => lines.push(line),
+                Some(lines) => lines.push(ClassedLine { class, line }),
                 None => {
-                    found.by_customer.insert(line.key.customer.clone(), vec![line]);
+                    let customer = line.key.customer.clone();
+                    found.by_customer.insert(customer, vec![ClassedLine { class, line }]);
                 }
             }
         }
@@ -79,12 +95,12 @@ impl CustomerLines {
 
     /// The lines of `customer`.
     #[must_use]
-    pub fn of(&self, customer: &CustomerId) -> &[Line] {
+    pub fn of(&self, customer: &CustomerId) -> &[ClassedLine] {
         self.by_customer.get(customer).map_or(&[], Vec::as_slice)
     }
 
     /// All lines, in no order.
-    pub fn iter(&self) -> impl Iterator<Item = &Line> {
+    pub fn iter(&self) -> impl Iterator<Item = &ClassedLine> {
         self.by_customer.values().flatten()
     }
 
@@ -100,6 +116,7 @@ impl TailBatch {
     #[must_use]
     pub fn new(
         header: &Header,
+        agent: AgentName,
         position: u64,
         admitted: Timestamp,
         lines: Option<CustomerLines>,
@@ -107,6 +124,7 @@ impl TailBatch {
         let length = if lines.is_some() { header.raw_length } else { header.stored_length };
         Self {
             stream: header.stream,
+            agent,
             sequence: header.sequence,
             position,
             admitted,
@@ -174,6 +192,10 @@ mod tests {
     use super::*;
     use crate::ledger::conformance::Journal;
 
+    fn agent() -> AgentName {
+        AgentName::parse("a").unwrap()
+    }
+
     fn batch(sequence: u64) -> Arc<TailBatch> {
         let key = LineKey {
             meter: MeterName::parse("m").unwrap(),
@@ -185,11 +207,12 @@ mod tests {
         let value = LineValue { events: 3, ..LineValue::default() };
         Arc::new(TailBatch {
             stream: StreamId([1; 16]),
+            agent: agent(),
             sequence: Sequence(sequence),
             position: sequence,
             admitted: Timestamp(0),
             bytes: 10,
-            lines: CustomerLines::new(vec![Line { key, value }]),
+            lines: CustomerLines::new(vec![Line { key, value }], &Marks::default()),
         })
     }
 
@@ -197,7 +220,7 @@ mod tests {
     fn a_quarantined_batch_counts_as_stored_whatever_it_claims() {
         let header = Journal::new(1, LedgerId([0; 16])).seal(&[("c", "m", 1, 5)]).header;
         let header = Header { raw_length: u32::MAX, stored_length: 7, ..header };
-        let bytes = |lines| TailBatch::new(&header, 0, Timestamp(0), lines).bytes;
+        let bytes = |lines| TailBatch::new(&header, agent(), 0, Timestamp(0), lines).bytes;
         assert_eq!(bytes(None), 7);
         assert_eq!(bytes(Some(CustomerLines::default())), u64::from(u32::MAX));
     }

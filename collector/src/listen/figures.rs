@@ -30,12 +30,17 @@ pub(super) struct ListenCounters {
     pub(super) full: Count,
     pub(super) slow: Count,
     pub(super) unnamed: Count,
+    pub(super) unauthorised: Count,
+    pub(super) crowded_identities: Count,
+    pub(super) crowded_addresses: Count,
+    pub(super) streams_full: Count,
+    pub(super) streams_limited: Count,
     pub(super) drainers: Count,
     pub(super) throttles: Count,
 }
 
 /// The door's figures at one moment.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct ListenFigures {
     /// Sessions between Hello's connection and their end.
     pub sessions_open: u64,
@@ -51,6 +56,16 @@ pub struct ListenFigures {
     pub slow: u64,
     /// Connections whose certificate names no agent.
     pub unnamed: u64,
+    /// Batches with lines that their agent's identity may not bill.
+    pub unauthorised: u64,
+    /// Connections refused because their identity had `sessions_per_identity_max`.
+    pub crowded_identities: u64,
+    /// Connections refused because their address had `handshakes_per_address_max` under way.
+    pub crowded_addresses: u64,
+    /// New streams refused because the ledger knows `streams_max`.
+    pub streams_full: u64,
+    /// New streams refused because their identity has begun `streams_per_hour_max`.
+    pub streams_limited: u64,
     /// Sessions of drainers, which ship the streams of others.
     pub drainers: u64,
     /// How often an agent was asked to pause.
@@ -76,6 +91,11 @@ impl ListenCounters {
             full: self.full.read(),
             slow: self.slow.read(),
             unnamed: self.unnamed.read(),
+            unauthorised: self.unauthorised.read(),
+            crowded_identities: self.crowded_identities.read(),
+            crowded_addresses: self.crowded_addresses.read(),
+            streams_full: self.streams_full.read(),
+            streams_limited: self.streams_limited.read(),
             drainers: self.drainers.read(),
             throttles: self.throttles.read(),
         }

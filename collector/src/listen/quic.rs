@@ -56,7 +56,7 @@ pub(super) async fn accept(endpoint: Endpoint, config: ServerConfig, shared: Arc
             incoming.retry().expect("it may be told to retry");
             continue;
         }
-        match Arc::clone(&shared.quic_handshakes).try_acquire_owned() {
+        match Arc::clone(&shared.quic_handshakes.room).try_acquire_owned() {
             Ok(permit) if shared.sessions.available_permits() > 0 => {
                 let (config, shared) = (config.clone(), Arc::clone(&shared));
                 tokio::spawn(async move { welcome(incoming, config, permit, &shared).await });
@@ -77,19 +77,21 @@ async fn welcome(
     shared: &Shared,
 ) {
     let peer = incoming.remote_address();
+    let Some(place) = shared.address_place(&shared.quic_handshakes, peer) else {
+        return incoming.refuse();
+    };
     let connection = match shake_hands(incoming, config, shared).await {
         Ok(connection) => connection,
         Err(refusal) => return shared.refused(peer, &refusal),
     };
-    drop(handshake);
-    let Ok(_session) = shared.sessions.try_acquire() else {
-        shared.counters.full.add();
-        connection.close(VarInt::from_u32(0), serve::FULL.as_bytes());
-        return;
+    drop((handshake, place));
+    let chain = chain(&connection);
+    let _place = match shared.session_place(&chain) {
+        Ok(place) => place,
+        Err(reason) => return connection.close(VarInt::from_u32(0), reason.as_bytes()),
     };
     match timeout(shared.options.handshake_max, connection.accept_bi()).await {
         Ok(Ok((send, receive))) => {
-            let chain = chain(&connection);
             serve::serve(Peer { address: peer, chain, send, receive }, shared).await;
         }
         // An agent whose session goes over TCP looks whether QUIC gets through.

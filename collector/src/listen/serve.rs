@@ -12,9 +12,9 @@ use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError};
 use rustls::pki_types::CertificateDer;
-use tidemark_common::id::RulesVersion;
+use tidemark_common::id::{RulesVersion, StreamId};
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::{self, Shown};
+use tidemark_common::tls::{self, AgentName, Shown};
 use tidemark_common::wire::{Frame, FrameBuffer, Refuse, RefuseReason, Throttle};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
@@ -24,6 +24,7 @@ use super::Shared;
 use super::pressure::{Pressure, Throttling};
 use crate::ledger::LedgerError;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request, body_bytes};
+use crate::session::hello::HelloVerdict;
 use crate::session::{Action, Incoming, Session};
 
 /// Bytes asked for in one read.
@@ -40,8 +41,6 @@ const FAREWELL_MAX: Duration = Duration::from_secs(2);
 
 /// Ages are spread over this many parts of their range.
 const RANDOM_PARTS: u32 = 1 << 16;
-/// What an agent is told that finds no room.
-pub(super) const FULL: &str = "as many agents are connected as may be";
 const STOPPING: &str = "the collector is stopping";
 const AGED: &str = "the session has reached its age; come again";
 const OTHER_RULES: &str = "the rules have changed; come again for the new ones";
@@ -56,9 +55,9 @@ pub(super) struct Peer<R, W> {
 }
 
 impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Peer<R, W> {
-    /// Says that there is no room for a session.
-    pub(super) async fn turn_away(self) {
-        self.refuse(RefuseReason::Unavailable, FULL.to_owned()).await;
+    /// Says why there is no room for a session.
+    pub(super) async fn turn_away(self, reason: &str) {
+        self.refuse(RefuseReason::Unavailable, reason.to_owned()).await;
     }
 
     async fn refuse(mut self, reason: RefuseReason, message: String) {
@@ -95,6 +94,7 @@ where
                 chunk: vec![0; READ_BYTES],
                 due: VecDeque::new(),
                 frame_room: None,
+                told_of_unauthorised: false,
                 begun: Instant::now(),
                 throttling: Throttling::default(),
             };
@@ -144,6 +144,7 @@ struct Link<'a, R, W> {
     due: VecDeque<Due>,
     /// Held from when a large frame is announced until its batch has room, or it turns out to be none.
     frame_room: Option<FrameRoom>,
+    told_of_unauthorised: bool,
     begun: Instant,
     /// How long the agent's certificate is still valid.
     certified: Duration,
@@ -234,7 +235,10 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
     fn wake(&mut self, woken: Woken) -> Option<Ended> {
         match woken {
             Woken::Read(bytes) => self.buffer.push(self.chunk.get(..bytes).unwrap_or_default()),
-            Woken::Reply(Ok(reply)) => self.session.handle_reply(reply, self.shared.ledger.now()),
+            Woken::Reply(Ok(reply)) => {
+                self.tell_of_new_stream(&reply);
+                self.session.handle_reply(reply, self.shared.ledger.now());
+            }
             Woken::Reply(Err(_)) => {
                 self.session.handle_unavailable("the ledger cannot be written now")
             }
@@ -332,17 +336,63 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
         self.frame_room = None;
         let turn = Arc::clone(&self.shared.bodies).acquire_owned().await.map_err(closed)?;
         let Incoming { header, bytes, fence } = incoming;
+        let (grants, agent) = (self.shared.grants(), self.biller(header.stream));
         let open = move || {
-            let admission = Admission::open(header, bytes, fence);
+            let admission = Admission::open_for(&grants.of(&agent), header, bytes, fence);
             drop(turn);
             admission
         };
         let opened = tokio::task::spawn_blocking(open).await;
         let admission = opened.map_err(|error| Ended::Lost(error.to_string()))?;
+        self.tell_of_unauthorised(&admission);
         let request = Request::Admit(Box::new(admission));
         let submitted = self.shared.ledger.submit_holding(request, room).await;
         self.expect_reply(submitted);
         Ok(())
+    }
+
+    /// Whose grants count for a batch of `stream`: a drainer bills for whom it ships.
+    fn biller(&self, stream: StreamId) -> AgentName {
+        let agent = self.session.agent();
+        let owner = agent.is_drainer().then(|| self.shared.ledger.agent_of(stream)).flatten();
+        owner.unwrap_or_else(|| agent.clone())
+    }
+
+    /// Counts a batch some of which its sender may not bill; the log tells of a session's first.
+    fn tell_of_unauthorised(&mut self, admission: &Admission) {
+        if !admission.has_unauthorised_lines() {
+            return;
+        }
+        self.shared.counters.unauthorised.add();
+        if !std::mem::replace(&mut self.told_of_unauthorised, true) {
+            let (agent, stream) = (self.session.agent(), admission.header.stream);
+            let sequence = admission.header.sequence;
+            tracing::warn!(%agent, %stream, %sequence, "an agent sent usage that it may not bill; it is in suspense");
+        }
+    }
+
+    /// Counts a stream that may not begin, and logs whose it is.
+    fn tell_of_new_stream(&self, reply: &Reply) {
+        let Reply::HelloRefused { verdict, .. } = reply else {
+            return;
+        };
+        let counters = &self.shared.counters;
+        let reason = match verdict {
+            HelloVerdict::TooManyStreams => {
+                counters.streams_full.add();
+                "streams_max"
+            }
+            HelloVerdict::TooManyNewStreams => {
+                counters.streams_limited.add();
+                "streams_per_hour_max"
+            }
+            HelloVerdict::Welcome
+            | HelloVerdict::Conflict(_)
+            | HelloVerdict::OtherIdentity
+            | HelloVerdict::OtherLedger
+            | HelloVerdict::Version { .. } => return,
+        };
+        tracing::warn!(agent = %self.session.agent(), reason, "a new stream may not begin");
     }
 
     /// Asks the agent to pause before its batch waits for room, if the collector is pressed.

@@ -60,7 +60,7 @@ pub(super) async fn accept(listener: TcpListener, shared: Arc<Shared>) {
                 continue;
             }
         };
-        match Arc::clone(&shared.tcp_handshakes).try_acquire_owned() {
+        match Arc::clone(&shared.tcp_handshakes.room).try_acquire_owned() {
             Ok(permit) if shared.sessions.available_permits() > 0 => {
                 let shared = Arc::clone(&shared);
                 tokio::spawn(async move { welcome(stream, peer, permit, &shared).await });
@@ -77,25 +77,26 @@ async fn welcome(
     handshake: OwnedSemaphorePermit,
     shared: &Shared,
 ) {
+    let Some(place) = shared.address_place(&shared.tcp_handshakes, address) else {
+        return;
+    };
     let stream = match shake_hands(stream, shared).await {
         Ok(stream) => stream,
         Err(refusal) => return shared.refused(address, &refusal),
     };
     let chain = stream.get_ref().1.peer_certificates().unwrap_or_default().to_vec();
     let (receive, send) = tokio::io::split(stream);
+    let session = shared.session_place(&chain);
     let peer = Peer { address, chain, send, receive };
-    match shared.sessions.try_acquire() {
+    match session {
         Ok(_session) => {
-            drop(handshake);
+            drop((handshake, place));
             shared.counters.tcp_sessions_begun.add();
             serve::serve(peer, shared).await;
             shared.counters.tcp_sessions_ended.add();
         }
         // It keeps its handshake's room until it is gone.
-        Err(_) => {
-            shared.counters.full.add();
-            peer.turn_away().await;
-        }
+        Err(reason) => peer.turn_away(reason).await,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Real connections over loopback: certificates, frames, ends.
 
 mod certificates;
+mod hostile;
 
 use std::net::Ipv4Addr;
 

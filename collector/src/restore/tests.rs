@@ -4,7 +4,9 @@ use tidemark_common::id::Sequence;
 
 use super::*;
 use crate::backup::{self, BackupError};
-use crate::ledger::conformance::{Journal, NOW, commit, damaged, greet};
+use crate::fsck;
+use crate::ledger::conformance::{self, Journal, NOW, commit, damaged, greet};
+use crate::ledger::fold::FoldSlice;
 use crate::ledger::redb::RedbStore;
 use crate::ledger::store::LedgerStore;
 
@@ -25,7 +27,7 @@ async fn fill(folder: &Path) -> Journal {
     }
     greet(&store, &mut journal, 0).await;
     let unreadable = damaged(&journal.sealed[2]);
-    let unreadable = crate::ledger::conformance::admit(&unreadable, journal.fence);
+    let unreadable = conformance::admit(&unreadable, journal.fence);
     commit(&store, vec![journal.admit(1), journal.admit(2), unreadable, journal.admit(4)]).await;
     journal
 }
@@ -69,11 +71,50 @@ fn a_restored_ledger_goes_on_where_the_backup_was_under_fences_of_its_own() {
         assert_eq!(after.posted_sequence, Sequence(4));
         assert!(after.fence.0 >> 32 > (before.fence.0 >> 32) + u64::from(RESTORE_STEP) - 9);
         let group = vec![journal.admit(4), journal.admit(5), journal.admit(6)];
-        let words = crate::ledger::conformance::words(&commit(&store, group).await);
+        let words = conformance::words(&commit(&store, group).await);
         assert_eq!(words, "duplicate@4 admit@5 admit@6");
         let third = store.batch(journal.stream, Sequence(3)).await.unwrap().unwrap();
         assert_eq!(third, damaged(&journal.sealed[2]).bytes);
     });
+}
+
+#[test]
+fn what_is_unauthorised_is_so_in_the_restored_ledger() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, new) = (folder.path().join("ledger"), folder.path().join("new"));
+    block_on(async {
+        let (store, recovered) = RedbStore::open(&ledger, &RedbOptions::default(), NOW).unwrap();
+        let mut journal = Journal::new(1, recovered.ledger);
+        journal.seal(&[("c", "m", 1, 5)]);
+        journal.seal(&[("c", "m", 1, 6), ("d", "m", 1, 7)]);
+        greet(&store, &mut journal, 0).await;
+        let group = vec![journal.admit(1), conformance::only_for_d(&journal, 2)];
+        let admitted = commit(&store, group).await.admitted;
+        let slice = FoldSlice::of(admitted.iter().map(AsRef::as_ref));
+        store.fold(slice.into()).await.unwrap();
+    });
+    let is_sound = |data_dir: &Path| {
+        let report = fsck::run(data_dir, None, &mut |_| ()).unwrap();
+        assert!(report.is_sound(), "{}", report.told());
+    };
+    is_sound(&ledger);
+    let manifest = backup::make(&ledger, &folder.path().join("backup"), &mut |_| ()).unwrap();
+    assert_eq!(manifest.ledger_format, 2, "an older collector would bill what is unauthorised");
+    restored(folder.path(), "new", NOW.0).unwrap();
+    is_sound(&new);
+    let expected = ["c m normal 5", "c m unauthorised 6", "d m normal 7"];
+    assert_eq!(conformance::classes_of(&open(&new)), expected);
+    // The batches say so, not only the totals.
+    fs::remove_file(new.join(TOTALS_FILE)).unwrap();
+    block_on(async {
+        let (store, recovered) = RedbStore::open(&new, &RedbOptions::default(), NOW).unwrap();
+        let slice = FoldSlice::of(recovered.tail.iter().map(AsRef::as_ref));
+        store.fold(slice.into()).await.unwrap();
+        assert_eq!(conformance::classes_of(&store), expected);
+    });
+    is_sound(&new);
+    let again = backup::make(&new, &folder.path().join("again"), &mut |_| ()).unwrap();
+    assert_eq!((again.ledger_format, again.batches), (2, 2));
 }
 
 #[test]

@@ -28,6 +28,8 @@ pub enum HelloVerdict {
     OtherLedger,
     /// No further stream is taken: the ledger knows as many as it may.
     TooManyStreams,
+    /// The identity has begun as many new streams of late as it may.
+    TooManyNewStreams,
     /// The agent seals only batches that this collector cannot read.
     Version {
         header_version: u16,

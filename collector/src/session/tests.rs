@@ -98,6 +98,7 @@ fn feed(session: &mut Session, journal: &Journal, word: &str) {
         "pinned-elsewhere" => hello_refused(HelloVerdict::OtherLedger),
         "too-old" => hello_refused(HelloVerdict::Version { header_version: 0 }),
         "too-many" => hello_refused(HelloVerdict::TooManyStreams),
+        "too-fast" => hello_refused(HelloVerdict::TooManyNewStreams),
         "taken" => Reply::Claimed(ClaimVerdict::Take),
         "untaken" => Reply::Claimed(ClaimVerdict::Invalid(ClaimFlaw::AcceptedFell {
             accepted: 1,
@@ -159,6 +160,7 @@ fn hello_is_answered_by_welcome_or_refuse() {
     check("hello pinned-elsewhere", "?hello Refuse:OtherLedger end");
     check("hello too-old", "?hello Refuse:Invalid end");
     check("hello too-many", "?hello Refuse:Unavailable end");
+    check("hello too-fast", "?hello Refuse:Unavailable end");
 }
 
 #[test]

@@ -16,7 +16,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::api::{DoorLimits, Token, router, serve};
+use crate::api::{DoorCounters, DoorLimits, Token, router, serve};
 use crate::catalog::Catalog;
 use crate::dedupe::Verdict;
 use crate::ledger::clock::Reading;
@@ -115,22 +115,13 @@ impl World {
         let tokens = vec![Token { name: "test".to_owned(), secret: TOKEN.to_owned() }];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
-        let sessions = ListenFigures {
-            tcp_sessions_open: 1,
-            throttles: 0,
-            certified_until: None,
-            sessions_open: 1,
-            sessions_begun: 2,
-            refusals: 0,
-            handshakes_failed: 0,
-            full: 0,
-            slow: 0,
-            unnamed: 0,
-            drainers: 0,
-        };
-        let router = router(ledger.clone(), watched, Arc::new(move || sessions), tokens);
+        let sessions =
+            ListenFigures { sessions_open: 1, sessions_begun: 2, ..ListenFigures::default() };
+        let counters = Arc::new(DoorCounters::default());
+        let sessions = Arc::new(move || sessions);
+        let router = router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
         let (running, stopping) = watch::channel(false);
-        tokio::spawn(serve(listener, router, limits, stopping));
+        tokio::spawn(serve(listener, router, limits, counters, stopping));
         Self { ledger, stream: StreamId([7; 16]), catalogs, address, _running: running }
     }
 

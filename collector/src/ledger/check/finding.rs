@@ -30,6 +30,8 @@ pub enum FindingKind {
     Opening,
     /// A quarantined batch that is none, or the other way round.
     Quarantine,
+    /// Marks of unauthorised lines that are not of their batch.
+    Marks,
     /// A row of the totals that the batches do not come to.
     Totals,
     /// Events that are counted differently on two ways.
@@ -51,12 +53,13 @@ impl FindingKind {
             Self::StreamRow => "stream_row",
             Self::Opening => "opening",
             Self::Quarantine => "quarantine",
+            Self::Marks => "marks",
             Self::Totals => "totals",
             Self::Conservation => "conservation",
         }
     }
 
-    /// Whether a batch is damaged or not there, so that the totals may be the only ones to tell of it.
+    /// Whether a batch, or what was judged of it, is damaged or not there, so that the totals may be the only ones to tell of it.
     #[must_use]
     pub fn is_of_batches(self) -> bool {
         match self {
@@ -65,7 +68,8 @@ impl FindingKind {
             | Self::BatchBody
             | Self::BatchMissing
             | Self::Chain
-            | Self::EventNumbers => true,
+            | Self::EventNumbers
+            | Self::Marks => true,
             Self::Meta
             | Self::StreamRow
             | Self::Opening
@@ -87,6 +91,9 @@ impl FindingKind {
             | Self::Chain
             | Self::EventNumbers => {
                 "keep this file, look at the disk, and restore the newest backup: agents send again what they retain"
+            }
+            Self::Marks => {
+                "keep this file and restore the newest backup; the totals may be the only ones that tell which usage is unauthorised"
             }
             Self::StreamRow | Self::Opening => {
                 "keep this file and restore the newest backup; the batches themselves are sound where nothing else is named"

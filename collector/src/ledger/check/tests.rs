@@ -243,6 +243,34 @@ fn rows_that_are_lost_or_none() {
     );
 }
 
+/// Adds a row of marks, as a collector writes it for a ledger of format `format`.
+fn marked(position: u64, marks: &[u8], format: u16) -> impl FnOnce(&mut Rows) {
+    move |rows| {
+        let place = nth(rows, LedgerTable::Batches, 0);
+        rows.insert(place, (LedgerTable::Marks, position.to_be_bytes().to_vec(), marks.to_vec()));
+        for row in rows.iter_mut().filter(|row| row.1 == b"format") {
+            row.2 = format.to_be_bytes().to_vec();
+        }
+    }
+}
+
+#[test]
+fn marks() {
+    check("marks of a batch's lines", marked(0, &[3], 2), &[]);
+    check(
+        "marks of lines that there are not",
+        marked(0, &[4], 2),
+        &["marks at stream A, batch 1 at position 0, 2 events"],
+    );
+    check(
+        "marks of a batch in quarantine",
+        marked(1, &[1], 2),
+        &["marks at stream A, batch 2 at position 1, 1 events"],
+    );
+    check("marks of no batch", marked(99, &[1], 2), &["marks at position 99"]);
+    check("marks that older collectors pass over", marked(0, &[1], 1), &["marks at table marks"]);
+}
+
 #[test]
 fn quarantine_and_what_the_ledger_says_of_itself() {
     check(

@@ -70,14 +70,19 @@ fn distinct_values_and_seen_rows_read_back() {
     assert_eq!(key.len(), 5 + 2 + 16);
     assert_eq!(read_unique_key(&key), Ok((&b"total"[..], (7, [9; 16]))));
     let (customer, meter) = (line().customer, line().meter);
-    let key = seen_key(&customer, &meter, Class::Normal);
+    let seen_as = SeenAs::Unauthorised(AgentName::parse("shop").unwrap());
+    let key = seen_key(&customer, &meter, &seen_as);
+    assert_eq!(key[key.len() - 7..], [1, 0, 4, b's', b'h', b'o', b'p']);
+    let seen = read_seen(&key, &write_seen(5, Bucket(1), Bucket(8))).unwrap();
+    assert_eq!(seen.seen_as, seen_as);
+    let key = seen_key(&customer, &meter, &SeenAs::Normal);
     let seen = read_seen(&key, &write_seen(5, Bucket(1), Bucket(8))).unwrap();
     assert_eq!(
         seen,
         Seen {
             customer,
             meter,
-            class: Class::Normal,
+            seen_as: SeenAs::Normal,
             events: 5,
             first: Bucket(1),
             last: Bucket(8)

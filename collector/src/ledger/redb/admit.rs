@@ -9,20 +9,25 @@ use std::sync::Arc;
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tidemark_common::id::{EventNumber, Fence, OpeningId, StreamId};
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{HeldOpening, Hello, PostedOpening};
 
 use super::{
-    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, Fault, Inner, LEDGER_FILE, META, Memory,
-    OPENINGS, QUARANTINE, STREAMS,
+    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT, Fault, Inner, LEDGER_FILE, MARKS, META,
+    Memory, OPENINGS, QUARANTINE, STREAMS,
 };
 use crate::dedupe::{self, Candidate, Content, Verdict};
-use crate::ledger::codec::{self, GIVEN_AWAY};
+use crate::ledger::codec::GIVEN_AWAY;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
 use crate::ledger::stream::{Missing, StreamRecord};
 use crate::ledger::tail::TailBatch;
+use crate::ledger::{allowance, codec};
 use crate::session::claim::{self, ClaimVerdict};
 use crate::session::hello::{self, Contradiction, HelloVerdict};
+
+/// So many allowances of new streams are kept before those that are whole again are left out.
+const STREAMS_BEGUN_KEPT: usize = 1_024;
 
 /// A group in the making: what will be in memory once it is committed.
 struct Group<'a> {
@@ -31,9 +36,11 @@ struct Group<'a> {
     write: &'a WriteTransaction,
     at: Timestamp,
     changed: BTreeMap<StreamId, StreamRecord>,
+    /// Allowances used by the streams that are new in this group.
+    begun: BTreeMap<AgentName, Timestamp>,
     /// Streams whose row is written with the group.
     rows: BTreeSet<StreamId>,
-    appended: Vec<(u64, Admission)>,
+    appended: Vec<(u64, AgentName, Admission)>,
     committed: Committed,
     next_position: u64,
     bytes: u64,
@@ -74,7 +81,9 @@ impl Inner {
 
 /// A group as written, to be taken into memory after the commit.
 struct Written {
+    at: Timestamp,
     changed: BTreeMap<StreamId, StreamRecord>,
+    begun: BTreeMap<AgentName, Timestamp>,
     rows: BTreeSet<StreamId>,
     positions: Vec<(StreamId, tidemark_common::id::Sequence, u64)>,
     committed: Committed,
@@ -84,7 +93,9 @@ struct Written {
 
 impl Memory {
     fn take(&mut self, written: Written, checkpoint: bool) -> Committed {
-        let Written { changed, rows, positions, mut committed, next_position, bytes } = written;
+        let Written { at, changed, begun, rows, positions, mut committed, next_position, bytes } =
+            written;
+        self.take_begun(begun, at);
         let batches = next_position.saturating_sub(self.next_position);
         self.next_position = next_position;
         self.bytes_since_checkpoint = self.bytes_since_checkpoint.saturating_add(bytes);
@@ -105,6 +116,16 @@ impl Memory {
         }
         committed
     }
+
+    /// Allowances that are whole again say nothing, and are left out from time to time.
+    fn take_begun(&mut self, begun: BTreeMap<AgentName, Timestamp>, now: Timestamp) {
+        self.streams_begun.extend(begun);
+        if self.streams_begun.len() > self.streams_begun_max {
+            self.streams_begun.retain(|_, used| *used > now);
+            let twice = self.streams_begun.len().saturating_mul(2);
+            self.streams_begun_max = twice.max(STREAMS_BEGUN_KEPT);
+        }
+    }
 }
 
 impl<'a> Group<'a> {
@@ -120,6 +141,7 @@ impl<'a> Group<'a> {
             write,
             at,
             changed: BTreeMap::new(),
+            begun: BTreeMap::new(),
             rows: BTreeSet::new(),
             appended: Vec::new(),
             committed: Committed::default(),
@@ -173,6 +195,11 @@ impl<'a> Group<'a> {
             (HelloVerdict::Welcome, Some(opening)) => {
                 HelloVerdict::Conflict(Contradiction::GivenAway { opening })
             }
+            (HelloVerdict::Welcome, None)
+                if self.record(stream).is_none() && !self.begin_stream(agent) =>
+            {
+                HelloVerdict::TooManyNewStreams
+            }
             (verdict, _) => verdict,
         };
         if verdict != HelloVerdict::Welcome {
@@ -183,7 +210,7 @@ impl<'a> Group<'a> {
             }
             return Ok(Reply::HelloRefused { verdict, posted, openings });
         }
-        if record.is_none() {
+        if self.record(stream).is_none() {
             self.changed.insert(stream, StreamRecord::new(stream, agent.clone(), ledger, at));
         }
         let incarnation = self.inner.incarnation;
@@ -231,7 +258,7 @@ impl<'a> Group<'a> {
                     Opened::Quarantined(_) => Content::Quarantined,
                 };
                 self.change(stream, |record| dedupe::record(record, header, *digest, content, at));
-                self.append(admission);
+                self.append(stream, admission);
             }
             Verdict::Duplicate => {
                 self.change(stream, |record| {
@@ -253,10 +280,11 @@ impl<'a> Group<'a> {
         Ok(Reply::Judged { verdict, posted, openings })
     }
 
-    fn append(&mut self, admission: Admission) {
+    fn append(&mut self, stream: StreamId, admission: Admission) {
+        let agent = self.record(stream).expect("only known streams append").agent.clone();
         let bytes = u64::try_from(admission.bytes.len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(bytes);
-        self.appended.push((self.next_position, admission));
+        self.appended.push((self.next_position, agent, admission));
         self.next_position =
             self.next_position.checked_add(1).expect("a ledger never holds 2^64 batches");
     }
@@ -277,6 +305,15 @@ impl<'a> Group<'a> {
         self.rows.insert(stream);
     }
 
+    /// Uses an identity's allowance for one new stream; false if none is left.
+    fn begin_stream(&mut self, agent: &AgentName) -> bool {
+        let before = self.begun.get(agent).or_else(|| self.memory.streams_begun.get(agent));
+        let most = self.inner.streams_per_hour_max;
+        let used = allowance::begin_stream(before.copied(), self.at, most);
+        self.begun.extend(used.map(|used| (agent.clone(), used)));
+        used.is_some()
+    }
+
     fn is_full(&self) -> bool {
         let new =
             self.changed.keys().filter(|stream| !self.memory.streams.contains_key(*stream)).count();
@@ -289,7 +326,7 @@ impl<'a> Group<'a> {
         stream: StreamId,
         sequence: tidemark_common::id::Sequence,
     ) -> Result<Option<tidemark_common::id::Digest>, StoreError> {
-        let here = self.appended.iter().map(|(_, admission)| admission);
+        let here = self.appended.iter().map(|(_, _, admission)| admission);
         let mut here = here.filter(|admission| admission.header.stream == stream);
         match here.find(|admission| admission.header.sequence == sequence) {
             Some(admission) => Ok(Some(admission.digest)),
@@ -398,22 +435,35 @@ impl<'a> Group<'a> {
         }
         let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
         let mut positions = Vec::with_capacity(self.appended.len());
-        for (position, admission) in self.appended {
+        for (position, agent, admission) in self.appended {
             batches
                 .insert(position, admission.bytes.as_slice())
                 .map_err(Fault::write(LEDGER_FILE))?;
-            if let Opened::Quarantined(reason) = &admission.content {
-                let mut table = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
-                table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
-                self.committed.quarantined = self.committed.quarantined.saturating_add(1);
+            match &admission.content {
+                Opened::Quarantined(reason) => {
+                    let mut table =
+                        write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+                    table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
+                    self.committed.quarantined = self.committed.quarantined.saturating_add(1);
+                }
+                Opened::Readable { marks, .. } if !marks.is_empty() => {
+                    let mut table = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
+                    table.insert(position, marks.bytes()).map_err(Fault::write(LEDGER_FILE))?;
+                    // An older collector would bill these lines.
+                    meta.insert(&b"format"[..], &FORMAT.to_be_bytes()[..])
+                        .map_err(Fault::write(LEDGER_FILE))?;
+                }
+                Opened::Readable { .. } => {}
             }
-            let batch =
-                TailBatch::new(&admission.header, position, self.at, admission.content.lines());
+            let (header, lines) = (admission.header, admission.content.lines());
+            let batch = TailBatch::new(&header, agent, position, self.at, lines);
             positions.push((batch.stream, batch.sequence, position));
             self.committed.admitted.push(Arc::new(batch));
         }
         Ok(Written {
+            at: self.at,
             changed: self.changed,
+            begun: self.begun,
             rows: self.rows,
             positions,
             committed: self.committed,

@@ -15,17 +15,14 @@ use std::path::Path;
 use redb::{Key, Range, ReadTransaction, TableDefinition, Value};
 use tidemark_common::id::{LedgerId, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
-use tidemark_common::time::Timestamp;
 
 use super::gather::Gather;
 use super::totals::{Derivation, FOLDED, INDEX, SEEN, TOTALS, TotalsFile, UNIQUES};
 use super::{Fault, RedbOptions, TOTALS_FILE, files};
 use crate::ledger::check::{CheckedBatch, FindingKind, Findings, Place};
 use crate::ledger::codec;
-use crate::ledger::request::Opened;
 use crate::ledger::store::StoreError;
-use crate::ledger::tail::TailBatch;
-use crate::usage::Accumulator;
+use crate::usage::{Accumulator, Class, SeenAs};
 
 /// Totals under comparison.
 #[derive(Debug)]
@@ -34,7 +31,7 @@ pub struct TotalsCheck {
     derivation: Derivation,
     expected: TotalsFile,
     gather: Gather,
-    /// The next batch of each stream. One that does not come in order ends the sums.
+    /// The next batch of each stream. One that does not come in order, or whose stream has no row, ends the sums.
     due: BTreeMap<StreamId, Sequence>,
     is_broken: bool,
 }
@@ -91,22 +88,25 @@ impl TotalsCheck {
     /// # Errors
     /// If the sums cannot be written.
     pub fn take(&mut self, batch: CheckedBatch) -> Result<(), StoreError> {
-        let CheckedBatch { header, position, opened } = batch;
+        let (header, position) = (batch.header, batch.position);
         let due = self.due.entry(header.stream).or_insert(Sequence(1));
         self.is_broken |= *due != header.sequence;
         if self.is_broken || position >= self.derivation.end_position {
             return Ok(());
         }
         *due = due.next();
-        let lines = opened.and_then(Opened::lines);
-        match self.gather.add(TailBatch::new(&header, position, Timestamp(0), lines)) {
+        let Some(batch) = batch.into_tail() else {
+            self.is_broken = true;
+            return Ok(());
+        };
+        match self.gather.add(batch) {
             Some(slice) => self.expected.fold(&slice),
             None => Ok(()),
         }
     }
 
     /// Compares, once every batch was taken. `end_position` is the ledger's. Nothing is compared where
-    /// batches did not come in order.
+    /// batches did not come in order, or of a stream without a row.
     ///
     /// # Errors
     /// If either file cannot be read, or the sums not be written.
@@ -365,7 +365,7 @@ fn told_key(table: &str, key: &[u8]) -> String {
             Err(_) => hex(key),
         },
         "seen" => match codec::read_seen(key, &[0; 16]) {
-            Ok(seen) => format!("{}, {}, {}", seen.customer, seen.meter, seen.class.name()),
+            Ok(seen) => format!("{}, {}, {}", seen.customer, seen.meter, told_as(&seen.seen_as)),
             Err(_) => hex(key),
         },
         "index" => match key.split_at_checked(16) {
@@ -376,6 +376,13 @@ fn told_key(table: &str, key: &[u8]) -> String {
             None => hex(key),
         },
         _ => hex(key),
+    }
+}
+
+fn told_as(seen_as: &SeenAs) -> String {
+    match seen_as {
+        SeenAs::Normal => Class::Normal.name().to_owned(),
+        SeenAs::Unauthorised(agent) => format!("{} of {agent}", Class::Unauthorised.name()),
     }
 }
 

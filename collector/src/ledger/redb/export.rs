@@ -12,9 +12,11 @@
 
 use std::path::Path;
 
-use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableHandle};
+use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableError, TableHandle};
 
-use super::{BATCHES, Fault, LEDGER_FILE, META, OPENINGS, QUARANTINE, RedbStore, STREAMS, files};
+use super::{
+    BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbStore, STREAMS, files,
+};
 use crate::ledger::check::LedgerTable;
 use crate::ledger::store::StoreError;
 
@@ -104,6 +106,16 @@ fn show_rows<E: From<StoreError>>(read: &ReadTransaction, show: ShowRow<'_, E>) 
     for row in quarantine.iter().map_err(Fault::read(LEDGER_FILE))? {
         let (position, reason) = row.map_err(Fault::read(LEDGER_FILE))?;
         show(LedgerTable::Quarantine, &position.value().to_be_bytes(), reason.value())?;
+    }
+    let marks = match read.open_table(MARKS) {
+        Ok(marks) => marks,
+        // No collector that knows of marks was started on it yet.
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        Err(error) => return Err(Fault::read(LEDGER_FILE)(error).into()),
+    };
+    for row in marks.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (position, marks) = row.map_err(Fault::read(LEDGER_FILE))?;
+        show(LedgerTable::Marks, &position.value().to_be_bytes(), marks.value())?;
     }
     Ok(())
 }

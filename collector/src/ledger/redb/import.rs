@@ -16,14 +16,13 @@ use tidemark_common::time::Timestamp;
 use super::gather::Gather;
 use super::totals::TotalsFile;
 use super::{
-    BATCHES, Fault, LEDGER_FILE, META, OPENINGS, QUARANTINE, RedbOptions, STREAMS, TOTALS_FILE,
-    files,
+    BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbOptions, STREAMS,
+    TOTALS_FILE, files,
 };
 use crate::ledger::check::{CheckedBatch, LedgerTable};
 use crate::ledger::codec::Fields;
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::store::StoreError;
-use crate::ledger::tail::TailBatch;
 
 /// Rows are written once they hold this many bytes.
 const PIECE_BYTES_MAX: usize = 32 << 20;
@@ -116,9 +115,7 @@ impl Import {
     /// # Errors
     /// If they cannot be written.
     pub fn fold(&mut self, batch: CheckedBatch) -> Result<(), StoreError> {
-        let CheckedBatch { header, position, opened } = batch;
-        let lines = opened.and_then(crate::ledger::request::Opened::lines);
-        let batch = TailBatch::new(&header, position, Timestamp(0), lines);
+        let batch = batch.into_tail().ok_or_else(|| missing("stream"))?;
         match self.gather.add(batch) {
             Some(slice) => self.add(&slice),
             None => Ok(()),
@@ -169,6 +166,7 @@ impl Import {
             let mut streams = write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
             let mut openings = write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
             let mut quarantine = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+            let mut marks = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
             let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
             for (table, key, value) in self.rows.drain(..) {
                 let (mut read, value) = (Fields(&key), value.as_slice());
@@ -186,6 +184,9 @@ impl Import {
                     }
                     LedgerTable::Quarantine => {
                         quarantine.insert(read.u64().ok_or_else(broken)?, value).map(drop)
+                    }
+                    LedgerTable::Marks => {
+                        marks.insert(read.u64().ok_or_else(broken)?, value).map(drop)
                     }
                     LedgerTable::Batches => {
                         batches.insert(read.u64().ok_or_else(broken)?, value).map(drop)

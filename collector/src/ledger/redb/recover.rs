@@ -10,7 +10,8 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, TableError,
+    Database, ReadOnlyTable, ReadTransaction, ReadableDatabase, ReadableTable,
+    ReadableTableMetadata, TableError,
 };
 use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
@@ -19,8 +20,8 @@ use tidemark_common::wire::UniqueKey;
 use super::gather::Gather;
 use super::totals::{Derivation, TotalsFile};
 use super::{
-    BATCHES, FORMAT, Fault, Inner, LEDGER_FILE, META, Memory, OPENINGS, QUARANTINE, RedbOptions,
-    RedbStore, STREAMS, TOTALS_FILE, files, read_header,
+    BATCHES, FORMAT, FORMAT_WITHOUT_MARKS, Fault, Inner, LEDGER_FILE, MARKS, META, Memory,
+    OPENINGS, QUARANTINE, RedbOptions, RedbStore, STREAMS, TOTALS_FILE, files, read_header,
 };
 use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
@@ -73,6 +74,7 @@ pub(super) fn recover(
         id: meta.ledger,
         incarnation: meta.incarnation,
         streams_max: options.streams_max,
+        streams_per_hour_max: options.streams_per_hour_max,
         memory: Mutex::new(memory),
     };
     Ok((RedbStore { inner: Arc::new(inner) }, recovered))
@@ -124,6 +126,7 @@ fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<M
         write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
     }
     write.commit().map_err(Fault::write(LEDGER_FILE))?;
     Ok(found)
@@ -144,7 +147,7 @@ fn new_ledger(
     // From the clock, so that the ledgers of one machine are told apart in fences too.
     let incarnation = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
     let rows: [(&[u8], &[u8]); 6] = [
-        (b"format", &FORMAT.to_be_bytes()),
+        (b"format", &FORMAT_WITHOUT_MARKS.to_be_bytes()),
         (b"incarnation", &incarnation.to_be_bytes()),
         (b"ledger", &id),
         (b"unique_key", &key),
@@ -195,7 +198,7 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         let record = codec::read_stream(row.value()).map_err(Fault::row(LEDGER_FILE))?;
         memory.streams.insert(record.stream, record);
     }
-    let quarantine = quarantined(&read)?;
+    let judged = Judged::of(&read)?;
     memory.next_position = meta.checkpoint;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
     for row in batches.range(meta.checkpoint..).map_err(Fault::read(LEDGER_FILE))? {
@@ -217,7 +220,7 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         {
             return Err(damaged(position, "it does not continue its stream"));
         }
-        let opened = open(position, bytes, &quarantine)?;
+        let opened = judged.open(position, bytes)?;
         replay(record, &header, &opened);
         memory.dirty.insert(header.stream);
     }
@@ -276,16 +279,20 @@ fn read_tail(
     memory: &mut Memory,
 ) -> Result<Tail, StoreError> {
     let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-    let quarantine = quarantined(&read)?;
+    let judged = Judged::of(&read)?;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
     let mut gather = Gather::new(options);
     for row in batches.range(derivation.end_position..).map_err(Fault::read(LEDGER_FILE))? {
         let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
         let (position, bytes) = (position.value(), bytes.value());
         let header = read_header(bytes)?;
-        let opened = open(position, bytes, &quarantine)?;
+        let opened = judged.open(position, bytes)?;
+        let Some(record) = memory.streams.get(&header.stream) else {
+            return Err(damaged(position, "its stream has no row"));
+        };
+        let agent = record.agent.clone();
         memory.unfolded.insert((header.stream, header.sequence), position);
-        let batch = TailBatch::new(&header, position, Timestamp(0), opened.lines());
+        let batch = TailBatch::new(&header, agent, position, Timestamp(0), opened.lines());
         if let Some(slice) = gather.add(batch) {
             totals.fold(&slice)?;
             memory.forget_folded(&slice);
@@ -295,18 +302,30 @@ fn read_tail(
     Ok(gather.into_tail())
 }
 
-/// Opens a stored batch. What was readable when it was admitted must still be.
-fn open(
-    position: u64,
-    bytes: &[u8],
-    quarantine: &BTreeMap<u64, String>,
-) -> Result<Opened, StoreError> {
-    if let Some(reason) = quarantine.get(&position) {
-        return Ok(Opened::Quarantined(reason.clone()));
+/// What was judged of the stored batches when they were admitted.
+struct Judged {
+    quarantine: BTreeMap<u64, String>,
+    marks: ReadOnlyTable<u64, &'static [u8]>,
+}
+
+impl Judged {
+    fn of(read: &ReadTransaction) -> Result<Self, StoreError> {
+        let marks = read.open_table(MARKS).map_err(Fault::read(LEDGER_FILE))?;
+        Ok(Self { quarantine: quarantined(read)?, marks })
     }
-    match Opened::read(&read_header(bytes)?, bytes) {
-        opened @ Opened::Readable { .. } => Ok(opened),
-        Opened::Quarantined(reason) => Err(damaged(position, &reason)),
+
+    /// Opens a stored batch. What was readable when it was admitted must still be.
+    fn open(&self, position: u64, bytes: &[u8]) -> Result<Opened, StoreError> {
+        if let Some(reason) = self.quarantine.get(&position) {
+            return Ok(Opened::Quarantined(reason.clone()));
+        }
+        let marks = self.marks.get(position).map_err(Fault::read(LEDGER_FILE))?;
+        let marks = marks.as_ref().map_or(&[][..], |marks| marks.value());
+        match Opened::read(&read_header(bytes)?, bytes, marks) {
+            Ok(opened @ Opened::Readable { .. }) => Ok(opened),
+            Ok(Opened::Quarantined(reason)) => Err(damaged(position, &reason)),
+            Err(error) => Err(damaged(position, &error.to_string())),
+        }
     }
 }
 

@@ -124,7 +124,7 @@ fn events(store: &RedbStore, tail: &[Arc<TailBatch>], customer: &str) -> u64 {
     let rows = store.totals().unwrap().usage(&question).unwrap();
     let folded: u64 = rows.iter().map(|row| row.usage.events).sum();
     let lines = tail.iter().flat_map(|batch| batch.lines.of(&customer));
-    folded + lines.map(|line| line.value.events).sum::<u64>()
+    folded + lines.map(|classed| classed.line.value.events).sum::<u64>()
 }
 
 /// Steps of a life with crashes; afterwards every acknowledged batch is there, once.
@@ -321,6 +321,71 @@ fn totals_are_rebuilt_when_deleted_damaged_or_of_another_ledger() {
 }
 
 #[test]
+fn what_was_unauthorised_stays_so_when_totals_are_rebuilt() {
+    runtime().block_on(async {
+        let folder = tempfile::tempdir().unwrap();
+        let format = |folder: &Path| {
+            let database = Database::open(folder.join(LEDGER_FILE)).unwrap();
+            let read = database.begin_read().unwrap();
+            let meta = read.open_table(META).unwrap();
+            meta.get(&b"format"[..]).unwrap().unwrap().value().to_vec()
+        };
+        let (store, recovered) = RedbStore::open(folder.path(), &options(), NOW).unwrap();
+        let mut journal = Journal::new(1, recovered.ledger);
+        journal.seal(&[("c", "m", 1, 5)]);
+        journal.seal(&[("c", "m", 1, 6), ("d", "m", 1, 7)]);
+        greet(&store, &mut journal, 0).await;
+        commit(&store, vec![journal.admit(1)]).await;
+        drop(store);
+        assert_eq!(format(folder.path()), [0, 1], "older collectors may read it");
+        let expected = ["c m normal 5", "c m unauthorised 6", "d m normal 7"];
+        for case in ["from the ledger", "from nothing"] {
+            let (store, recovered) = RedbStore::open(folder.path(), &options(), NOW).unwrap();
+            let mut tail = recovered.tail;
+            if case == "from the ledger" {
+                greet(&store, &mut journal, 1).await;
+                tail.extend(
+                    commit(&store, vec![conformance::only_for_d(&journal, 2)]).await.admitted,
+                );
+            }
+            store.fold(Arc::new(FoldSlice::of(tail.iter().map(AsRef::as_ref)))).await.unwrap();
+            assert_eq!(conformance::classes_of(&store), expected, "{case}");
+            drop(store);
+            assert_eq!(format(folder.path()), [0, 2], "an older collector would bill it");
+            std::fs::remove_file(folder.path().join(TOTALS_FILE)).unwrap();
+        }
+    });
+}
+
+#[test]
+fn an_identity_begins_only_so_many_new_streams_an_hour() {
+    runtime().block_on(async {
+        let options = RedbOptions { streams_per_hour_max: 2, ..options() };
+        let memory = InMemoryBackend::new;
+        let (store, recovered) = RedbStore::open_on(memory(), memory(), &options, NOW).unwrap();
+        let hello =
+            |stream, agent: &str| Journal::new(stream, recovered.ledger).hello_request(0, agent);
+        // In one group as in several; who is refused takes nothing from another.
+        let group = vec![hello(1, "a"), hello(2, "a"), hello(3, "a"), hello(4, "b")];
+        let refused = "TooManyNewStreams";
+        assert_eq!(
+            words(&commit(&store, group).await),
+            format!("welcome welcome {refused} welcome")
+        );
+        assert_eq!(words(&commit(&store, vec![hello(3, "a")]).await), refused);
+        // Streams that are known are welcome at any time.
+        assert_eq!(
+            words(&commit(&store, vec![hello(1, "a"), hello(2, "a")]).await),
+            "welcome welcome"
+        );
+        let half_an_hour_on = Timestamp(NOW.0 + 1_800_000);
+        let group = vec![hello(3, "a"), hello(5, "a")];
+        let committed = store.commit(group, half_an_hour_on, None).await.unwrap();
+        assert_eq!(words(&committed), format!("welcome {refused}"));
+    });
+}
+
+#[test]
 fn a_row_that_is_full_is_left_out_and_the_ledger_goes_on() {
     runtime().block_on(async {
         let (store, recovered) = open(&Disk::default(), &Disk::default());
@@ -329,7 +394,7 @@ fn a_row_that_is_full_is_left_out_and_the_ledger_goes_on() {
         journal.seal(&[("c", "m", 1, 5), ("c", "n", 1, 5)]);
         greet(&store, &mut journal, 0).await;
         let admitted = commit(&store, vec![journal.admit(1), journal.admit(2)]).await.admitted;
-        let key = admitted[0].lines.iter().next().unwrap().key.clone();
+        let key = admitted[0].lines.iter().next().unwrap().line.key.clone();
         let parts = u16::MAX;
         let lines = (0..parts)
             .map(|part| LineKey { part, ..key.clone() })

@@ -256,8 +256,8 @@ fn last_part(
 }
 
 fn add_seen(table: &mut Table<'_, Bytes, Bytes>, slice: &FoldSlice) -> Result<(), StoreError> {
-    for ((customer, meter, class), usage) in &slice.seen {
-        let key = codec::seen_key(customer, meter, *class);
+    for ((customer, meter, seen_as), usage) in &slice.seen {
+        let key = codec::seen_key(customer, meter, seen_as);
         let held = table.get(key.as_slice()).map_err(Fault::read(TOTALS_FILE))?;
         let held = held.map(|value| codec::read_seen(&key, value.value())).transpose();
         let sum = match held.map_err(Fault::row(TOTALS_FILE))? {
