@@ -10,7 +10,7 @@ use super::disk::{Disk, Trouble};
 use super::net::Path;
 use super::oracle::Broken;
 use super::planted::Bug;
-use super::{EPOCH, World, collector, here, spare};
+use super::{EPOCH, World, agent, collector, here, spare};
 use crate::random::Random;
 
 /// One kind of fault.
@@ -222,7 +222,6 @@ impl World {
     /// False if it cannot be now.
     fn do_fault(&mut self, kind: Fault, host: usize) -> Result<bool, Broken> {
         let (now, lasting) = (self.now, 1_000 + self.plan.random.below(15_000));
-        let after = self.plan.random.below(60);
         match kind {
             Fault::BadPath | Fault::SlowPath | Fault::Partition | Fault::PartitionOneWay => {
                 self.trouble_path(kind, host, now + lasting);
@@ -244,30 +243,14 @@ impl World {
                 }
                 return Ok(self.kill_collector());
             }
-            Fault::KillAgentInWrite => {
-                self.agents[host].disk.trouble(Trouble::Kill { after });
-            }
-            Fault::WriteErrorAtAgent => {
-                self.agents[host].disk.trouble(Trouble::WriteError { after });
-            }
-            Fault::SyncErrorAtAgent => {
-                self.agents[host].disk.trouble(Trouble::SyncError { after: after % 4 });
-            }
-            Fault::DiskFullAtAgent => {
-                self.agents[host].disk.trouble(Trouble::NoSpace);
-                self.plan.undo_later(now + lasting, Undo::AgentDisk(host));
-            }
-            Fault::KillCollectorInWrite => self.collector_disk().trouble(Trouble::Kill { after }),
-            Fault::WriteErrorAtCollector => {
-                self.collector_disk().trouble(Trouble::WriteError { after });
-            }
-            Fault::SyncErrorAtCollector => {
-                self.collector_disk().trouble(Trouble::SyncError { after: after % 4 });
-            }
-            Fault::DiskFullAtCollector => {
-                self.collector_disk().trouble(Trouble::NoSpace);
-                self.plan.undo_later(now + lasting, Undo::CollectorDisk);
-            }
+            Fault::KillAgentInWrite
+            | Fault::WriteErrorAtAgent
+            | Fault::SyncErrorAtAgent
+            | Fault::DiskFullAtAgent => self.trouble_agent_disk(kind, host, now + lasting),
+            Fault::KillCollectorInWrite
+            | Fault::WriteErrorAtCollector
+            | Fault::SyncErrorAtCollector
+            | Fault::DiskFullAtCollector => self.trouble_collector_disk(kind, now + lasting),
             Fault::AgentClockJump => self.agents[host].skew += self.jump(),
             Fault::CollectorClockJump => self.collectors[0].skew += self.jump(),
             Fault::FreshDisk => self.fresh_disk(host),
@@ -291,15 +274,7 @@ impl World {
             Fault::LedgerRestored => return self.restore_ledger(),
             Fault::PausedAgent => self.agents[host].paused_until = now + 3 * lasting,
             Fault::PausedCollector => self.collectors[0].paused_until = now + 3 * lasting,
-            Fault::AgentStopped => {
-                let clocks = self.agents[host].clocks(EPOCH, now);
-                here::enter(clocks);
-                match &mut self.agents[host].process {
-                    Some(process) => process.stop(),
-                    None => return Ok(false),
-                }
-                self.agents[host].step_at = now;
-            }
+            Fault::AgentStopped => return Ok(self.stop_agent(host)),
             Fault::CollectorStopped => return Ok(self.stop_collector()),
             Fault::RulesChanged => {
                 let host = &mut self.collectors[0];
@@ -312,6 +287,37 @@ impl World {
             Fault::Hostile => self.hostile.come(now),
         }
         Ok(true)
+    }
+
+    /// What happens to a disk at one of its next operations, or for a while.
+    fn next_trouble(&mut self, kind: Fault) -> Trouble {
+        let after = self.plan.random.below(60);
+        match kind {
+            Fault::KillAgentInWrite | Fault::KillCollectorInWrite => Trouble::Kill { after },
+            Fault::WriteErrorAtAgent | Fault::WriteErrorAtCollector => {
+                Trouble::WriteError { after }
+            }
+            Fault::SyncErrorAtAgent | Fault::SyncErrorAtCollector => {
+                Trouble::SyncError { after: after % 4 }
+            }
+            _ => Trouble::NoSpace,
+        }
+    }
+
+    fn trouble_agent_disk(&mut self, kind: Fault, host: usize, until: u64) {
+        let trouble = self.next_trouble(kind);
+        self.agents[host].disk.trouble(trouble);
+        if trouble == Trouble::NoSpace {
+            self.plan.undo_later(until, Undo::AgentDisk(host));
+        }
+    }
+
+    fn trouble_collector_disk(&mut self, kind: Fault, until: u64) {
+        let trouble = self.next_trouble(kind);
+        self.collector_disk().trouble(trouble);
+        if trouble == Trouble::NoSpace {
+            self.plan.undo_later(until, Undo::CollectorDisk);
+        }
     }
 
     fn undo(&mut self, undo: Undo) {
@@ -384,6 +390,13 @@ impl World {
             self.end_collector(0);
         }
         ran
+    }
+
+    fn stop_agent(&mut self, host: usize) -> bool {
+        let host = &mut self.agents[host];
+        here::enter(host.clocks(EPOCH, self.now));
+        host.step_at = self.now;
+        host.process.as_mut().map(agent::Process::stop).is_some()
     }
 
     fn stop_collector(&mut self) -> bool {
