@@ -1,7 +1,7 @@
 //! Configuration: a TOML file, the environment over it, and files for secrets.
 //!
 //! **Owns** reading the file, the environment and the secrets; no other file does. **Does not own**
-//! what the settings mean: [`reference`] says it, and the parts that take them.
+//! what the settings mean: [`mod@reference`] says it, and the parts that take them.
 //!
 //! An unknown key is an error that names the closest one, and every problem is reported at once, with
 //! file, line and remedy. A misspelled limit that is silently ignored is found out during an outage.

@@ -186,7 +186,7 @@ impl Snapshot {
         self.records.iter().fold(0, |sum, record| sum.saturating_add(record.in_transit()))
     }
 
-    /// Events in all rows of the totals and lines of the tail: what [`Self::usage`] draws from.
+    /// Events in all rows of the totals and lines of the tail: what [`Self::visit_usage`] draws from.
     ///
     /// # Errors
     /// If the totals cannot be read.
