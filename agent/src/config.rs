@@ -2,7 +2,7 @@
 //!
 //! **Owns** every read of a configuration file, of the environment and of certificate files, the
 //! rules for valid values, and the reference table that they are documented from
-//! ([`reference`]). **Does not own** what the values mean to the parts that get them.
+//! ([`mod@reference`]). **Does not own** what the values mean to the parts that get them.
 //!
 //! `TIDEMARK_AGENT__SECTION__KEY` lays a value over `[section] key`; the same name with `_FILE`
 //! reads the value from a file. An unknown key is an error, since a misspelt one would leave a

@@ -32,7 +32,7 @@ pub struct DrainArguments {
     /// The folder with the journals, or with a folder for each.
     #[arg(long, value_name = "DIR")]
     journal_dir: PathBuf,
-    /// A configuration file: its [uplink] says where the collector is and holds the drainer's certificate.
+    /// A configuration file: its `[uplink]` says where the collector is and holds the drainer's certificate.
     #[arg(long, value_name = "FILE", default_value = "/etc/tidemark/drainer.toml")]
     pub config: PathBuf,
     /// At most this long for each journal, in seconds. An agent that starts again waits 60 s for its journal.

@@ -1,4 +1,4 @@
-//! [p] Seal: give a closed batch its number, its place in the chain, and its frozen bytes.
+//! Seal: give a closed batch its number, its place in the chain, and its frozen bytes.
 //!
 //! **Owns** the step from one position of a stream to the next. **Does not own** what the batch holds
 //! (`aggregate.rs`), its layout (`tidemark_common::batch`), or its storage: the journal calls this

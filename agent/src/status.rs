@@ -1,4 +1,4 @@
-//! [p] What a person asks of an agent: how is it, and if not well, what to do.
+//! What a person asks of an agent: how is it, and if not well, what to do.
 //!
 //! **Owns** the shape of `/status` (and of `status --json`), the judgement of what is wrong, in order
 //! of weight, and the text for people. **Does not own** where the figures come from (`admin.rs`).

@@ -1,4 +1,4 @@
-//! [p] When the journal will be full, from how it has grown.
+//! When the journal will be full, from how it has grown.
 //!
 //! **Owns** a bounded history of how many bytes the backlog needs. **Does not own** the clock.
 

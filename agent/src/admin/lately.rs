@@ -1,4 +1,4 @@
-//! [p] What was added lately to counts that only grow.
+//! What was added lately to counts that only grow.
 //!
 //! **Owns** a bounded history of the evidence. **Does not own** the clock, or what of it is trouble.
 //!

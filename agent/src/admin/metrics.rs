@@ -1,4 +1,4 @@
-//! [p] A status as OpenMetrics text.
+//! A status as OpenMetrics text.
 //!
 //! **Owns** the names of the metrics, which dashboards and alerts depend on: they are only added.
 //! **Does not own** the figures.

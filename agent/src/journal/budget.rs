@@ -1,4 +1,4 @@
-//! [p] How many bytes of the journal's file its rows need, and when that is too much.
+//! How many bytes of the journal's file its rows need, and when that is too much.
 //!
 //! **Owns** what a row costs and the marks at which the journal is tight, full, and no longer full.
 //! **Does not own** what is done about it: `apply.rs` drops retained batches, the doors push back.

@@ -1,4 +1,4 @@
-//! [p] A status as text for people: what is wrong first, then the figures in columns.
+//! A status as text for people: what is wrong first, then the figures in columns.
 
 use std::fmt::Write as _;
 

@@ -1,4 +1,4 @@
-//! [p] What is wrong with an agent, the gravest first, each with what to do.
+//! What is wrong with an agent, the gravest first, each with what to do.
 
 use super::{SessionState, Status};
 use crate::status::text::{age, grouped, plural};

@@ -1,4 +1,4 @@
-//! [p] Which collector is next, and over what: QUIC wherever it gets through, else TLS over TCP.
+//! Which collector is next, and over what: QUIC wherever it gets through, else TLS over TCP.
 //!
 //! ```text
 //! Auto, at one collector      first   second, where the first finds silence

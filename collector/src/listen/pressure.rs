@@ -1,4 +1,4 @@
-//! [p] When the collector is pressed, and for how long an agent is asked to pause.
+//! When the collector is pressed, and for how long an agent is asked to pause.
 //!
 //! Pressure reaches agents by itself: their frames wait in the transports. But then every session holds a
 //! full window in the collector's memory, and agents seal small batches into it. A Throttle leaves the

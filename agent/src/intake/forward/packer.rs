@@ -1,4 +1,4 @@
-//! [p] Lines that are not metered, packed into datagrams, each line's bytes as they were received.
+//! Lines that are not metered, packed into datagrams, each line's bytes as they were received.
 //!
 //! A datagram is packed up to [`PACKET_BYTES`], or as long as the one that its lines came in, so a server that
 //! took the former takes the latter.
