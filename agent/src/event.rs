@@ -6,7 +6,7 @@
 //! Limits: an id 128 bytes, a source 256, a unique value 512. Names and dimensions are limited in
 //! `tidemark_common::id`.
 
-pub(crate) mod id_clock;
+pub(crate) mod age_clock;
 
 use std::fmt;
 use std::sync::Arc;

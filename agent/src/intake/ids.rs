@@ -11,7 +11,7 @@ use hashbrown::HashSet;
 use tidemark_common::time::Timestamp;
 
 use crate::event::IdDigest;
-use crate::event::id_clock::IdClock;
+use crate::event::age_clock::AgeClock;
 
 #[derive(Debug)]
 pub(crate) struct IdWindow {
@@ -21,7 +21,7 @@ pub(crate) struct IdWindow {
     pending: Vec<IdDigest>,
     ids_max: usize,
     window_millis: i64,
-    clock: IdClock,
+    clock: AgeClock,
 }
 
 impl IdWindow {
@@ -31,7 +31,7 @@ impl IdWindow {
         window_millis: i64,
         rows: Vec<(Timestamp, Vec<IdDigest>)>,
     ) -> Self {
-        let clock = IdClock::resume(rows.last().map(|(at, _)| *at));
+        let clock = AgeClock::resume(rows.last().map(|(at, _)| *at));
         let known = rows.iter().flat_map(|(_, row)| row.iter().copied()).collect();
         let rows = rows.into_iter().map(|(at, row)| (at, row.into_boxed_slice())).collect();
         Self { known, rows, pending: Vec::new(), ids_max, window_millis, clock }

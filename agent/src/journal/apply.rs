@@ -28,7 +28,7 @@ use super::tables::{
     BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RULES, SEALED, SOURCES, meta,
 };
 use super::write::{Append, ConflictAnswer, Seal, Write};
-use crate::event::id_clock::IdClock;
+use crate::event::age_clock::AgeClock;
 use crate::seal::{Content, Position};
 
 #[cfg(test)]
@@ -53,7 +53,7 @@ pub(super) struct Memory {
     pub(super) clean: bool,
     pub(super) newest: Timestamp,
     pub(super) ids_oldest: Option<Timestamp>,
-    pub(super) ids_clock: IdClock,
+    pub(super) age_clock: AgeClock,
     pub(super) next_ids_row: u64,
     pub(super) next_dead_letter: u64,
 }
@@ -142,7 +142,7 @@ pub(super) struct Transaction<'t, 'o> {
     options: &'o JournalOptions,
     budget: Budget,
     now: Timestamp,
-    ids_now: Timestamp,
+    age_now: Timestamp,
     sealed: Vec<(Sequence, Digest)>,
 }
 
@@ -155,8 +155,8 @@ impl<'t, 'o> Transaction<'t, 'o> {
         now: Timestamp,
     ) -> Self {
         let mut memory = before.clone();
-        let ids_now = memory.ids_clock.tick(now);
-        Self { tables, before, memory, options, budget, now, ids_now, sealed: Vec::new() }
+        let age_now = memory.age_clock.tick(now);
+        Self { tables, before, memory, options, budget, now, age_now, sealed: Vec::new() }
     }
 
     pub(super) fn apply(&mut self, write: Write) -> Result<(), JournalError> {
@@ -164,8 +164,8 @@ impl<'t, 'o> Transaction<'t, 'o> {
             Write::Append(append) => self.append(&append),
             Write::Ids(ids) => self.remember(&ids),
             Write::CarriedIds { at, ids } => {
-                self.memory.ids_clock = IdClock::resume(Some(at));
-                self.ids_now = at;
+                self.memory.age_clock = AgeClock::resume(Some(at));
+                self.age_now = at;
                 self.remember(&ids)
             }
             Write::Evidence(evidence) => {

@@ -23,7 +23,7 @@ use super::record::{
 use super::state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
 use super::tables::{FORMAT, RULES_ROW, meta};
 use crate::event::SourceCount;
-use crate::event::id_clock::IdClock;
+use crate::event::age_clock::AgeClock;
 
 /// Reads and checks everything, and writes the new opening. Nothing counts until the caller commits.
 pub(super) fn recover(
@@ -51,7 +51,7 @@ pub(super) fn recover(
         clean: false,
         newest: counters.newest,
         ids_oldest: None,
-        ids_clock: IdClock::default(),
+        age_clock: AgeClock::default(),
         next_ids_row: 0,
         next_dead_letter: 0,
     };
@@ -295,13 +295,15 @@ fn read_ids(
             memory.state.live_bytes.saturating_add(cost(record.value().len()));
         rows.push((at, ids));
     }
-    memory.ids_clock = IdClock::resume(rows.last().map(|(at, _)| *at));
+    memory.age_clock = AgeClock::resume(rows.last().map(|(at, _)| *at));
     Ok(rows)
 }
 
 /// Counts dead letters and acks, reads the numbers of sources.
 fn count_rest(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<SourceCount>, OpenError> {
     let mut live_bytes = tables.posted.len()?.saturating_mul(cost(size_of::<i64>()));
+    let newest = tables.posted.last()?.map(|(_, at)| Timestamp(at.value()));
+    memory.age_clock = AgeClock::resume(memory.age_clock.now().max(newest));
     for entry in tables.dead_letters.iter()? {
         let (number, record) = entry?;
         memory.next_dead_letter = number.value().saturating_add(1);

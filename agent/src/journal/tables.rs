@@ -17,7 +17,8 @@ pub(super) const CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinitio
 pub(super) const SEALED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sealed");
 /// Sequence -> what a start must know of the batch without reading its bytes.
 pub(super) const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
-/// Posted sequence -> when the journal learnt of it (unix ms). A batch was posted at the first at or after it.
+/// Posted sequence -> when the journal learnt of it (unix ms, by the clock that ages follow). A batch was
+/// posted at the first at or after it.
 pub(super) const POSTED: TableDefinition<'_, u64, i64> = TableDefinition::new("posted");
 /// Ascending number -> the ids of one commit.
 pub(super) const IDS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("ids");

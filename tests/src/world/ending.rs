@@ -1,7 +1,7 @@
 //! The end of a world: peace, rest, and the last checks.
 
 use tidemark_agent::journal::JournalState;
-use tidemark_common::id::Sequence;
+use tidemark_common::id::{Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
 use super::oracle::{self, Broken, Posted};
@@ -20,16 +20,10 @@ impl World {
         self.network.heal();
         self.end_spare();
         self.end_standby();
-        let ledger_of = |host: &super::collector::CollectorHost| {
-            host.process.as_ref().map(|process| process.ledger.ledger())
-        };
-        let other = ledger_of(&self.collectors[2]);
         let spare = spare(self.agents.len());
         for host in &mut self.agents[..spare] {
             host.paused_until = 0;
             host.skew = host.skew.clamp(-1_000, 1_000);
-            let pinned = host.process.as_ref().and_then(|process| process.state().ledger);
-            host.collectors = if other.is_some() && pinned == other { vec![2] } else { vec![0] };
             host.disk.trouble(super::disk::Trouble::None);
             host.step_at = self.now;
             if host.process.is_none() {
@@ -46,11 +40,24 @@ impl World {
         self.hostile.leave();
     }
 
+    /// Every agent is given the address of the ledger that it has met, or else of the first.
+    fn correct_addresses(&mut self) {
+        let other = self.collectors[2].process.as_ref().map(|process| process.ledger.ledger());
+        let spare = spare(self.agents.len());
+        for host in &mut self.agents[..spare] {
+            let Some(process) = &host.process else { continue };
+            let met = process.state().ledger;
+            host.collectors = if met.is_some() && met == other { vec![2] } else { vec![0] };
+        }
+    }
+
     /// Until every journal is posted and every application has its answer.
     pub(super) fn come_to_rest(&mut self) -> Result<(), Broken> {
         let end = self.now + REST_MILLIS_MAX;
         let mut rest_since = None;
         while self.now < end {
+            // A Welcome that was under way pins a journal in peace too.
+            self.correct_addresses();
             self.advance()?;
             match (self.restless(), rest_since) {
                 (Some(_), _) => rest_since = None,
@@ -140,9 +147,9 @@ impl World {
         for host in &self.agents[..spare(self.agents.len())] {
             let Some(process) = &host.process else { continue };
             let state = process.state();
-            let statuses = snapshots.iter().flat_map(|snapshot| snapshot.streams());
-            let status = statuses.into_iter().find(|status| status.stream == state.stream);
-            let Some(status) = status else {
+            let known = oracle::statuses(snapshots, state.stream);
+            // Another ledger may have welcomed the stream too, and has nothing of it.
+            let Some(status) = known.iter().max_by_key(|status| status.accepted) else {
                 return Err(format!("no ledger knows stream {}", state.stream));
             };
             if status.posted_events != state.accepted || status.quarantined_events != 0 {
@@ -160,7 +167,15 @@ impl World {
         let completeness = snapshot.complete_through();
         let through = completeness.through.unwrap_or(Timestamp(i64::MIN));
         let lag = snapshot.ledger_time().millis_since(through);
-        let lost = !self.oracle.contested.is_empty()
+        // A stream that was welcomed here and went on in another ledger is missed here, as it should be.
+        let elsewhere = |stream: StreamId| {
+            self.agents.iter().filter_map(|host| host.process.as_ref()).any(|process| {
+                let state = process.state();
+                state.stream == stream && state.ledger != Some(snapshot.ledger())
+            })
+        };
+        let lost = completeness.held_back_by.iter().any(|(stream, _)| elsewhere(*stream))
+            || !self.oracle.contested.is_empty()
             || !self.strangers.is_empty()
             || self.plan.has_lost_disks;
         if lag > LAG_MILLIS_MAX && !lost {

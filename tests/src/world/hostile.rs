@@ -230,10 +230,12 @@ impl World {
             let victim = usize::try_from(hostile.random.below(2)).expect("an index");
             let victim = self.agents[..spare(self.agents.len())].get(victim);
             // Nobody can guess the id of a stream before its ledger knows it.
-            let live = victim.filter(|victim| {
-                victim.process.as_ref().is_some_and(|process| process.uplink.is_live())
+            let known = self.collectors[0].process.as_ref().and_then(|process| {
+                let stream = victim.and_then(|victim| victim.stream)?;
+                let snapshot = process.ledger.snapshot().ok()?;
+                snapshot.streams().iter().any(|status| status.stream == stream).then_some(stream)
             });
-            let stream = match (hostile.random.below(3), live.and_then(|victim| victim.stream)) {
+            let stream = match (hostile.random.below(3), known) {
                 (0, Some(stream)) => stream,
                 _ => hostile.stream,
             };

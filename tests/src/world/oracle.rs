@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::store::{LedgerStore as _, UsageQuestion};
-use tidemark_collector::ledger::{Snapshot, StreamState};
+use tidemark_collector::ledger::{Snapshot, StreamState, StreamStatus};
 use tidemark_collector::live::ReadError;
 use tidemark_common::batch::{Body, Dimensions, SealedBatch, genesis};
 use tidemark_common::code::EvidenceCode;
@@ -195,12 +195,11 @@ impl Oracle {
     /// Nothing is dropped in silence: what applications were told is rejected, the ledger has counted.
     pub fn check_rejected(&self, snapshots: &[&Snapshot], load: &Load) -> Result<(), Broken> {
         for (stream, told) in &load.rejected {
-            let statuses = snapshots.iter().flat_map(|snapshot| snapshot.streams());
-            let status = statuses.into_iter().find(|status| status.stream == *stream);
-            let counted: u64 = status.map_or(0, |status| {
+            let counted = |status: &StreamStatus| -> u64 {
                 let codes = EvidenceCode::ALL.into_iter().filter(|code| code.is_rejection());
                 codes.map(|code| status.evidence.get(code)).sum()
-            });
+            };
+            let counted: u64 = statuses(snapshots, *stream).iter().map(counted).sum();
             if counted < *told && !self.contested.contains(stream) {
                 return Err(format!(
                     "rejected in silence: stream {stream} told of {told} rejections, {counted} are counted"
@@ -209,6 +208,13 @@ impl Oracle {
         }
         Ok(())
     }
+}
+
+/// What each ledger says of a stream. An agent whose Welcome was lost is known to a ledger that it never
+/// sent anything to.
+pub fn statuses(snapshots: &[&Snapshot], stream: StreamId) -> Vec<StreamStatus> {
+    let all = snapshots.iter().flat_map(|snapshot| snapshot.streams());
+    all.filter(|status| status.stream == stream).cloned().collect()
 }
 
 fn posted(snapshot: &Snapshot, load: &Load) -> Result<Posted, Broken> {

@@ -173,6 +173,7 @@ impl Uplink {
                 Ok(Some(frame)) => {
                     around.story.count(format!("frame {}", name(&frame)));
                     let frame = self.planted_in(frame);
+                    self.tell(&frame, around);
                     self.session.handle_frame(frame, around.age);
                     self.settle(around)?;
                     if self.link != Some(link) {
@@ -191,6 +192,21 @@ impl Uplink {
             self.disconnected("the collector closed the link", around);
         }
         Ok(())
+    }
+
+    /// What changes how a session goes on, for the story.
+    fn tell(&self, frame: &Frame, around: &mut Surroundings<'_>) {
+        let (host, now, stream) = (around.host, around.now, self.home.facts().stream);
+        match frame {
+            Frame::Welcome(welcome) => around.story.tell(now, || {
+                let Welcome { ledger, posted_sequence, .. } = welcome;
+                format!("agent {host}: ledger {ledger} has posted {posted_sequence} of stream {stream}")
+            }),
+            Frame::Refuse(refuse) => {
+                around.story.tell(now, || format!("agent {host}: refused: {:?}", refuse.reason));
+            }
+            _ => {}
+        }
     }
 
     fn settle(&mut self, around: &mut Surroundings<'_>) -> Result<(), Turn> {

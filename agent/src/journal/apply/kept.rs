@@ -30,17 +30,17 @@ impl Transaction<'_, '_> {
             return Ok(());
         }
         let memory = &mut self.memory;
-        let record = encode_ids(self.ids_now, ids);
+        let record = encode_ids(self.age_now, ids);
         self.tables.ids.insert(memory.next_ids_row, record.as_slice())?;
         memory.next_ids_row = memory.next_ids_row.saturating_add(1);
-        memory.ids_oldest = memory.ids_oldest.or(Some(self.ids_now));
+        memory.ids_oldest = memory.ids_oldest.or(Some(self.age_now));
         memory.state.ids = memory.state.ids.saturating_add(to_u64(ids.len()));
         memory.took(record.len());
         Ok(())
     }
 
     pub(super) fn drop_ids(&mut self) -> Result<(), JournalError> {
-        let horizon = self.ids_now.plus_millis(self.options.ids_window_millis.saturating_neg());
+        let horizon = self.age_now.plus_millis(self.options.ids_window_millis.saturating_neg());
         for _ in 0..ROWS_DROPPED_MAX {
             let ids = self.memory.state.ids;
             let too_many = ids > to_u64(self.options.ids_max)

@@ -86,7 +86,7 @@ impl Transaction<'_, '_> {
             state.release(row.end_event);
         })?;
         self.memory.state.posted_sequence = sequence;
-        if self.tables.posted.insert(sequence.0, self.now.0)?.is_none() {
+        if self.tables.posted.insert(sequence.0, self.age_now.0)?.is_none() {
             self.memory.took(size_of::<i64>());
         }
         self.refresh_backlog_oldest()
@@ -116,7 +116,7 @@ impl Transaction<'_, '_> {
             self.tables.posted.remove(key)?;
             self.memory.left(size_of::<i64>());
         }
-        if first <= sequence && self.tables.posted.insert(sequence.0, self.now.0)?.is_none() {
+        if first <= sequence && self.tables.posted.insert(sequence.0, self.age_now.0)?.is_none() {
             self.memory.took(size_of::<i64>());
         }
         self.hold_again()?;
@@ -176,7 +176,7 @@ impl Transaction<'_, '_> {
             let due = state.retained_bytes > self.options.retain_acked_bytes_max
                 || self.budget.is_tight(state.live_bytes, self.memory.largest_batch)
                 || self.retained_since(sequence)?.plus_millis(self.options.retain_acked_millis)
-                    < self.now;
+                    < self.age_now;
             if !due {
                 break;
             }
@@ -187,7 +187,7 @@ impl Transaction<'_, '_> {
         Ok(())
     }
 
-    /// When the journal learnt that `sequence` is posted.
+    /// When the journal learnt that `sequence` is posted, by the clock that ages follow.
     fn retained_since(&self, sequence: u64) -> Result<Timestamp, JournalError> {
         let Some(entry) = self.tables.posted.range(sequence..)?.next() else {
             return Err(missing("ack of batch", sequence));

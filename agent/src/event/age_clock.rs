@@ -1,25 +1,31 @@
-//! The time by which ids grow old: the wall clock without its steps.
+//! The time by which ids and acknowledged batches grow old: the wall clock without its steps.
 //!
 //! A clock that is set ahead must not make the agent forget the ids of a minute ago: a batch that a
-//! client sends again across the step would count twice. So whatever passes at once beyond
-//! [`STEP_MILLIS`] did not pass, and neither did anything backwards. An agent that was down, or
-//! had nothing to write, for longer than that knows its ids for longer, which does no harm.
+//! client sends again across the step would count twice. Nor may it forget the batches of a minute ago,
+//! which a ledger restored from a backup asks for. So whatever passes at once beyond [`STEP_MILLIS`] did
+//! not pass, and neither did anything backwards. An agent that was down, or had nothing to write, for
+//! longer than that keeps both for longer, which their limits in number and bytes allow.
 
 use tidemark_common::time::Timestamp;
 
-/// Between two looks, at most an hour passes: far below any useful window of ids.
+/// Between two looks, at most an hour passes: far below any useful time to keep either.
 const STEP_MILLIS: i64 = 3_600_000;
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(crate) struct IdClock {
+pub(crate) struct AgeClock {
     now: Option<Timestamp>,
     wall: Option<Timestamp>,
 }
 
-impl IdClock {
+impl AgeClock {
     /// Goes on from the newest row that is kept.
     pub(crate) fn resume(newest: Option<Timestamp>) -> Self {
         Self { now: newest, wall: None }
+    }
+
+    /// The last time that it showed.
+    pub(crate) fn now(self) -> Option<Timestamp> {
+        self.now
     }
 
     /// The time now, by what the wall clock shows.
@@ -40,7 +46,7 @@ mod tests {
 
     /// Shows walls to a clock that goes on from `newest`; what it makes of each.
     fn check(newest: Option<i64>, walls: &[i64], expected: &[i64]) {
-        let mut clock = IdClock::resume(newest.map(Timestamp));
+        let mut clock = AgeClock::resume(newest.map(Timestamp));
         let seen: Vec<i64> = walls.iter().map(|wall| clock.tick(Timestamp(*wall)).0).collect();
         assert_eq!(seen, expected, "{newest:?} {walls:?}");
     }
