@@ -46,6 +46,8 @@ pub struct Config {
     pub session: SessionLimits,
     pub ledger: LedgerLimits,
     pub tokens: Vec<Token>,
+    /// A word of the command line: a file would say it for ever.
+    pub trust_clock: bool,
 }
 
 /// `[listen]`

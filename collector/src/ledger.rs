@@ -59,6 +59,8 @@ pub use crate::ledger::writer::Writer;
 pub use crate::live::{ReadError, Snapshot};
 pub use crate::usage::{Seen, UsageRow};
 
+use crate::period::Zone;
+
 use self::clock::{LedgerClock, Reading};
 use self::figures::LedgerCounters;
 use self::redb::{RedbOptions, RedbStore};
@@ -82,6 +84,8 @@ pub struct LedgerOptions {
     pub tail_bytes_max: u64,
     /// A stream that did not confirm for this long is named as silent.
     pub silent_after_millis: i64,
+    /// The wall clock is right, however far ahead of the ledger's time it is.
+    pub trust_clock: bool,
 }
 
 impl Default for LedgerOptions {
@@ -94,6 +98,7 @@ impl Default for LedgerOptions {
             fold_age_millis: 5_000,
             tail_bytes_max: 256 << 20,
             silent_after_millis: 30_000,
+            trust_clock: false,
         }
     }
 }
@@ -151,6 +156,10 @@ pub enum LedgerError {
         "failed to open the ledger: reading its files ended in a panic, told above; run `tidemark-collector fsck`"
     )]
     Opening,
+    #[error(
+        "the machine's clock shows {wall}, and the ledger's time is {ledger_time}: set the clock right; if it is right, start once with --trust-clock"
+    )]
+    ClockLeaps { wall: String, ledger_time: String },
     #[error("failed to use the ledger: {0}")]
     Store(#[from] StoreError),
 }
@@ -268,6 +277,16 @@ impl Ledger {
             let store = Arc::clone(&store);
             Box::new(move || store.totals())
         };
+        let mut clock = LedgerClock::resume(recovered.clock_limit);
+        if options.trust_clock {
+            clock.trust();
+        }
+        let reading = time.read();
+        if let Some(ledger_time) = clock.leap(reading) {
+            let [wall, ledger_time] =
+                [reading.wall, ledger_time].map(|at| Zone::utc().rfc3339(at));
+            return Err(LedgerError::ClockLeaps { wall, ledger_time });
+        }
         let (requests, waiting) = mpsc::channel(options.requests_max);
         let tail = Tail::default().appended(recovered.tail);
         let streams = recovered.streams.into_iter().map(|record| (record.stream, Arc::new(record)));
@@ -277,7 +296,7 @@ impl Ledger {
             restored_at: recovered.restored_at,
             options,
             time,
-            clock: Mutex::new(LedgerClock::resume(recovered.clock_limit)),
+            clock: Mutex::new(clock),
             size: watch::Sender::new(tail.size()),
             published: RwLock::new(Published { tail: Arc::new(tail), streams: streams.collect() }),
             totals,
@@ -285,7 +304,7 @@ impl Ledger {
             stage: watch::Sender::new(Stage::Running),
             tasks: Mutex::new(Vec::new()),
         });
-        let writer = Writer::new(Arc::clone(&shared), Arc::clone(&store), waiting);
+        let mut writer = Writer::new(Arc::clone(&shared), Arc::clone(&store), waiting);
         writer.extend_clock().await?;
         let folder = Folder::new(Arc::clone(&shared), store);
         Ok((Self { shared, requests }, writer, folder))

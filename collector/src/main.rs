@@ -36,6 +36,9 @@ enum Command {
     Serve {
         #[arg(long, default_value = "/etc/tidemark/collector.toml")]
         config: PathBuf,
+        /// Begins although the clock is over 400 days ahead of the ledger's time, which then goes there for good.
+        #[arg(long)]
+        trust_clock: bool,
     },
     /// Checks configuration, catalogue and certificates, and says everything that is wrong.
     CheckConfig {
@@ -141,7 +144,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Fsck { place, json, scratch } => {
             return check_files(&place.data_dir()?, json, scratch.as_deref());
         }
-        Command::Serve { config } => serve(&config),
+        Command::Serve { config, trust_clock } => serve(&config, trust_clock),
         Command::CheckConfig { config } => check_config(&config),
         Command::DevCerts { dir, agents, drainers, force } => {
             let existing = if force { Existing::Overwrite } else { Existing::Keep };
@@ -162,8 +165,8 @@ fn execute(command: Command) -> Result<ExitCode> {
     done.map(|()| ExitCode::SUCCESS)
 }
 
-fn serve(path: &Path) -> Result<()> {
-    let config = Config::load(path)?;
+fn serve(path: &Path, trust_clock: bool) -> Result<()> {
+    let config = Config { trust_clock, ..Config::load(path)? };
     log_to_stderr(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -25,7 +25,7 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::api::{self, DoorCounters, DoorLimits};
 use crate::backup;
 use crate::catalog::{Aggregations, Catalog};
-use crate::config::{Config, ConfigError, LedgerLimits, SessionLimits};
+use crate::config::{Config, ConfigError, SessionLimits};
 use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 use crate::listen::{Credentials, ListenError, ListenOptions, Listener};
@@ -286,7 +286,7 @@ async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
     // Names and usage of customers: for the owner only.
     let folder = DirBuilder::new().recursive(true).mode(0o700).create(path);
     folder.map_err(|source| RunError::DataDir { path: path.clone(), source })?;
-    let options = ledger_options(&config.ledger);
+    let options = ledger_options(config);
     let (ledger, store) = Ledger::open_embedded(path, options)
         .await
         .map_err(|source| RunError::Open { path: path.clone(), source })?;
@@ -294,7 +294,8 @@ async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
     Ok((ledger, store))
 }
 
-fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
+fn ledger_options(config: &Config) -> LedgerOptions {
+    let limits = &config.ledger;
     LedgerOptions {
         redb: RedbOptions {
             ledger_cache_bytes: size(limits.ledger_cache_bytes),
@@ -309,6 +310,7 @@ fn ledger_options(limits: &LedgerLimits) -> LedgerOptions {
         fold_age_millis: limits.fold_age_millis,
         tail_bytes_max: limits.tail_bytes_max,
         silent_after_millis: i64::try_from(limits.silent_after_millis).unwrap_or(i64::MAX),
+        trust_clock: config.trust_clock,
     }
 }
 

@@ -29,6 +29,7 @@ use crate::wait::until;
 const READY_WAIT: Duration = Duration::from_secs(60);
 /// How long what was accepted may take to be posted, a lost session included.
 const POSTED_WAIT: Duration = Duration::from_secs(90);
+const TRANSPORT_WAIT: Duration = Duration::from_secs(60);
 const TOTAL: &str = "tidemark_agent_accepted_events_total";
 const POSTED: &str = "tidemark_agent_posted_events_total";
 const IN_TRANSIT: &str = "tidemark_agent_in_transit_events";
@@ -324,6 +325,22 @@ impl Stack {
     /// When it is not running.
     pub fn collector(&mut self) -> Result<&mut Process> {
         self.collector.as_mut().context("the collector is not running")
+    }
+
+    /// Waits for a live session over `quic` or `tcp`.
+    ///
+    /// # Errors
+    /// When there is none in time.
+    pub fn wait_transport(&self, transport: &str) -> Result<()> {
+        let sample = format!("tidemark_agent_uplink_transport{{transport=\"{transport}\"}}");
+        until(&format!("a session over {transport}"), TRANSPORT_WAIT, || {
+            let metrics = self.agent_metrics().map_err(|error| error.to_string())?;
+            let live = metrics.count("tidemark_agent_session_state{state=\"connected\"}");
+            match (metrics.count(&sample), live) {
+                (Ok(1), Ok(1)) => Ok(()),
+                other => Err(format!("{other:?}")),
+            }
+        })
     }
 
     /// One scrape of the agent.

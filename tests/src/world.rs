@@ -146,6 +146,12 @@ impl World {
             host.skew = i64::try_from(random.below(4_000)).expect("seconds") - 2_000;
             host.collectors = vec![0];
         }
+        if plan.short_memory {
+            agents.iter_mut().for_each(|host| host.retain_bytes = 0);
+        }
+        if plan.few_streams {
+            collectors[0].streams_max = count + 2;
+        }
         collectors[0].start_at = Some(random.below(1_500));
         collectors[0].fold_millis = 500 + random.below(5_000);
         if plan.other_ledger {

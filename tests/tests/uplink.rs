@@ -29,18 +29,6 @@ fn send(stack: &Stack, ids: Range<u32>) -> Result<()> {
     send_durably(&stack.path("events.socket"), "uplink", ids)
 }
 
-fn wait_transport(stack: &Stack, transport: &str) -> Result<()> {
-    let sample = format!("tidemark_agent_uplink_transport{{transport=\"{transport}\"}}");
-    until(&format!("a session over {transport}"), PATIENCE, || {
-        let metrics = stack.agent_metrics().map_err(|error| error.to_string())?;
-        let live = metrics.count("tidemark_agent_session_state{state=\"connected\"}");
-        match (metrics.count(&sample), live) {
-            (Ok(1), Ok(1)) => Ok(()),
-            other => Err(format!("{other:?}")),
-        }
-    })
-}
-
 #[test]
 fn without_udp_usage_goes_over_tcp_and_returns_to_quic_once_udp_passes() -> Result<()> {
     let ports = Ports::free()?;
@@ -53,7 +41,7 @@ fn without_udp_usage_goes_over_tcp_and_returns_to_quic_once_udp_passes() -> Resu
     let mut stack = Stack::prepare(settings)?;
     stack.start_collector()?;
     stack.start_agent()?;
-    wait_transport(&stack, "tcp")?;
+    stack.wait_transport("tcp")?;
     let over_tcp = stack.collector_metrics()?.count("tidemark_collector_sessions_open_tcp")?;
     ensure!(over_tcp == 1, "{over_tcp} sessions over TCP");
     send(&stack, 0..300)?;
@@ -61,7 +49,7 @@ fn without_udp_usage_goes_over_tcp_and_returns_to_quic_once_udp_passes() -> Resu
 
     let relay = UdpRelay::open(ports.quic, behind)?;
     send(&stack, 300..600)?;
-    wait_transport(&stack, "quic")?;
+    stack.wait_transport("quic")?;
     send(&stack, 500..700)?;
     stack.wait_posted(700)?;
     assert_conserved(&stack)?;
@@ -69,7 +57,7 @@ fn without_udp_usage_goes_over_tcp_and_returns_to_quic_once_udp_passes() -> Resu
     // UDP is cut again in the middle of a session.
     drop(relay);
     send(&stack, 700..900)?;
-    wait_transport(&stack, "tcp")?;
+    stack.wait_transport("tcp")?;
     stack.wait_posted(900)?;
     assert_conserved(&stack)
 }
@@ -94,13 +82,13 @@ fn an_agent_that_may_use_only_tcp_does_through_sessions_that_end_and_a_collector
         stack.wait_posted(u64::from(sent))?;
         // Each ended in good order.
         ensure!(last_error(stack)?.is_empty(), "{}", last_error(stack)?);
-        wait_transport(stack, "tcp")?;
+        stack.wait_transport("tcp")?;
 
         stack.kill_collector()?;
         send(stack, sent..sent + 50)?;
         stack.start_collector()?;
         stack.wait_posted(u64::from(sent + 50))?;
-        wait_transport(stack, "tcp")?;
+        stack.wait_transport("tcp")?;
         Ok(())
     })
 }

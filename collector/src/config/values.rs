@@ -155,6 +155,7 @@ impl Values {
             session: session?,
             ledger: ledger?,
             tokens,
+            trust_clock: false,
         })
     }
 

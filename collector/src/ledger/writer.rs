@@ -26,6 +26,8 @@ pub struct Writer<S> {
     shared: Arc<Shared>,
     store: Arc<S>,
     waiting: mpsc::Receiver<Waiting>,
+    /// The wall clock is not believed now, and the log says so.
+    has_leapt: bool,
 }
 
 impl<S: LedgerStore> Writer<S> {
@@ -34,7 +36,7 @@ impl<S: LedgerStore> Writer<S> {
         store: Arc<S>,
         waiting: mpsc::Receiver<Waiting>,
     ) -> Self {
-        Self { shared, store, waiting }
+        Self { shared, store, waiting, has_leapt: false }
     }
 
     pub(super) async fn run(mut self) {
@@ -95,8 +97,21 @@ impl<S: LedgerStore> Writer<S> {
     }
 
     /// Stores a further limit of ledger time, if the current one runs out.
-    pub(super) async fn extend_clock(&self) -> Result<(), StoreError> {
-        let due = self.shared.clock().extension_due(self.shared.time.read());
+    pub(super) async fn extend_clock(&mut self) -> Result<(), StoreError> {
+        let reading = self.shared.time.read();
+        let (due, leap) = {
+            let clock = self.shared.clock();
+            (clock.extension_due(reading), clock.leap(reading))
+        };
+        if leap.is_some() != self.has_leapt {
+            self.has_leapt = leap.is_some();
+            match leap {
+                Some(_) => tracing::error!(
+                    "the machine's clock leapt ahead by over 400 days and is not followed: set it right"
+                ),
+                None => tracing::info!("the machine's clock is believed again"),
+            }
+        }
         if due.is_some() {
             commit(&self.shared, &*self.store, Vec::new()).await?;
         }
@@ -105,7 +120,7 @@ impl<S: LedgerStore> Writer<S> {
 
     /// Commits `first` and what waits behind it, then answers.
     async fn write_group(&mut self, first: Waiting) -> Result<(), StoreError> {
-        let Self { shared, store, waiting } = self;
+        let Self { shared, store, waiting, .. } = self;
         let bytes_max = shared.options.tail_bytes_max;
         let (mut size, mut stage) = (shared.size.subscribe(), shared.stage.subscribe());
         tokio::select! {

@@ -4,8 +4,8 @@
 //! file; the monotonic clock is left alone. That it works is checked by what the programs show.
 //!
 //! What must hold: each event counts once, in whatever quarter of an hour the clocks put it; ledger
-//! time never goes back; `complete_through` is not after it; and `clock_jumps` counts the collector's
-//! steps.
+//! time never goes back; `complete_through` is not after it; `clock_jumps` counts the collector's
+//! steps; and a collector neither follows a clock that leaps by years nor starts under one.
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -41,9 +41,10 @@ const STEPS: [Step; 7] = [
     Step { name: "1970", time: "@1970-01-02 00:00:00", restart: false },
     Step { name: "right again", time: RIGHT, restart: false },
     Step { name: "1970, and restarted", time: "@1970-01-02 00:00:00", restart: true },
-    Step { name: "2040", time: "@2040-01-02 00:00:00", restart: false },
-    Step { name: "2040, and restarted", time: "@2040-01-02 00:00:00", restart: true },
+    Step { name: "2040", time: IN_2040, restart: false },
+    Step { name: "2040, and restarted", time: IN_2040, restart: true },
 ];
+const IN_2040: &str = "@2040-01-02 00:00:00";
 const RIGHT: &str = "+0";
 
 pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
@@ -71,6 +72,11 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
             let during = |stack: &mut Stack, shared: &Shared| {
                 let jumps = stack.collector_metrics()?.count_or_zero(JUMPS);
                 clock.set(time)?;
+                if restart && program == Program::Collector && time == IN_2040 {
+                    start_refused(stack)?;
+                    clock.set(RIGHT)?;
+                    return stack.start_collector();
+                }
                 if restart {
                     start_again(stack, program)?;
                     pause(length);
@@ -84,7 +90,12 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
                 }
                 pause(length);
                 wait_advance(shared)?;
-                seen.look(stack)
+                seen.look(stack)?;
+                ensure!(
+                    seen.as_of.as_str() < "2040",
+                    "ledger time followed a clock that leapt: {seen:?}"
+                );
+                Ok(())
             };
             let name = format!("{side}: {name}");
             let life = match (program, restart) {
@@ -110,6 +121,18 @@ fn start_again(stack: &mut Stack, program: Program) -> Result<()> {
         Program::Agent => stack.kill_agent().and_then(|()| stack.start_agent()),
         Program::Collector => stack.kill_collector().and_then(|()| stack.start_collector()),
     }
+}
+
+/// A collector whose clock has leapt says so and does not start.
+fn start_refused(stack: &mut Stack) -> Result<()> {
+    stack.kill_collector()?;
+    let refused = stack.start_collector();
+    let log = stack.logs();
+    ensure!(
+        refused.is_err() && log.contains("--trust-clock"),
+        "a collector followed its clock to 2040: {refused:?}\n{log}"
+    );
+    Ok(())
 }
 
 /// Where Debian puts it, on each of its architectures.

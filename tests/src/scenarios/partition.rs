@@ -148,12 +148,13 @@ pub(super) fn run(bench: &mut Bench<'_>) -> Result<()> {
 
 /// A session that is cut off is noticed soon in the short form.
 fn timed(bench: &Bench<'_>) -> Result<Settings> {
+    let settings = settings()?.agent("uplink.quic_probe_interval", "1s");
     Ok(match bench.plan.form {
-        Form::Short => settings()?
+        Form::Short => settings
             .collector("session.idle_max", "2s")
             .collector("session.keep_alive", "500ms")
             .collector("session.confirm_interval", "1s"),
-        Form::Long => settings()?,
+        Form::Long => settings,
     })
 }
 
@@ -171,9 +172,14 @@ fn by_kernel(bench: &mut Bench<'_>, net: &Namespaces, harms: &[Harm]) -> Result<
             Harm::Mangled => "tc netem",
             Harm::BothWays | Harm::ToCollector | Harm::ToAgent | Harm::Loss | Harm::NoUdp => "nft",
         };
-        bench.case(&mut books, &mut stack, (harm.name(), by), AgentLife::Lives, |_, shared| {
+        bench.case(&mut books, &mut stack, (harm.name(), by), AgentLife::Lives, |stack, shared| {
+            // After the harm before, too, the session finds back to QUIC.
+            stack.wait_transport("quic")?;
             harm.by_kernel(net)?;
             pause(length);
+            if *harm == Harm::NoUdp {
+                stack.wait_transport("tcp")?;
+            }
             // Whatever the network does, the acknowledged doors go on.
             wait_advance(shared)?;
             let dropped = net.heal()?;

@@ -63,6 +63,8 @@ pub struct AgentHost {
     pub snapshot: Option<(Disk, StreamId)>,
     /// The stream of the journal on the disk.
     pub stream: Option<StreamId>,
+    /// The journal retains at most this much of what was acknowledged.
+    pub retain_bytes: u64,
     pub step_at: u64,
 }
 
@@ -176,6 +178,7 @@ impl AgentHost {
             aside: Vec::new(),
             snapshot: None,
             stream: None,
+            retain_bytes: 8 << 20,
             step_at: 0,
         }
     }
@@ -198,7 +201,7 @@ impl AgentHost {
             stream: reused.unwrap_or_else(|| StreamId(here::nonce())),
             opening: OpeningId(here::nonce()),
         };
-        match Journal::open_on(held, options(), fresh, here::wall()) {
+        match Journal::open_on(held, options(self.retain_bytes), fresh, here::wall()) {
             Ok((journal, recovered)) => {
                 self.stream = Some(recovered.state.stream);
                 self.is_placed = true;
@@ -224,12 +227,12 @@ impl AgentHost {
     }
 }
 
-fn options() -> JournalOptions {
+fn options(retain_acked_bytes_max: u64) -> JournalOptions {
     JournalOptions {
         path: PathBuf::from("journal.redb"),
         bytes_max: 32 << 20,
         retain_acked_millis: 86_400_000,
-        retain_acked_bytes_max: 8 << 20,
+        retain_acked_bytes_max,
         ids_max: 100_000,
         ids_window_millis: 86_400_000,
         dead_letters_max: 100,

@@ -16,7 +16,7 @@ use tidemark_collector::session::{Action, Session, Terms};
 use tidemark_common::id::{LedgerId, MeterName, RulesVersion, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
-use tidemark_common::wire::{Frame, FrameBuffer, MeterRule, Rules};
+use tidemark_common::wire::{Frame, FrameBuffer, MeterRule, Rules, Throttle};
 use tokio::sync::oneshot;
 
 use super::agent::poll;
@@ -35,6 +35,10 @@ const CONFIRM_MILLIS: u64 = 2_000;
 const HELLO_MILLIS: u64 = 10_000;
 /// The clock's limit is looked at this often.
 const TICK_MILLIS: u64 = 1_000;
+/// A throttled agent pauses for so long.
+const PAUSE_MILLIS: u32 = 700;
+/// An identity may begin so many streams: more than an agent that loses its disk again and again.
+const STREAMS_PER_HOUR_MAX: u32 = 24;
 
 /// A host with room for one collector.
 #[derive(Debug)]
@@ -53,6 +57,10 @@ pub struct CollectorHost {
     pub step_at: u64,
     /// How often the tail is folded.
     pub fold_millis: u64,
+    /// As many streams it takes.
+    pub streams_max: usize,
+    /// Agents are asked to pause until then.
+    pub throttled_until: u64,
 }
 
 /// One life of a collector.
@@ -99,7 +107,17 @@ pub struct Surroundings<'a> {
     pub names: &'a [AgentName],
     pub story: &'a mut Story,
     pub acknowledged: &'a mut Vec<Acknowledged>,
+    /// Whoever sends a batch is asked to pause.
+    pub throttles: bool,
     pub now: u64,
+}
+
+impl Surroundings<'_> {
+    fn throttle(&mut self, link: LinkId) {
+        let throttle = Throttle { pause_millis: PAUSE_MILLIS, extras: Vec::new() };
+        let bytes = Frame::Throttle(throttle).encode().expect("a short frame");
+        self.network.send(link, Side::Collector, &bytes, self.now);
+    }
 }
 
 impl CollectorHost {
@@ -118,6 +136,8 @@ impl CollectorHost {
             restores: 0,
             step_at: 0,
             fold_millis: 3_000,
+            streams_max: 1_000,
+            throttled_until: 0,
         }
     }
 
@@ -170,7 +190,12 @@ impl CollectorHost {
         now: u64,
         bug: Option<Bug>,
     ) -> Result<Process, String> {
-        let options = RedbOptions { random: here::fill, ..RedbOptions::default() };
+        let options = RedbOptions {
+            random: here::fill,
+            streams_max: self.streams_max,
+            streams_per_hour_max: STREAMS_PER_HOUR_MAX,
+            ..RedbOptions::default()
+        };
         let remake = || {
             let wiped = totals.clone();
             wiped.wipe();
@@ -307,7 +332,12 @@ impl Process {
                 break;
             }
             match served.buffer.next_frame() {
-                Ok(Some(frame)) => served.session.handle_frame(frame),
+                Ok(Some(frame)) => {
+                    if around.throttles && matches!(frame, Frame::Batch(_)) {
+                        around.throttle(link);
+                    }
+                    served.session.handle_frame(frame);
+                }
                 Ok(None) => break,
                 Err(error) => {
                     around.story.count("verdict collector: unreadable frame");

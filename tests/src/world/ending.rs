@@ -1,6 +1,7 @@
 //! The end of a world: peace, rest, and the last checks.
 
 use tidemark_agent::journal::JournalState;
+use tidemark_collector::ledger::{Missing, Snapshot};
 use tidemark_common::id::{Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
@@ -36,6 +37,11 @@ impl World {
             host.ledger.trouble(super::disk::Trouble::None);
             host.totals.trouble(super::disk::Trouble::None);
             host.step_at = self.now;
+        }
+        if self.plan.few_streams {
+            // Agents that came after the last room was taken wait for somebody to make more.
+            self.collectors[0].streams_max = 1_000;
+            self.end_collector(0);
         }
         self.hostile.leave();
     }
@@ -82,6 +88,10 @@ impl World {
                 return Some(format!("agent {} does not run", host.number));
             };
             let state = process.state();
+            // What a ledger has for good not, it names; its agent then waits for a person.
+            if self.missing(state.stream).is_some() {
+                continue;
+            }
             if let Some(behind) = self.is_behind(&state) {
                 return Some(behind);
             }
@@ -97,6 +107,12 @@ impl World {
             }
         }
         None
+    }
+
+    /// What the ledger of a stream says to be neither there nor in its journal.
+    fn missing(&self, stream: StreamId) -> Option<Missing> {
+        let snapshot = self.collectors[0].process.as_ref()?.ledger.snapshot().ok()?;
+        snapshot.streams().iter().find(|status| status.stream == stream)?.missing
     }
 
     /// A ledger that was restored since has less of a journal than the journal knows to be posted: its agent
@@ -126,6 +142,7 @@ impl World {
             shown = shown.and(&posted)?;
             snapshots.push(snapshot);
         }
+        self.check_missing(&snapshots)?;
         self.oracle.check_told(&shown, &self.load)?;
         let all: Vec<_> = snapshots.iter().collect();
         self.oracle.check_rejected(&all, &self.load)?;
@@ -139,14 +156,33 @@ impl World {
         Ok(())
     }
 
+    /// What is missing for good is named with its size.
+    fn check_missing(&mut self, snapshots: &[Snapshot]) -> Result<(), Broken> {
+        let streams = snapshots.iter().flat_map(|snapshot| snapshot.streams());
+        for status in streams {
+            let Some(missing) = status.missing else { continue };
+            self.oracle.missing(status.stream, missing)?;
+            self.story.count("recovery hole named");
+        }
+        for status in snapshots.iter().flat_map(|snapshot| snapshot.streams()) {
+            if status.quarantined_events > 0 {
+                self.story.count("recovery body quarantined");
+            }
+        }
+        Ok(())
+    }
+
     /// Both ends count the same.
     fn check_figures(
         &self,
-        snapshots: &[&tidemark_collector::ledger::Snapshot],
+        snapshots: &[&Snapshot],
     ) -> Result<(), Broken> {
         for host in &self.agents[..spare(self.agents.len())] {
             let Some(process) = &host.process else { continue };
             let state = process.state();
+            if self.oracle.lacking.contains(&state.stream) {
+                continue;
+            }
             let known = oracle::statuses(snapshots, state.stream);
             // Another ledger may have welcomed the stream too, and has nothing of it.
             let Some(status) = known.iter().max_by_key(|status| status.accepted) else {
@@ -163,7 +199,7 @@ impl World {
     }
 
     /// Completeness comes back by itself where nothing is lost.
-    fn check_lag(&self, snapshot: &tidemark_collector::ledger::Snapshot) -> Result<(), Broken> {
+    fn check_lag(&self, snapshot: &Snapshot) -> Result<(), Broken> {
         let completeness = snapshot.complete_through();
         let through = completeness.through.unwrap_or(Timestamp(i64::MIN));
         let lag = snapshot.ledger_time().millis_since(through);
@@ -176,6 +212,7 @@ impl World {
         };
         let lost = completeness.held_back_by.iter().any(|(stream, _)| elsewhere(*stream))
             || !self.oracle.contested.is_empty()
+            || !self.oracle.lacking.is_empty()
             || !self.strangers.is_empty()
             || self.plan.has_lost_disks;
         if lag > LAG_MILLIS_MAX && !lost {

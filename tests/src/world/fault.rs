@@ -49,11 +49,12 @@ pub enum Fault {
     AgentStopped,
     CollectorStopped,
     RulesChanged,
+    Throttled,
     Hostile,
 }
 
 impl Fault {
-    pub const ALL: [Self; 34] = [
+    pub const ALL: [Self; 35] = [
         Self::BadPath,
         Self::SlowPath,
         Self::Partition,
@@ -87,6 +88,7 @@ impl Fault {
         Self::AgentStopped,
         Self::CollectorStopped,
         Self::RulesChanged,
+        Self::Throttled,
         Self::Hostile,
     ];
 
@@ -124,6 +126,10 @@ pub struct Plan {
     pub trouble_until: u64,
     pub is_over: bool,
     pub other_ledger: bool,
+    /// Agents forget at once what was acknowledged: a restored ledger lacks it for good.
+    pub short_memory: bool,
+    /// The ledger takes few streams, until somebody allows more.
+    pub few_streams: bool,
     /// A disk was destroyed: what its stream lacks, it lacks for ever.
     pub has_lost_disks: bool,
 }
@@ -165,6 +171,17 @@ impl Plan {
                 | Bug::ConfirmedUnasked => {}
             }
         }
+        let (mut short_memory, mut few_streams) = (false, false);
+        if bug.is_none() {
+            short_memory = random.below(16) == 0;
+            few_streams = random.below(16) == 0;
+        }
+        if short_memory {
+            kinds.extend([Fault::LedgerRestored; 3]);
+        }
+        if few_streams {
+            kinds.extend([Fault::Hostile; 2]);
+        }
         Self {
             pause: 500 + random.below(4_000),
             next_at: 2_000,
@@ -172,6 +189,8 @@ impl Plan {
             trouble_until: 20_000 + random.below(20_000),
             is_over: false,
             other_ledger,
+            short_memory,
+            few_streams,
             has_lost_disks: false,
             kinds,
             random,
@@ -284,6 +303,7 @@ impl World {
                     host.step_at = now;
                 }
             }
+            Fault::Throttled => self.collectors[0].throttled_until = now + lasting,
             Fault::Hostile => self.hostile.come(now),
         }
         Ok(true)
@@ -410,6 +430,7 @@ impl World {
             names: &self.names,
             story: &mut self.story,
             acknowledged: &mut acknowledged,
+            throttles: false,
             now: self.now,
         };
         let done = process.stop(&mut around);

@@ -18,6 +18,9 @@ use super::net::{Condition, LinkId, Side};
 use super::{World, here, spare};
 use crate::random::Random;
 
+/// A flood begins a stream with every third or fourth of its turns.
+const FLOOD_ROUNDS: u64 = 120;
+
 /// One who may connect, and means no good.
 #[derive(Debug)]
 pub struct Hostile {
@@ -31,6 +34,10 @@ pub struct Hostile {
     ledger: Option<LedgerId>,
     fence: Fence,
     next: Position,
+    /// Its last honest batch.
+    last: Vec<u8>,
+    /// This time it begins as many streams as it can.
+    floods: bool,
     pub next_at: u64,
     rounds: u64,
 }
@@ -61,6 +68,8 @@ impl Hostile {
                 digest: Digest([0; 32]),
                 end: EventNumber(0),
             },
+            last: Vec::new(),
+            floods: false,
             next_at: u64::MAX,
             rounds: 0,
         }
@@ -68,7 +77,8 @@ impl Hostile {
 
     /// It comes for a while.
     pub fn come(&mut self, now: u64) {
-        self.rounds = 12;
+        self.floods = self.random.below(4) == 0;
+        self.rounds = if self.floods { FLOOD_ROUNDS } else { 12 };
         self.next_at = now;
     }
 
@@ -78,8 +88,10 @@ impl Hostile {
     }
 
     fn hello(&mut self, stream: StreamId) -> Frame {
+        // One that seals what nobody can read.
+        let header_version = if self.random.below(12) == 0 { 9 } else { 1 };
         Frame::Hello(Hello {
-            header_version: 1,
+            header_version,
             body_version: 1,
             stream,
             ledger: self.ledger,
@@ -128,7 +140,7 @@ impl Hostile {
     /// What it says next, after Welcome.
     fn lie(&mut self) -> Vec<u8> {
         let honest = self.next;
-        let choice = self.random.below(14);
+        let choice = self.random.below(16);
         let frame = match choice {
             // As it should be, so that its stream goes on; or a body that cannot be read.
             0..=3 => {
@@ -142,6 +154,7 @@ impl Hostile {
                 if choice == 3 {
                     bytes[HEADER_BYTES] ^= 0xff;
                 }
+                self.last.clone_from(&bytes);
                 Frame::Batch(bytes)
             }
             4 => Frame::Batch(
@@ -172,6 +185,8 @@ impl Hostile {
                 extras: Vec::new(),
             }),
             10 => self.hello(self.stream),
+            // The last one again, as it was.
+            14 | 15 if !self.last.is_empty() => Frame::Batch(self.last.clone()),
             11 => {
                 let mut bytes = self.batch(honest).bytes;
                 bytes.truncate(HEADER_BYTES / 2);
@@ -198,7 +213,8 @@ impl World {
     pub(super) fn step_hostile(&mut self) {
         let now = self.now;
         let hostile = &mut self.hostile;
-        hostile.next_at = if hostile.rounds == 0 { u64::MAX } else { now + 100 };
+        let pause = if hostile.floods { 20 } else { 100 };
+        hostile.next_at = if hostile.rounds == 0 { u64::MAX } else { now + pause };
         self.strangers.insert(hostile.stream);
         let Some(link) = hostile.link else {
             if hostile.rounds > 0 {
@@ -237,6 +253,11 @@ impl World {
             });
             let stream = match (hostile.random.below(3), known) {
                 (0, Some(stream)) => stream,
+                _ if hostile.floods => {
+                    let fresh = StreamId(here::nonce());
+                    self.strangers.insert(fresh);
+                    fresh
+                }
                 _ => hostile.stream,
             };
             let hello = hostile.hello(stream).encode().expect("a Hello is within its limits");
@@ -244,8 +265,12 @@ impl World {
             return;
         }
         hostile.buffer.push(&self.network.receive(link, Side::Agent));
+        let mut heard = false;
         while let Ok(Some(frame)) = hostile.buffer.next_frame() {
-            if let Frame::Welcome(welcome) = frame {
+            heard = true;
+            if let Frame::Welcome(welcome) = frame
+                && !hostile.floods
+            {
                 hostile.fence = welcome.fence;
                 if welcome.posted_sequence != hostile.next.sequence || hostile.ledger.is_none() {
                     // Its stream stands elsewhere than it thinks: a restored ledger, a lost link.
@@ -260,6 +285,14 @@ impl World {
                 }
                 hostile.ledger = Some(welcome.ledger);
             }
+        }
+        if hostile.floods {
+            // Once it is heard, the next stream.
+            if heard {
+                self.network.drop_end(link, Side::Agent, now, &mut self.story);
+                hostile.link = None;
+            }
+            return;
         }
         for _ in 0..=hostile.random.below(3) {
             self.story.count("fault hostile frame");

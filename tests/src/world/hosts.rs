@@ -261,6 +261,7 @@ impl World {
             names: &self.names,
             story: &mut self.story,
             acknowledged: &mut acknowledged,
+            throttles: host.throttled_until > self.now,
             now: self.now,
         };
         let done = process.turn(host.fold_millis, &mut around);

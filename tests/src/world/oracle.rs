@@ -7,7 +7,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::store::{LedgerStore as _, UsageQuestion};
-use tidemark_collector::ledger::{Snapshot, StreamState, StreamStatus};
+use tidemark_collector::ledger::{Missing, Snapshot, StreamState, StreamStatus};
 use tidemark_collector::live::ReadError;
 use tidemark_common::batch::{Body, Dimensions, SealedBatch, genesis};
 use tidemark_common::code::EvidenceCode;
@@ -79,6 +79,8 @@ pub struct Oracle {
     /// Up to where each collector said that a stream is posted.
     acknowledged: BTreeMap<(usize, StreamId), Sequence>,
     ledger_time: BTreeMap<usize, Timestamp>,
+    /// Streams of which a restored ledger lacks what their journals have forgotten.
+    pub lacking: BTreeSet<StreamId>,
 }
 
 impl Oracle {
@@ -102,6 +104,23 @@ impl Oracle {
     pub fn acknowledged(&mut self, collector: usize, said: Acknowledged) {
         let known = self.acknowledged.entry((collector, said.stream)).or_insert(said.posted);
         *known = said.posted.max(*known);
+    }
+
+    /// What a ledger names as missing is just what was sent to it once.
+    pub fn missing(&mut self, stream: StreamId, missing: Missing) -> Result<(), Broken> {
+        self.lacking.insert(stream);
+        if self.contested.contains(&stream) {
+            return Ok(());
+        }
+        let mut sent = 0;
+        for (_, bytes) in self.shipped.range((stream, missing.first)..=(stream, missing.last)) {
+            let (header, _) = SealedBatch::split(bytes).map_err(|error| error.to_string())?;
+            sent += header.events();
+        }
+        if sent != missing.events {
+            return Err(format!("stream {stream}: {missing:?} held {sent} events when it was sent"));
+        }
+        Ok(())
     }
 
     /// The ledger was replaced by an older one.
@@ -181,7 +200,9 @@ impl Oracle {
     pub fn check_told(&self, posted: &Posted, load: &Load) -> Result<(), Broken> {
         for (event, sent) in load.events.iter().enumerate() {
             let Some(told) = sent.told else { continue };
-            let excused = self.contested.contains(&told.stream) || self.destroyed.contains(&event);
+            let excused = self.contested.contains(&told.stream)
+                || self.lacking.contains(&told.stream)
+                || self.destroyed.contains(&event);
             if !excused && !posted.holds(load, event) {
                 return Err(format!(
                     "told and not posted: event {event} of {:?}, accepted by stream {}",
@@ -200,7 +221,8 @@ impl Oracle {
                 codes.map(|code| status.evidence.get(code)).sum()
             };
             let counted: u64 = statuses(snapshots, *stream).iter().map(counted).sum();
-            if counted < *told && !self.contested.contains(stream) {
+            let excused = self.contested.contains(stream) || self.lacking.contains(stream);
+            if counted < *told && !excused {
                 return Err(format!(
                     "rejected in silence: stream {stream} told of {told} rejections, {counted} are counted"
                 ));

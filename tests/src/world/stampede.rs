@@ -166,6 +166,7 @@ impl Scene {
                 names: &self.names,
                 story: &mut self.story,
                 acknowledged: &mut Vec::new(),
+                throttles: false,
                 now: self.now,
             });
             assert_eq!(stopped, Ok(()), "the ledger stops");
@@ -187,6 +188,7 @@ impl Scene {
                     names: &self.names,
                     story: &mut self.story,
                     acknowledged: &mut Vec::new(),
+                    throttles: false,
                     now: self.now,
                 },
             );
