@@ -500,9 +500,17 @@ impl World {
         }
     }
 
+    /// Copies of a journal that belongs to no ledger yet may go to different ones, neither of which can know.
+    fn may_copy(&self, host: usize) -> bool {
+        let process = self.agents[host].process.as_ref();
+        let is_pinned = process.is_some_and(|process| process.state().ledger.is_some());
+        is_pinned || !self.plan.other_ledger
+    }
+
     fn take_snapshot(&mut self, host: usize) {
+        let may_copy = self.may_copy(host);
         let host = &mut self.agents[host];
-        if let (Some(_), Some(stream)) = (&host.process, host.stream) {
+        if let (Some(_), Some(stream), true) = (&host.process, host.stream, may_copy) {
             host.snapshot = Some((host.disk.copy(), stream));
         }
     }
@@ -525,7 +533,8 @@ impl World {
 
     fn clone_disk(&mut self, host: usize) -> bool {
         let spare = spare(self.agents.len());
-        let (Some(stream), true) = (self.agents[host].stream, self.agents[spare].process.is_none())
+        let is_free = self.agents[spare].process.is_none();
+        let (Some(stream), true) = (self.agents[host].stream, is_free && self.may_copy(host))
         else {
             return false;
         };
