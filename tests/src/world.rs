@@ -272,7 +272,7 @@ impl World {
         client.next_at = self.now + pause;
         let quiet = self.plan.is_over;
         let reachable = host.paused_until <= self.now;
-        let Some(process) = host.process.as_mut().filter(|process| !process.stopping && reachable)
+        let Some(process) = host.process.as_mut().filter(|process| process.stop_by.is_none() && reachable)
         else {
             client.asked = None;
             return;

@@ -5,7 +5,6 @@
 use std::collections::BTreeSet;
 
 use anyhow::{Result, ensure};
-use tidemark_tests::world::fault::Fault;
 use tidemark_tests::world::many::{Many, Span};
 use tidemark_tests::world::planted::Bug;
 use tidemark_tests::world::stampede::stampede;
@@ -21,11 +20,7 @@ fn every_promise_holds_in_some_hundred_worlds() -> Result<()> {
     let many = Many { span: SEEDS, minutes: None, threads: None, options: Options::default() };
     let summary = many.run(|line| println!("{line}"));
     ensure!(!summary.has_failed(), "promises are broken:\n{summary}");
-    let missing: Vec<String> = Fault::ALL
-        .iter()
-        .map(|fault| format!("fault {fault:?}"))
-        .filter(|fault| !summary.story.counts.contains_key(fault))
-        .collect();
+    let missing = summary.not_reached(1);
     ensure!(missing.is_empty(), "these never happened: {}", missing.join(", "));
     Ok(())
 }

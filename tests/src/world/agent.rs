@@ -37,6 +37,8 @@ use super::here::{self, Clocks};
 use super::planted::Bug;
 use super::uplink::Uplink;
 
+/// How long an agent that was asked to stop may take over it.
+const GRACE_MILLIS: u64 = 10_000;
 /// Datagrams that the simulated kernel keeps.
 const KERNEL_QUEUE_MAX: usize = 16;
 
@@ -82,7 +84,8 @@ pub struct Process {
     pub commit: CommitHandle,
     pub uplink: Uplink,
     answers: BTreeMap<usize, Asked>,
-    pub stopping: bool,
+    /// It was asked to stop, and ends then if it has not before.
+    pub stop_by: Option<u64>,
 }
 
 type Asked = Pin<Box<dyn Future<Output = Option<Answered>>>>;
@@ -319,7 +322,7 @@ impl Process {
             commit,
             uplink,
             answers: BTreeMap::new(),
-            stopping: false,
+            stop_by: None,
         }
     }
 
@@ -361,9 +364,9 @@ impl Process {
     }
 
     /// Stops taking events; what is left is shipped and the stream closed.
-    pub fn stop(&mut self) {
-        if !self.stopping {
-            self.stopping = true;
+    pub fn stop(&mut self, now: u64) {
+        if self.stop_by.is_none() {
+            self.stop_by = Some(now + GRACE_MILLIS);
             self.uplink.stop();
         }
     }

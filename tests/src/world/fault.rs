@@ -10,7 +10,7 @@ use super::disk::{Disk, Trouble};
 use super::net::Path;
 use super::oracle::Broken;
 use super::planted::Bug;
-use super::{EPOCH, World, agent, collector, here, spare};
+use super::{EPOCH, World, collector, here, spare};
 use crate::random::Random;
 
 /// One kind of fault.
@@ -416,7 +416,7 @@ impl World {
         let host = &mut self.agents[host];
         here::enter(host.clocks(EPOCH, self.now));
         host.step_at = self.now;
-        host.process.as_mut().map(agent::Process::stop).is_some()
+        host.process.as_mut().map(|process| process.stop(self.now)).is_some()
     }
 
     fn stop_collector(&mut self) -> bool {
@@ -568,7 +568,7 @@ impl World {
         self.step_hosts()?;
         here::enter(self.agents[spare].clocks(EPOCH, self.now));
         if let Some(process) = &mut self.agents[spare].process {
-            process.stop();
+            process.stop(self.now);
         }
         Ok(true)
     }

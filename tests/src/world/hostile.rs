@@ -34,8 +34,6 @@ pub struct Hostile {
     ledger: Option<LedgerId>,
     fence: Fence,
     next: Position,
-    /// Its last honest batch.
-    last: Vec<u8>,
     /// This time it begins as many streams as it can.
     floods: bool,
     pub next_at: u64,
@@ -68,7 +66,6 @@ impl Hostile {
                 digest: Digest([0; 32]),
                 end: EventNumber(0),
             },
-            last: Vec::new(),
             floods: false,
             next_at: u64::MAX,
             rounds: 0,
@@ -88,8 +85,8 @@ impl Hostile {
     }
 
     fn hello(&mut self, stream: StreamId) -> Frame {
-        // One that seals what nobody can read.
-        let header_version = if self.random.below(12) == 0 { 9 } else { 1 };
+        // Now and then it seals only what nobody can read.
+        let header_version = u16::from(self.random.below(12) > 0);
         Frame::Hello(Hello {
             header_version,
             body_version: 1,
@@ -140,7 +137,7 @@ impl Hostile {
     /// What it says next, after Welcome.
     fn lie(&mut self) -> Vec<u8> {
         let honest = self.next;
-        let choice = self.random.below(16);
+        let choice = self.random.below(14);
         let frame = match choice {
             // As it should be, so that its stream goes on; or a body that cannot be read.
             0..=3 => {
@@ -154,7 +151,6 @@ impl Hostile {
                 if choice == 3 {
                     bytes[HEADER_BYTES] ^= 0xff;
                 }
-                self.last.clone_from(&bytes);
                 Frame::Batch(bytes)
             }
             4 => Frame::Batch(
@@ -181,12 +177,10 @@ impl Hostile {
             9 => Frame::Close(Close {
                 sequence: Sequence(u64::MAX),
                 accepted: 1,
-                fence: Fence(self.fence.0.wrapping_sub(1)),
+                fence: Fence(self.fence.0.wrapping_sub(self.random.below(2))),
                 extras: Vec::new(),
             }),
             10 => self.hello(self.stream),
-            // The last one again, as it was.
-            14 | 15 if !self.last.is_empty() => Frame::Batch(self.last.clone()),
             11 => {
                 let mut bytes = self.batch(honest).bytes;
                 bytes.truncate(HEADER_BYTES / 2);
@@ -195,6 +189,10 @@ impl Hostile {
             _ => return self.garbage(),
         };
         let mut bytes = frame.encode().expect("lies are well formed");
+        // Now and then all of it twice.
+        if self.random.below(8) == 0 {
+            bytes.extend_from_within(..);
+        }
         if self.random.below(10) == 0 {
             let length = u64::try_from(bytes.len()).expect("a frame is short");
             let at = usize::try_from(self.random.below(length)).expect("a frame is short");

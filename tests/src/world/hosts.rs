@@ -68,6 +68,12 @@ impl World {
         if self.agents[number].process.is_none() {
             return self.start_agent(number);
         }
+        let stop_by = self.agents[number].process.as_ref().and_then(|process| process.stop_by);
+        if stop_by.is_some_and(|by| by <= self.now) {
+            self.story.count("recovery agent ended after its grace");
+            self.end_agent(number, true);
+            return Ok(());
+        }
         let mut answers = Vec::new();
         let turn = self.turn_agent(number, &mut answers)?;
         self.tell_clients(number, answers);
@@ -131,7 +137,8 @@ impl World {
         let busy = process.uplink.is_waiting() || !answers.is_empty();
         let idle = if busy { 1 } else { process.wait_millis() };
         let timeout = process.uplink.session.poll_timeout().map(|due| due.0 + process.begun);
-        host.step_at = (self.now + idle).min(timeout.unwrap_or(u64::MAX)).max(self.now + 1);
+        let due = [timeout, process.stop_by].into_iter().flatten().min().unwrap_or(u64::MAX);
+        host.step_at = (self.now + idle).min(due).max(self.now + 1);
         for batch in shipped {
             self.oracle.shipped(batch)?;
         }

@@ -8,6 +8,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::thread;
 use std::time::Duration;
 
+use super::fault::Fault;
 use super::story::Story;
 use super::{Options, Outcome, run};
 use crate::wait::Stopwatch;
@@ -16,6 +17,49 @@ use crate::wait::Stopwatch;
 const PROGRESS: Duration = Duration::from_secs(10);
 /// After so many failures there is enough to look at.
 const FAILURES_MAX: usize = 20;
+
+/// What many worlds must come to, besides every fault: all verdicts but two, and every way back. No session can
+/// bring about `NotOpen`, for it says nothing after Close, and whoever opens the stream again has another fence:
+/// `dedupe.rs` and `session/claim.rs` judge it all the same.
+const EXPECTED: [&str; 37] = [
+    "verdict batch: Admit",
+    "verdict batch: Conflict",
+    "verdict batch: Duplicate",
+    "verdict batch: Fenced",
+    "verdict batch: Gap",
+    "verdict batch: Invalid",
+    "verdict batch: OtherLedger",
+    "verdict claim: Fenced",
+    "verdict claim: Gap",
+    "verdict claim: Invalid",
+    "verdict claim: Take",
+    "verdict collector: unreadable frame",
+    "verdict hello: Conflict",
+    "verdict hello: OtherIdentity",
+    "verdict hello: OtherLedger",
+    "verdict hello: TooManyNewStreams",
+    "verdict hello: TooManyStreams",
+    "verdict hello: Version",
+    "verdict hello: Welcome",
+    "fault hostile frame",
+    "fault packet corrupted",
+    "fault process killed at an operation of its disk",
+    "fault second process on a disk",
+    "frame Throttle",
+    "recovery agent did not start",
+    "recovery agent ended after its grace",
+    "recovery agent ended by an error",
+    "recovery agent started",
+    "recovery body quarantined",
+    "recovery collector did not start",
+    "recovery collector ended by an error",
+    "recovery collector started",
+    "recovery hole named",
+    "recovery journal in conflict",
+    "recovery journal set aside",
+    "recovery second collector is kept out",
+    "recovery stream closed",
+];
 
 /// Seeds from `first` up to and without `end`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -127,6 +171,15 @@ impl Summary {
         !self.failures.is_empty()
     }
 
+    /// Faults that came less than `times` times, and other things that never came.
+    #[must_use]
+    pub fn not_reached(&self, times: u64) -> Vec<String> {
+        let count = |what: &str| self.story.counts.get(what).copied().unwrap_or(0);
+        let faults = Fault::ALL.iter().map(|fault| format!("fault {fault:?}"));
+        let others = EXPECTED.iter().filter(|what| count(what) == 0).map(ToString::to_string);
+        faults.filter(|fault| count(fault) < times).chain(others).collect()
+    }
+
     fn add(&mut self, outcome: Outcome) {
         self.worlds += 1;
         self.events += u64::try_from(outcome.events).unwrap_or(u64::MAX);
@@ -148,6 +201,9 @@ impl fmt::Display for Summary {
         }
         for (seed, broken) in &self.failures {
             writeln!(f, "seed {seed}: {broken}")?;
+        }
+        for what in self.not_reached(1) {
+            writeln!(f, "not reached: {what}")?;
         }
         let hours = self.millis / 3_600_000;
         let Self { worlds, events, failures, .. } = self;
