@@ -14,6 +14,7 @@ mod full;
 mod grants;
 mod house;
 mod identity;
+mod moved_under_kills;
 mod inspect;
 mod kill9;
 mod real_clients;

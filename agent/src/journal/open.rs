@@ -168,8 +168,15 @@ impl Journal {
         if path.exists() {
             return Ok(None);
         }
-        // The stream's id makes the name this process's own.
+        // The stream's id makes the name this process's own; or it is an import's, which is made anew after
+        // one that was killed here.
         let making = with_suffix(path, &format!("new-{}", fresh.stream));
+        match fs::remove_file(&making) {
+            Err(source) if source.kind() != io::ErrorKind::NotFound => {
+                return Err(OpenError::Io { act: "remove", path: making, source });
+            }
+            Ok(()) | Err(_) => {}
+        }
         let created = Self::open_on(open_file(&making)?, options.clone(), fresh, now)?;
         let placed = match fs::hard_link(&making, path) {
             // A file system without links: a rename would also replace, but there is nothing to replace.
