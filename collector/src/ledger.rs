@@ -283,8 +283,7 @@ impl Ledger {
         }
         let reading = time.read();
         if let Some(ledger_time) = clock.leap(reading) {
-            let [wall, ledger_time] =
-                [reading.wall, ledger_time].map(|at| Zone::utc().rfc3339(at));
+            let [wall, ledger_time] = [reading.wall, ledger_time].map(|at| Zone::utc().rfc3339(at));
             return Err(LedgerError::ClockLeaps { wall, ledger_time });
         }
         let (requests, waiting) = mpsc::channel(options.requests_max);

@@ -6,6 +6,7 @@
 //! agent     intake, journal, sealer, session         uplink    what stands in for the agent's driver
 //! collector sessions and the ledger                  store     the ledger's store, and bugs around it
 //! hostile   a stranger with a valid identity         fault     what goes wrong, and when
+//! copies    journals and ledgers lost, copied, restored
 //! oracle    the promises                             planted   bugs that the oracle must find
 //! story     counts, and what happened
 //! ```
@@ -37,6 +38,7 @@ pub mod store;
 pub mod story;
 pub mod uplink;
 
+mod copies;
 mod ending;
 mod hosts;
 
@@ -272,7 +274,8 @@ impl World {
         client.next_at = self.now + pause;
         let quiet = self.plan.is_over;
         let reachable = host.paused_until <= self.now;
-        let Some(process) = host.process.as_mut().filter(|process| process.stop_by.is_none() && reachable)
+        let Some(process) =
+            host.process.as_mut().filter(|process| process.stop_by.is_none() && reachable)
         else {
             client.asked = None;
             return;

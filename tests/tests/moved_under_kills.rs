@@ -96,6 +96,7 @@ fn an_import_that_is_killed_again_and_again_counts_once() -> Result<()> {
 }
 
 /// A fresh seed, printed.
+#[expect(clippy::print_stdout, reason = "a failed test shows its seed")]
 fn announced() -> u64 {
     let seed = Random::fresh_seed();
     println!("seed {seed}");

@@ -172,20 +172,26 @@ fn by_kernel(bench: &mut Bench<'_>, net: &Namespaces, harms: &[Harm]) -> Result<
             Harm::Mangled => "tc netem",
             Harm::BothWays | Harm::ToCollector | Harm::ToAgent | Harm::Loss | Harm::NoUdp => "nft",
         };
-        bench.case(&mut books, &mut stack, (harm.name(), by), AgentLife::Lives, |stack, shared| {
-            // After the harm before, too, the session finds back to QUIC.
-            stack.wait_transport("quic")?;
-            harm.by_kernel(net)?;
-            pause(length);
-            if *harm == Harm::NoUdp {
-                stack.wait_transport("tcp")?;
-            }
-            // Whatever the network does, the acknowledged doors go on.
-            wait_advance(shared)?;
-            let dropped = net.heal()?;
-            ensure!(!harm.filters() || dropped > 0, "the filter dropped nothing");
-            Ok(())
-        })?;
+        bench.case(
+            &mut books,
+            &mut stack,
+            (harm.name(), by),
+            AgentLife::Lives,
+            |stack, shared| {
+                // After the harm before, too, the session finds back to QUIC.
+                stack.wait_transport("quic")?;
+                harm.by_kernel(net)?;
+                pause(length);
+                if *harm == Harm::NoUdp {
+                    stack.wait_transport("tcp")?;
+                }
+                // Whatever the network does, the acknowledged doors go on.
+                wait_advance(shared)?;
+                let dropped = net.heal()?;
+                ensure!(!harm.filters() || dropped > 0, "the filter dropped nothing");
+                Ok(())
+            },
+        )?;
     }
     Ok(())
 }

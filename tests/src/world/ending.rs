@@ -173,10 +173,7 @@ impl World {
     }
 
     /// Both ends count the same.
-    fn check_figures(
-        &self,
-        snapshots: &[&Snapshot],
-    ) -> Result<(), Broken> {
+    fn check_figures(&self, snapshots: &[&Snapshot]) -> Result<(), Broken> {
         for host in &self.agents[..spare(self.agents.len())] {
             let Some(process) = &host.process else { continue };
             let state = process.state();

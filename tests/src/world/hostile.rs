@@ -201,6 +201,32 @@ impl Hostile {
         bytes
     }
 
+    /// What it learns from the collector. Whether that said anything.
+    fn hear(&mut self) -> bool {
+        let mut heard = false;
+        while let Ok(Some(frame)) = self.buffer.next_frame() {
+            heard = true;
+            let Frame::Welcome(welcome) = frame else { continue };
+            if self.floods {
+                continue;
+            }
+            self.fence = welcome.fence;
+            if welcome.posted_sequence != self.next.sequence || self.ledger.is_none() {
+                // Its stream stands elsewhere than it thinks: a restored ledger, a lost link.
+                let fresh = welcome.posted_sequence == Sequence::ZERO;
+                let digest = if fresh {
+                    genesis(welcome.ledger, self.stream)
+                } else {
+                    welcome.posted_digest
+                };
+                let end = EventNumber(welcome.posted_sequence.0);
+                self.next = Position { sequence: welcome.posted_sequence, digest, end };
+            }
+            self.ledger = Some(welcome.ledger);
+        }
+        heard
+    }
+
     fn garbage(&mut self) -> Vec<u8> {
         let length = self.random.below(300);
         (0..length).map(|_| self.random.next_u64().to_le_bytes()[0]).collect()
@@ -239,51 +265,10 @@ impl World {
             return;
         }
         if !hostile.said_hello {
-            hostile.said_hello = true;
-            // Now and then for somebody else's stream.
-            let victim = usize::try_from(hostile.random.below(2)).expect("an index");
-            let victim = self.agents[..spare(self.agents.len())].get(victim);
-            // Nobody can guess the id of a stream before its ledger knows it.
-            let known = self.collectors[0].process.as_ref().and_then(|process| {
-                let stream = victim.and_then(|victim| victim.stream)?;
-                let snapshot = process.ledger.snapshot().ok()?;
-                snapshot.streams().iter().any(|status| status.stream == stream).then_some(stream)
-            });
-            let stream = match (hostile.random.below(3), known) {
-                (0, Some(stream)) => stream,
-                _ if hostile.floods => {
-                    let fresh = StreamId(here::nonce());
-                    self.strangers.insert(fresh);
-                    fresh
-                }
-                _ => hostile.stream,
-            };
-            let hello = hostile.hello(stream).encode().expect("a Hello is within its limits");
-            self.network.send(link, Side::Agent, &hello, now);
-            return;
+            return self.hostile_hello(link);
         }
         hostile.buffer.push(&self.network.receive(link, Side::Agent));
-        let mut heard = false;
-        while let Ok(Some(frame)) = hostile.buffer.next_frame() {
-            heard = true;
-            if let Frame::Welcome(welcome) = frame
-                && !hostile.floods
-            {
-                hostile.fence = welcome.fence;
-                if welcome.posted_sequence != hostile.next.sequence || hostile.ledger.is_none() {
-                    // Its stream stands elsewhere than it thinks: a restored ledger, a lost link.
-                    let fresh = welcome.posted_sequence == Sequence::ZERO;
-                    let digest = if fresh {
-                        genesis(welcome.ledger, hostile.stream)
-                    } else {
-                        welcome.posted_digest
-                    };
-                    let end = EventNumber(welcome.posted_sequence.0);
-                    hostile.next = Position { sequence: welcome.posted_sequence, digest, end };
-                }
-                hostile.ledger = Some(welcome.ledger);
-            }
-        }
+        let heard = hostile.hear();
         if hostile.floods {
             // Once it is heard, the next stream.
             if heard {
@@ -297,5 +282,30 @@ impl World {
             let lie = hostile.lie();
             self.network.send(link, Side::Agent, &lie, now);
         }
+    }
+
+    /// For its own stream, for a new one, or now and then for somebody else's.
+    fn hostile_hello(&mut self, link: LinkId) {
+        let hostile = &mut self.hostile;
+        hostile.said_hello = true;
+        let victim = usize::try_from(hostile.random.below(2)).expect("an index");
+        let victim = self.agents[..spare(self.agents.len())].get(victim);
+        // Nobody can guess the id of a stream before its ledger knows it.
+        let known = self.collectors[0].process.as_ref().and_then(|process| {
+            let stream = victim.and_then(|victim| victim.stream)?;
+            let snapshot = process.ledger.snapshot().ok()?;
+            snapshot.streams().iter().any(|status| status.stream == stream).then_some(stream)
+        });
+        let stream = match (hostile.random.below(3), known) {
+            (0, Some(stream)) => stream,
+            _ if hostile.floods => {
+                let fresh = StreamId(here::nonce());
+                self.strangers.insert(fresh);
+                fresh
+            }
+            _ => hostile.stream,
+        };
+        let hello = hostile.hello(stream).encode().expect("a Hello is within its limits");
+        self.network.send(link, Side::Agent, &hello, self.now);
     }
 }

@@ -118,7 +118,9 @@ impl Oracle {
             sent += header.events();
         }
         if sent != missing.events {
-            return Err(format!("stream {stream}: {missing:?} held {sent} events when it was sent"));
+            return Err(format!(
+                "stream {stream}: {missing:?} held {sent} events when it was sent"
+            ));
         }
         Ok(())
     }

@@ -200,7 +200,9 @@ impl Uplink {
         match frame {
             Frame::Welcome(welcome) => around.story.tell(now, || {
                 let Welcome { ledger, posted_sequence, .. } = welcome;
-                format!("agent {host}: ledger {ledger} has posted {posted_sequence} of stream {stream}")
+                format!(
+                    "agent {host}: ledger {ledger} has posted {posted_sequence} of stream {stream}"
+                )
             }),
             Frame::Refuse(refuse) => {
                 around.story.tell(now, || format!("agent {host}: refused: {:?}", refuse.reason));
