@@ -5,7 +5,10 @@
 //! change nothing that is posted.
 //!
 //! An identity may bill what any of the entries that match it allows. One that no entry matches may bill
-//! everything or nothing, as the catalogue says.
+//! everything or nothing, as the catalogue says. A drainer bills as the agent whose journal it ships, by the
+//! name that the ledger knows; where the ledger does not know the journal yet, by its own, `drainer:NAME`. It
+//! then bills nothing unless an entry says so, once there are entries: else an agent that never shows its own
+//! name would get around them.
 //!
 //! Limits: [`IDENTITIES_MAX`], [`NAMES_MAX`], [`WILDCARDS_MAX`], [`PATTERN_BYTES_MAX`].
 
@@ -85,7 +88,11 @@ impl Grants {
         let entries = self.identities.iter();
         let found: Vec<_> = entries.filter(|entry| entry.name.matches(agent.as_str())).collect();
         match self.otherwise {
-            Otherwise::Allow if found.is_empty() => Grant::All,
+            Otherwise::Allow
+                if found.is_empty() && (self.identities.is_empty() || !agent.is_drainer()) =>
+            {
+                Grant::All
+            }
             Otherwise::Allow | Otherwise::Deny => Grant::Only(found),
         }
     }
@@ -247,5 +254,23 @@ mod tests {
         }
         check(Otherwise::Allow, "till", "api.calls", "acme", Normal);
         check(Otherwise::Deny, "till", "api.calls", "acme", Unauthorised);
+    }
+
+    #[test]
+    fn a_drainer_that_no_entry_names_bills_nothing_of_its_own() {
+        let pattern = |text| Pattern::parse(text).unwrap();
+        let entry = |name| Identity {
+            name: pattern(name),
+            meters: Patterns::new([pattern("*")]),
+            customers: Patterns::new([pattern("*")]),
+        };
+        let all = |identities| Grants { otherwise: Otherwise::Allow, identities };
+        let drainer = AgentName::parse_identity("drainer:node-7").unwrap();
+        let agent = AgentName::parse("other").unwrap();
+        assert_eq!(all(Vec::new()).of(&drainer), Grant::All);
+        let some = all(vec![entry("shop-*")]);
+        assert_eq!((some.of(&drainer), some.of(&agent)), (Grant::Only(Vec::new()), Grant::All));
+        let named = all(vec![entry("drainer:*")]);
+        assert_eq!(named.of(&drainer), Grant::Only(vec![&named.identities[0]]));
     }
 }

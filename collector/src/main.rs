@@ -83,6 +83,9 @@ enum Command {
         /// The latest ledger time that anybody has seen, as RFC 3339: it begins no earlier.
         #[arg(long)]
         ledger_time_min: Option<jiff::Timestamp>,
+        /// Restores although the clock is over 400 days ahead of the backup's time, which then goes there for good.
+        #[arg(long)]
+        trust_clock: bool,
     },
     /// Checks a stopped collector's files against each other: exit code 0 sound, 1 findings, 2 cannot be
     /// checked.
@@ -155,9 +158,17 @@ fn execute(command: Command) -> Result<ExitCode> {
             let manifest = restore::check(&from, &mut progress)?;
             print(&format!("ok: {}\n", manifest.told()))
         }
-        Command::Restore { from, place, check: false, incarnation_min, ledger_time_min } => {
+        Command::Restore {
+            from,
+            place,
+            check: false,
+            incarnation_min,
+            ledger_time_min,
+            trust_clock,
+        } => {
             let millis = ledger_time_min.map_or(0, jiff::Timestamp::as_millisecond);
-            let used = Used { incarnation: incarnation_min, ledger_time: Timestamp(millis) };
+            let ledger_time = Timestamp(millis);
+            let used = Used { incarnation: incarnation_min, ledger_time, trust_clock };
             restore_backup(&from, &place.data_dir()?, used)
         }
         Command::ConfigReference => print(&reference::markdown()),

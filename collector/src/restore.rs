@@ -27,11 +27,12 @@ use crate::backup::manifest::{self, FileEntry, MANIFEST, Manifest, RESTORES, STR
 use crate::backup::rows::{Row, RowReader, RowsError, Written};
 use crate::backup::{PROGRESS_BYTES, READ_CACHE_BYTES};
 use crate::ledger::check::{Bodies, Checked, CheckedBatch, Checker, Findings, LedgerTable};
-use crate::ledger::clock::LIMIT_AHEAD_MILLIS;
+use crate::ledger::clock::{LIMIT_AHEAD_MILLIS, is_leap};
 use crate::ledger::redb::{
     Import, LEDGER_FILE, RESTORING_FOLDER, RedbOptions, Restored, TOTALS_FILE, export_stopped,
 };
 use crate::ledger::store::StoreError;
+use crate::period::Zone;
 
 /// A restored ledger's incarnation is this far above all that is known to be used. A ledger started
 /// once a second since its backup reaches it after 48 days.
@@ -63,6 +64,10 @@ pub enum RestoreError {
     Write { path: PathBuf, source: io::Error },
     #[error("failed to restore: {0}")]
     Store(#[from] StoreError),
+    #[error(
+        "failed to restore: the machine's clock shows {wall}, and the backup's time is {ledger_time}: set the clock right; if it is right, give --trust-clock"
+    )]
+    ClockLeaps { wall: String, ledger_time: String },
     #[error("failed to restore: the incarnations are used up; give a lower --incarnation-min")]
     Incarnations,
 }
@@ -76,6 +81,8 @@ fn first(findings: &Findings) -> String {
 pub struct Used {
     pub incarnation: u32,
     pub ledger_time: Timestamp,
+    /// This machine's clock is right, however far ahead of the backup it is.
+    pub trust_clock: bool,
 }
 
 /// A restored ledger.
@@ -205,6 +212,10 @@ fn make(
         return Err(RestoreError::Unsound(checked.findings));
     }
     let limit = used.ledger_time.max(Timestamp(checked.facts.clock_limit));
+    if !used.trust_clock && is_leap(limit, now) {
+        let [wall, ledger_time] = [now, limit].map(|at| Zone::utc().rfc3339(at));
+        return Err(RestoreError::ClockLeaps { wall, ledger_time });
+    }
     let highest = checked.facts.incarnation.max(noted(from)).max(used.incarnation);
     let restored = Restored {
         incarnation: incarnation_above(highest, now).ok_or(RestoreError::Incarnations)?,

@@ -37,7 +37,7 @@ use webpki::EndEntityCert;
 use crate::id::NameError;
 use crate::wire::ALPN;
 
-pub use expiry::not_after;
+pub use expiry::{not_after, now};
 pub use fault::{Alert, CertificateFault};
 use seen::{NotedClients, NotedServers};
 pub use seen::{Notes, Refused, Shown};

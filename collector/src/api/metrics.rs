@@ -23,6 +23,7 @@ use prometheus_client::registry::Registry;
 
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls;
 
 use crate::catalog::Unbilled;
 use crate::ledger::{LedgerFigures, Snapshot, StreamStatus};
@@ -96,7 +97,7 @@ fn text(
     let mut registry = Registry::with_prefix("tidemark_collector");
     totals(&mut registry, suspense, snapshot)?;
     process(&mut registry, figures);
-    door(&mut registry, sessions, snapshot.ledger_time());
+    door(&mut registry, sessions, tls::now());
     own_door(&mut registry, own);
     streams(&mut registry, snapshot.streams());
     let mut text = String::new();

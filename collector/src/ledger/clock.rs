@@ -7,7 +7,8 @@
 //! stored limit. A wall clock that jumps by more than a minute is noted: closings stop on it.
 //!
 //! What it followed once it can never leave again, so it does not follow a wall clock that leaps ahead by
-//! more than [`LEAP_MILLIS`]: while that lasts, it goes on with the monotonic clock.
+//! more than [`LEAP_MILLIS`]: while that lasts, it goes on with the monotonic clock. A wall clock from before
+//! [`NEVER_BEFORE`], as machines show that were not told the time yet, is nothing to leap from.
 
 use tidemark_common::time::Timestamp;
 
@@ -21,6 +22,9 @@ pub const JUMP_MILLIS: i64 = 60_000;
 /// A wall clock that is so far ahead of what is expected is wrong. No machine sleeps that long.
 pub const LEAP_MILLIS: i64 = 400 * 86_400_000;
 
+/// 2025-01-01: no ledger is older.
+pub const NEVER_BEFORE: Timestamp = Timestamp(1_735_689_600_000);
+
 /// What the clocks of this machine show.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Reading {
@@ -29,15 +33,20 @@ pub struct Reading {
     pub monotonic_micros: u64,
 }
 
+/// Whether a wall clock that shows `wall` where `expected` is due is wrong.
+#[must_use]
+pub fn is_leap(expected: Timestamp, wall: Timestamp) -> bool {
+    expected >= NEVER_BEFORE && wall.millis_since(expected) > LEAP_MILLIS
+}
+
 /// Ledger time of one ledger.
 #[derive(Debug, Clone, Copy)]
 pub struct LedgerClock {
     newest: Timestamp,
     limit: Timestamp,
     seen: Option<Reading>,
-    /// The latest wall clock that was believed, and what has passed since; `None` before the first of a new
-    /// ledger.
-    expected: Option<Timestamp>,
+    /// The latest wall clock that was believed, and the monotonic one with it; `None` if the next is.
+    believed: Option<Reading>,
     jumps: u64,
 }
 
@@ -45,13 +54,15 @@ impl LedgerClock {
     /// Continues from the limit that the ledger stored last; a new ledger has none.
     #[must_use]
     pub fn resume(stored_limit: Timestamp) -> Self {
-        let expected = (stored_limit > Timestamp(0)).then_some(stored_limit);
-        Self { newest: stored_limit, limit: stored_limit, seen: None, expected, jumps: 0 }
+        // The monotonic clock begins with the process.
+        let believed = Reading { wall: stored_limit, monotonic_micros: 0 };
+        let believed = Some(believed);
+        Self { newest: stored_limit, limit: stored_limit, seen: None, believed, jumps: 0 }
     }
 
     /// Whatever the wall clock shows next is believed.
     pub fn trust(&mut self) {
-        self.expected = None;
+        self.believed = None;
     }
 
     /// Where ledger time stands, if the wall clock is too far ahead of it to be believed.
@@ -64,7 +75,9 @@ impl LedgerClock {
     pub fn now(&mut self, reading: Reading) -> Timestamp {
         let believed = self.believed(reading);
         self.watch(reading);
-        self.expected = self.expected_at(reading).max(Some(believed));
+        if self.expected(reading).is_none_or(|due| believed > due) {
+            self.believed = Some(Reading { wall: believed, ..reading });
+        }
         self.seen = Some(reading);
         self.newest = self.newest.max(believed.min(self.limit));
         self.newest
@@ -92,15 +105,13 @@ impl LedgerClock {
 
     /// What the wall clock shows, or what it should, if that is far less.
     fn believed(&self, reading: Reading) -> Timestamp {
-        let expected = self.expected_at(reading);
-        expected
-            .filter(|expected| reading.wall.millis_since(*expected) > LEAP_MILLIS)
-            .unwrap_or(reading.wall)
+        let expected = self.expected(reading);
+        expected.filter(|expected| is_leap(*expected, reading.wall)).unwrap_or(reading.wall)
     }
 
-    fn expected_at(&self, reading: Reading) -> Option<Timestamp> {
-        let passed = self.seen.map_or(0, |before| reading.monotonic_since(before));
-        self.expected.map(|expected| expected.plus_millis(passed))
+    /// What the wall clock should show by what was believed last.
+    fn expected(&self, reading: Reading) -> Option<Timestamp> {
+        self.believed.map(|last| last.wall.plus_millis(reading.monotonic_since(last)))
     }
 
     fn watch(&mut self, reading: Reading) {
@@ -172,40 +183,64 @@ mod tests {
         }
     }
 
+    const DAY: i64 = 86_400_000;
+
+    /// Days after [`NEVER_BEFORE`], and microseconds of the monotonic clock.
+    fn show(days: i64, micros: u64) -> Reading {
+        Reading { wall: NEVER_BEFORE.plus_millis(days * DAY), monotonic_micros: micros }
+    }
+
     #[test]
     fn a_wall_clock_that_leaps_ahead_is_not_followed() {
-        const DAY: i64 = 86_400_000;
-        let show = |wall, seconds: u64| Reading {
-            wall: Timestamp(wall),
-            monotonic_micros: seconds * 1_000_000,
-        };
-        let mut clock = LedgerClock::resume(Timestamp(1_000 * DAY));
+        let rest = NEVER_BEFORE.plus_millis(365 * DAY);
+        let mut clock = LedgerClock::resume(NEVER_BEFORE);
         clock.extended(Timestamp(i64::MAX));
         // A year's rest is believed; a leap to far ahead is not, and time goes on meanwhile.
-        assert_eq!(clock.now(show(1_365 * DAY, 0)), Timestamp(1_365 * DAY));
-        let wrong = show(9_000 * DAY, 7);
-        assert_eq!(clock.leap(wrong), Some(Timestamp(1_365 * DAY)));
-        assert_eq!(clock.now(wrong), Timestamp(1_365 * DAY + 7_000));
-        assert_eq!(clock.now(show(9_000 * DAY, 9)), Timestamp(1_365 * DAY + 9_000));
-        assert_eq!(clock.now(show(1_365 * DAY + 11_000, 11)), Timestamp(1_365 * DAY + 11_000));
+        assert_eq!(clock.now(show(365, 0)), rest);
+        assert_eq!(clock.leap(show(9_000, 7_000_000)), Some(rest));
+        assert_eq!(clock.now(show(9_000, 7_000_000)), rest.plus_millis(7_000));
+        for micros in (7_000_000..9_000_000).step_by(300) {
+            clock.now(show(9_000, micros));
+        }
+        assert_eq!(clock.now(show(9_000, 9_000_000)), rest.plus_millis(9_000), "in short steps");
+        assert_eq!(clock.now(show(366, 11_000_000)), rest.plus_millis(DAY));
         // A clock that was far behind and is right again has not leapt.
-        assert_eq!(clock.now(show(0, 12)), Timestamp(1_365 * DAY + 11_000));
-        assert_eq!(clock.now(show(1_365 * DAY + 13_000, 13)), Timestamp(1_365 * DAY + 13_000));
+        let never = Reading { wall: Timestamp(0), monotonic_micros: 12_000_000 };
+        assert_eq!(clock.now(never), rest.plus_millis(DAY));
+        assert_eq!(clock.now(show(367, 13_000_000)), rest.plus_millis(2 * DAY));
+    }
 
-        let mut started = LedgerClock::resume(Timestamp(1_000 * DAY));
-        assert_eq!(started.leap(wrong), Some(Timestamp(1_000 * DAY)));
+    #[test]
+    fn a_start_under_a_clock_that_leapt_is_told_of() {
+        let mut started = LedgerClock::resume(NEVER_BEFORE);
+        assert_eq!(started.leap(show(9_000, 0)), Some(NEVER_BEFORE));
         started.trust();
         started.extended(Timestamp(i64::MAX));
-        assert_eq!(started.leap(wrong), None);
-        assert_eq!(started.now(wrong), Timestamp(9_000 * DAY));
-        assert_eq!(LedgerClock::resume(Timestamp(0)).leap(wrong), None, "a new ledger");
+        assert_eq!(started.leap(show(9_000, 0)), None);
+        assert_eq!(started.now(show(9_000, 0)), NEVER_BEFORE.plus_millis(9_000 * DAY));
+        assert_eq!(LedgerClock::resume(Timestamp(0)).leap(show(9_000, 0)), None, "a new ledger");
+    }
+
+    #[test]
+    fn a_machine_that_is_told_the_time_after_the_first_start_has_not_leapt() {
+        let mut clock = LedgerClock::resume(Timestamp(0));
+        let never = |micros| Reading { wall: Timestamp(5_000), monotonic_micros: micros };
+        clock.extended(Timestamp(i64::MAX));
+        assert_eq!(clock.now(never(1)), Timestamp(5_000));
+        assert_eq!(clock.leap(show(500, 2)), None);
+        assert_eq!(clock.now(show(500, 2)), NEVER_BEFORE.plus_millis(500 * DAY));
+        // So has one whose ledger was stopped before that.
+        let mut again = LedgerClock::resume(Timestamp(15_000));
+        assert_eq!(again.leap(show(500, 2)), None);
+        again.now(show(500, 2));
+        assert!(again.leap(show(1_000, 2)).is_some());
     }
 
     #[test]
     fn a_limit_is_not_stored_for_a_wall_clock_that_leaps() {
-        let mut clock = LedgerClock::resume(Timestamp(20_000));
-        clock.now(at(16_000));
-        let wrong = Reading { wall: Timestamp(i64::MAX / 2), monotonic_micros: 17_000_000 };
-        assert_eq!(clock.extension_due(wrong), Some(Timestamp(31_000)));
+        let mut clock = LedgerClock::resume(NEVER_BEFORE);
+        clock.now(show(1, 0));
+        let due = NEVER_BEFORE.plus_millis(DAY + 1_000 + LIMIT_AHEAD_MILLIS);
+        assert_eq!(clock.extension_due(show(500, 1_000_000)), Some(due));
     }
 }

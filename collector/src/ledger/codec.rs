@@ -213,6 +213,18 @@ pub fn seen_key(customer: &CustomerId, meter: &MeterName, seen_as: &SeenAs) -> V
     bytes
 }
 
+/// What [`seen_key`] wrote, without the identity.
+#[must_use]
+pub fn seen_prefix(key: &[u8]) -> &[u8] {
+    let prefix = || {
+        let (_, rest) = split_str(key)?;
+        let (_, rest) = split_str(rest)?;
+        let class = key.len().checked_sub(rest.len())?;
+        key.get(..=class)
+    };
+    prefix().unwrap_or(key)
+}
+
 #[must_use]
 pub fn write_seen(events: u64, first: Bucket, last: Bucket) -> [u8; 16] {
     let mut bytes = [0; 16];
@@ -237,7 +249,7 @@ pub fn read_seen(key: &[u8], value: &[u8]) -> Result<Seen, RowError> {
             Class::Normal => SeenAs::Normal,
             Class::Unauthorised => {
                 let agent = std::str::from_utf8(agent.get(2..)?).ok()?;
-                SeenAs::Unauthorised(AgentName::parse(agent).ok()?)
+                SeenAs::Unauthorised(AgentName::parse_identity(agent).ok()?)
             }
         };
         let mut fields = Fields(value);

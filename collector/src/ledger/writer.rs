@@ -107,7 +107,7 @@ impl<S: LedgerStore> Writer<S> {
             self.has_leapt = leap.is_some();
             match leap {
                 Some(_) => tracing::error!(
-                    "the machine's clock leapt ahead by over 400 days and is not followed: set it right"
+                    "the machine's clock leapt ahead by over 400 days and is not followed: set it right; if it is right, restart once with --trust-clock"
                 ),
                 None => tracing::info!("the machine's clock is believed again"),
             }

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use quinn::{ConnectionError, ReadError};
-use rustls::pki_types::{CertificateDer, UnixTime};
+use rustls::pki_types::CertificateDer;
 use tidemark_common::id::{RulesVersion, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{self, AgentName, Shown};
@@ -82,7 +82,7 @@ where
                 shared.counters.drainers.add();
             }
             let terms = shared.terms();
-            let certified = certified(&peer.chain, UnixTime::now());
+            let certified = certified(&peer.chain, tls::now());
             let mut link = Link {
                 shared,
                 certified,
@@ -448,10 +448,8 @@ async fn room(of: &Arc<Semaphore>, bytes: usize, most: u32) -> Result<OwnedSemap
     permit.map_err(|_| Ended::Lost(STOPPING.to_owned()))
 }
 
-/// How long the certificate of this chain is still valid, by the clock that the handshake judged it by: ledger
-/// time may be ahead of it for ever. One that cannot be read was refused before.
-fn certified(chain: &[CertificateDer<'_>], now: UnixTime) -> Duration {
-    let now = Timestamp(i64::try_from(now.as_secs()).unwrap_or(i64::MAX).saturating_mul(1_000));
+/// How long the certificate of this chain is still valid. One that cannot be read was refused before.
+fn certified(chain: &[CertificateDer<'_>], now: Timestamp) -> Duration {
     let left = chain.first().and_then(tls::not_after).map(|end| end.millis_since(now));
     Duration::from_millis(left.map_or(u64::MAX, |left| u64::try_from(left).unwrap_or(0)))
 }

@@ -5,6 +5,7 @@ use tidemark_common::id::Sequence;
 use super::*;
 use crate::backup::{self, BackupError};
 use crate::fsck;
+use crate::ledger::clock::{LEAP_MILLIS, NEVER_BEFORE};
 use crate::ledger::conformance::{self, Journal, NOW, commit, damaged, greet};
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::redb::RedbStore;
@@ -142,7 +143,7 @@ fn incarnations_rise_whatever_the_clock_shows() {
     let third = restore(
         &folder.path().join("backup"),
         &folder.path().join("third"),
-        Used { incarnation: floor, ledger_time: Timestamp(777_000) },
+        Used { incarnation: floor, ledger_time: Timestamp(777_000), trust_clock: false },
         NOW,
         &mut |_| (),
     );
@@ -164,6 +165,29 @@ fn ledger_time_does_not_go_back() {
     assert_eq!(report.restored.at, Timestamp(500_000));
     assert_eq!(report.behind_millis, 488_000);
     assert!(report.told(&data_dir).contains("488 s behind"));
+}
+
+#[test]
+fn a_clock_that_leapt_keeps_a_ledger_from_being_restored() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path().join("ledger");
+    let limit = NEVER_BEFORE.plus_millis(1_000);
+    block_on(async {
+        fill(&data_dir).await;
+        open(&data_dir).commit(Vec::new(), NOW, Some(limit)).await.unwrap();
+    });
+    backup::make(&data_dir, &folder.path().join("backup"), &mut |_| ()).unwrap();
+    let wrong = limit.plus_millis(LEAP_MILLIS + 1);
+    let error = restored(folder.path(), "new", wrong.0).unwrap_err();
+    assert!(matches!(error, RestoreError::ClockLeaps { .. }), "{error}");
+    let restored = restore(
+        &folder.path().join("backup"),
+        &folder.path().join("new"),
+        Used { trust_clock: true, ..Used::default() },
+        wrong,
+        &mut |_| (),
+    );
+    assert_eq!(restored.unwrap().restored.at, wrong.plus_millis(LIMIT_AHEAD_MILLIS));
 }
 
 #[test]

@@ -11,7 +11,7 @@
 //!
 //! It decides nothing: whether a certificate is valid is rustls' judgement.
 
-use rustls::pki_types::CertificateDer;
+use rustls::pki_types::{CertificateDer, UnixTime};
 
 use crate::time::Timestamp;
 
@@ -20,6 +20,13 @@ const INTEGER: u8 = 0x02;
 const VERSION: u8 = 0xa0;
 const UTC_TIME: u8 = 0x17;
 const GENERALIZED_TIME: u8 = 0x18;
+
+/// The clock by which handshakes judge certificates: the machine's.
+#[must_use]
+pub fn now() -> Timestamp {
+    let seconds = i64::try_from(UnixTime::now().as_secs()).unwrap_or(i64::MAX);
+    Timestamp(seconds.saturating_mul(1_000))
+}
 
 /// The last instant at which the certificate is valid; `None` if it cannot be read.
 #[must_use]

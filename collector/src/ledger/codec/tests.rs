@@ -75,7 +75,14 @@ fn distinct_values_and_seen_rows_read_back() {
     assert_eq!(key[key.len() - 7..], [1, 0, 4, b's', b'h', b'o', b'p']);
     let seen = read_seen(&key, &write_seen(5, Bucket(1), Bucket(8))).unwrap();
     assert_eq!(seen.seen_as, seen_as);
+    // A drainer's, and what both have in common.
+    let drainer = SeenAs::Unauthorised(AgentName::parse_identity("drainer:node").unwrap());
+    let drained = seen_key(&customer, &meter, &drainer);
+    let seen = read_seen(&drained, &write_seen(5, Bucket(1), Bucket(8))).unwrap();
+    assert_eq!(seen.seen_as, drainer);
+    assert_eq!(seen_prefix(&drained), seen_prefix(&key));
     let key = seen_key(&customer, &meter, &SeenAs::Normal);
+    assert_eq!(seen_prefix(&key), key);
     let seen = read_seen(&key, &write_seen(5, Bucket(1), Bucket(8))).unwrap();
     assert_eq!(
         seen,

@@ -15,6 +15,7 @@ use std::path::Path;
 use redb::{Key, Range, ReadTransaction, TableDefinition, Value};
 use tidemark_common::id::{LedgerId, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
+use tidemark_common::time::Bucket;
 
 use super::gather::Gather;
 use super::totals::{Derivation, FOLDED, INDEX, SEEN, TOTALS, TotalsFile, UNIQUES};
@@ -125,7 +126,7 @@ impl TotalsCheck {
         let (found, expected) = (self.found.begin_read()?, self.expected.begin_read()?);
         compare_totals(&found, &expected, findings)?;
         compare(UNIQUES, "uniques", &found, &expected, findings)?;
-        compare(SEEN, "seen", &found, &expected, findings)?;
+        compare_seen(&found, &expected, findings)?;
         compare(FOLDED, "folded", &found, &expected, findings)?;
         compare(INDEX, "index", &found, &expected, findings)?;
         let events = (self.found.events()?, self.expected.events()?);
@@ -168,21 +169,25 @@ impl<'r, K: Key + 'static, V: Value + 'static> Walk<'r, K, V> {
         Ok(std::mem::replace(&mut self.next, row))
     }
 
-    /// All rows whose keys begin as the next one's, without its last `end` bytes.
-    fn group(&mut self, end: usize) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
+    /// All rows whose keys have the next one's part that `of` shows.
+    fn group(
+        &mut self,
+        of: impl Fn(&[u8]) -> &[u8],
+    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
         let mut group = BTreeMap::new();
-        let Some(prefix) = self.next.as_ref().map(|(key, _)| without_end(key, end).to_vec()) else {
+        let Some(prefix) = self.next.as_ref().map(|(key, _)| of(key).to_vec()) else {
             return Ok(group);
         };
-        while self.next.as_ref().is_some_and(|(key, _)| without_end(key, end) == prefix) {
+        while self.next.as_ref().is_some_and(|(key, _)| of(key) == prefix) {
             group.extend(self.step()?);
         }
         Ok(group)
     }
 }
 
-fn without_end(key: &[u8], end: usize) -> &[u8] {
-    key.get(..key.len().saturating_sub(end)).unwrap_or_default()
+/// A total's key without its part.
+fn without_part(key: &[u8]) -> &[u8] {
+    key.get(..key.len().saturating_sub(2)).unwrap_or_default()
 }
 
 /// Which side's key comes next.
@@ -242,23 +247,22 @@ fn compare_totals(
     expected: &ReadTransaction,
     findings: &mut Findings,
 ) -> Result<(), StoreError> {
-    const PART: usize = 2;
     let open = |read: &ReadTransaction| read.open_table(TOTALS).map_err(Fault::read(TOTALS_FILE));
     let (found, expected) = (open(found)?, open(expected)?);
     let all = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
         table.range::<&[u8]>(..).map_err(Fault::read(TOTALS_FILE))
     };
     let (mut found, mut expected) = (Walk::new(all(&found)?)?, Walk::new(all(&expected)?)?);
-    let key = |next: &Option<Row>| next.as_ref().map(|(key, _)| without_end(key, PART).to_vec());
+    let key = |next: &Option<Row>| next.as_ref().map(|(key, _)| without_part(key).to_vec());
     while let Some(side) = next_side(key(&found.next).as_deref(), key(&expected.next).as_deref()) {
         let name = key(match side {
             Side::Found | Side::Both => &found.next,
             Side::Expected => &expected.next,
         });
         let (found, expected) = match side {
-            Side::Found => (found.group(PART)?, BTreeMap::new()),
-            Side::Expected => (BTreeMap::new(), expected.group(PART)?),
-            Side::Both => (found.group(PART)?, expected.group(PART)?),
+            Side::Found => (found.group(without_part)?, BTreeMap::new()),
+            Side::Expected => (BTreeMap::new(), expected.group(without_part)?),
+            Side::Both => (found.group(without_part)?, expected.group(without_part)?),
         };
         if found == expected {
             continue;
@@ -272,6 +276,58 @@ fn compare_totals(
         findings.add(FindingKind::Totals, place, Some(events), || found.against(&expected));
     }
     Ok(())
+}
+
+/// What was seen: without the identities, for one that took a stream over from a drainer is told of what came
+/// before by the stream's name of now.
+fn compare_seen(
+    found: &ReadTransaction,
+    expected: &ReadTransaction,
+    findings: &mut Findings,
+) -> Result<(), StoreError> {
+    let open = |read: &ReadTransaction| read.open_table(SEEN).map_err(Fault::read(TOTALS_FILE));
+    let (found, expected) = (open(found)?, open(expected)?);
+    let all = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
+        table.range::<&[u8]>(..).map_err(Fault::read(TOTALS_FILE))
+    };
+    let (mut found, mut expected) = (Walk::new(all(&found)?)?, Walk::new(all(&expected)?)?);
+    let key = |next: &Option<Row>| next.as_ref().map(|(key, _)| codec::seen_prefix(key).to_vec());
+    while let Some(side) = next_side(key(&found.next).as_deref(), key(&expected.next).as_deref()) {
+        let (found, expected, what) = match side {
+            Side::Found => {
+                (found.group(codec::seen_prefix)?, BTreeMap::new(), "no batch comes to this row")
+            }
+            Side::Expected => {
+                (BTreeMap::new(), expected.group(codec::seen_prefix)?, "the row is missing")
+            }
+            Side::Both => (
+                found.group(codec::seen_prefix)?,
+                expected.group(codec::seen_prefix)?,
+                "the row is not what its batches come to",
+            ),
+        };
+        let row = found.keys().chain(expected.keys()).next().map(|key| told_key("seen", key));
+        let place = Place::Row { table: "seen", key: row.unwrap_or_default() };
+        if SeenSum::of(&found) != SeenSum::of(&expected) {
+            findings.add(FindingKind::Totals, place, None, || what.to_owned());
+        }
+    }
+    Ok(())
+}
+
+/// All rows of a customer, a meter and a class; `None` if one cannot be read.
+#[derive(Debug, PartialEq)]
+struct SeenSum(Option<(u64, Option<Bucket>, Option<Bucket>)>);
+
+impl SeenSum {
+    fn of(rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+        let seen = rows.iter().map(|(key, value)| codec::read_seen(key, value));
+        let Ok(seen) = seen.collect::<Result<Vec<_>, _>>() else { return Self(None) };
+        let events = seen.iter().fold(0_u64, |sum, seen| sum.saturating_add(seen.events));
+        let first = seen.iter().map(|seen| seen.first).min();
+        let last = seen.iter().map(|seen| seen.last).max();
+        Self(Some((events, first, last)))
+    }
 }
 
 /// All parts of one key.
