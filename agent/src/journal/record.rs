@@ -144,9 +144,8 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let payload = versioned(Self::NAME, bytes)?;
-        let (value, consumed): (Self, usize) =
-            bincode::serde::decode_from_slice(payload, config())
-                .map_err(|error| damaged(Self::NAME, error))?;
+        let (value, consumed): (Self, usize) = bincode::serde::decode_from_slice(payload, config())
+            .map_err(|error| damaged(Self::NAME, error))?;
         if consumed != payload.len() {
             return Err(damaged(
                 Self::NAME,

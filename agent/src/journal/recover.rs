@@ -255,12 +255,15 @@ fn check_beside_batches(tables: &Tables<'_>, state: &JournalState) -> Result<(),
         return Ok(());
     }
     let acked = acked.unwrap_or_default();
-    Err(OpenError::corrupt(format!("its last ack is of batch {acked}; {posted} is the last posted")))
+    Err(OpenError::corrupt(format!(
+        "its last ack is of batch {acked}; {posted} is the last posted"
+    )))
 }
 
 /// A row's number, which leaves room for those after it.
 fn numbered(what: &str, number: u64) -> Result<u64, OpenError> {
-    in_reach([number]).map_err(|reason| OpenError::corrupt(format!("{what} {number}: {reason}")))?;
+    in_reach([number])
+        .map_err(|reason| OpenError::corrupt(format!("{what} {number}: {reason}")))?;
     Ok(number)
 }
 
@@ -365,8 +368,7 @@ fn count_rest(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<SourceCoun
     memory.age_clock = AgeClock::resume(memory.age_clock.now().max(newest));
     for entry in tables.dead_letters.iter()? {
         let (number, record) = entry?;
-        memory.next_dead_letter =
-            numbered("dead letter", number.value())?.saturating_add(1);
+        memory.next_dead_letter = numbered("dead letter", number.value())?.saturating_add(1);
         let bytes = record.value().len();
         memory.state.dead_letters = memory.state.dead_letters.saturating_add(1);
         memory.state.dead_letter_bytes =
