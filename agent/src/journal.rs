@@ -104,7 +104,10 @@ pub enum JournalError {
         "failed to write the journal: {reason}; the agent must stop, and verify the file at its next start"
     )]
     Storage { reason: String },
-    #[error("failed to write the journal: its file is damaged: {reason}")]
+    #[error(
+        "failed to write the journal: its file is damaged: {reason}; stop the agent, see what else is wrong with \
+         `tidemark-agent fsck`, and move the file away: it can be read with `tidemark-agent export --journal FILE`"
+    )]
     Damaged { reason: String },
     #[error("failed to seal: the journal has not heard from a ledger yet")]
     NoLedger,

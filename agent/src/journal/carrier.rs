@@ -139,6 +139,10 @@ fn encode(salt: [u8; 32], lines: &[Line], evidence: &Evidence) -> Result<Encoded
     written.and_then(|()| writer.finish()).map_err(|error| OpenError::corrupt(error.to_string()))
 }
 
+/// What the new journal refuses, the old one says wrongly; unless it is the disk.
 fn refused(error: JournalError) -> OpenError {
-    OpenError::Storage { reason: error.to_string() }
+    match error.is_fatal() {
+        true => OpenError::Storage { reason: error.to_string() },
+        false => OpenError::corrupt(error.to_string()),
+    }
 }

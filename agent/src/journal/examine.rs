@@ -11,7 +11,7 @@ mod chunks;
 
 use std::collections::BTreeMap;
 
-use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition};
+use redb::{ReadTransaction, ReadableTable, ReadableTableMetadata, TableDefinition, TableHandle};
 use tidemark_common::batch::Evidence;
 use tidemark_common::id::{Digest, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
@@ -22,7 +22,7 @@ use super::budget::{FIXED_BYTES, row_bytes};
 use super::reader::{JournalReader, ReadError};
 use super::record::{
     Conflicted, Counters, Identity, Opened, Pinned, Record, SourceRow, decode_dead_letter,
-    decode_evidence, decode_ids,
+    decode_evidence, decode_ids, in_reach,
 };
 use super::tables::{DEAD_LETTERS, FORMAT, IDS, META, POSTED, RULES, RULES_ROW, SOURCES, meta};
 
@@ -314,9 +314,16 @@ fn read_kept(
     }
     let last = posted.last()?.map(|(sequence, _)| sequence.value());
     let known = found.positions.map_or(u64::MAX, |positions| positions.posted_sequence.0);
-    if let Some(last) = last.filter(|last| *last > known) {
-        let problem = format!("an ack of batch {last} is stored, and {known} is the last posted");
-        found.tell("posted", problem, SET_ASIDE);
+    match last {
+        Some(last) if last > known => {
+            let problem =
+                format!("an ack of batch {last} is stored, and {known} is the last posted");
+            found.tell("posted", problem, SET_ASIDE);
+        }
+        last if found.retained.rows > 0 && last != Some(known) => {
+            found.tell("posted", format!("the ack of batch {known} is missing"), SET_ASIDE);
+        }
+        Some(_) | None => {}
     }
     Ok(())
 }
@@ -331,6 +338,9 @@ fn each(
     for entry in transaction.open_table(table)?.iter()? {
         let (number, row) = entry?;
         found.took(row.value().len());
+        if let Err(problem) = in_reach([number.value()]) {
+            found.tell(format!("{}, row {}", table.name(), number.value()), problem, SET_ASIDE);
+        }
         each(number.value(), row.value(), found);
     }
     Ok(())

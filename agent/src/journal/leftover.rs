@@ -15,7 +15,7 @@ use super::open::OpenError;
 use super::reader::JournalReader;
 use super::record::{
     BatchRow, Conflicted, Counters, Identity, MovedRow, Pinned, Record, SourceRow, decode_chunk,
-    decode_dead_letter, decode_evidence, decode_ids,
+    decode_dead_letter, decode_evidence, decode_ids, in_reach,
 };
 use super::tables::{
     BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, RULES, RULES_ROW, SEALED, SOURCES, meta,
@@ -147,8 +147,12 @@ impl Leftover {
         for entry in rows.open_table(CHUNKS)?.iter()? {
             let (key, record) = entry?;
             let (header, payload) = decode_chunk(record.value())?;
+            // What moves keeps its group's number, and the next start goes on from it.
+            let group = key.value().0;
+            in_reach([group])
+                .map_err(|reason| OpenError::corrupt(format!("group {group}: {reason}")))?;
             each(Held::Chunk(ChunkHeld {
-                group: key.value().0,
+                group,
                 opening: header.opening,
                 rules: header.rules,
                 first_event: header.first_event,

@@ -28,6 +28,8 @@ use crate::event::{Door, IdDigest};
 const VERSION: u8 = 1;
 /// No record is larger; a frozen batch is no record.
 const RECORD_BYTES_MAX: usize = 16 << 20;
+/// No stream numbers or counts further than this: what a start goes on from leaves room for all it may add.
+pub(super) const NUMBER_MAX: u64 = u64::MAX / 2;
 /// A chunk's bytes before its evidence: version, crc32c, opening, rules, first event, events, oldest, n.
 const CHUNK_FIXED_BYTES: usize = 1 + 4 + 16 + 8 + 8 + 4 + 8 + 2;
 
@@ -128,6 +130,11 @@ struct EvidenceRow(Vec<(u16, u64)>);
 pub(super) trait Record: Serialize + DeserializeOwned {
     const NAME: &'static str;
 
+    /// Whether its figures can be those of a journal; what is wrong with them if not.
+    fn check(&self) -> Result<(), &'static str> {
+        Ok(())
+    }
+
     fn encode(&self) -> Vec<u8> {
         let mut bytes = vec![VERSION];
         bincode::serde::encode_into_std_write(self, &mut bytes, config())
@@ -137,7 +144,7 @@ pub(super) trait Record: Serialize + DeserializeOwned {
 
     fn decode(bytes: &[u8]) -> Result<Self, RecordError> {
         let payload = versioned(Self::NAME, bytes)?;
-        let (value, consumed) = bincode::serde::decode_from_slice(payload, config())
+        let (value, consumed): (Self, usize) = bincode::serde::decode_from_slice(payload, config())
             .map_err(|error| damaged(Self::NAME, error))?;
         if consumed != payload.len() {
             return Err(damaged(
@@ -145,6 +152,7 @@ pub(super) trait Record: Serialize + DeserializeOwned {
                 format!("{consumed} of its {} bytes are read", payload.len()),
             ));
         }
+        value.check().map_err(|reason| damaged(Self::NAME, reason))?;
         Ok(value)
     }
 }
@@ -159,6 +167,15 @@ impl Record for Opened {
 
 impl Record for Counters {
     const NAME: &'static str = "counters";
+
+    fn check(&self) -> Result<(), &'static str> {
+        let events = [self.posted_events, self.sealed_events, self.accepted];
+        let sequences = [self.posted_sequence.0, self.sealed_sequence.0];
+        if !events.is_sorted() || !sequences.is_sorted() {
+            return Err("more is posted than sealed, or sealed than accepted");
+        }
+        in_reach([self.accepted, self.sealed_sequence.0])
+    }
 }
 
 impl Record for Pinned {
@@ -179,6 +196,13 @@ impl Record for MovedRow {
 
 impl Record for BatchRow {
     const NAME: &'static str = "batch";
+
+    fn check(&self) -> Result<(), &'static str> {
+        if self.end_event < self.first_event {
+            return Err("its events end before they begin");
+        }
+        in_reach([self.end_event.0])
+    }
 }
 
 impl Record for SourceRow {
@@ -191,6 +215,10 @@ impl Record for DeadLetterRow {
 
 impl Record for EvidenceRow {
     const NAME: &'static str = "evidence";
+
+    fn check(&self) -> Result<(), &'static str> {
+        in_reach(self.0.iter().map(|(_, count)| *count))
+    }
 }
 
 /// What a chunk's record says before its events.
@@ -244,6 +272,9 @@ pub(super) fn decode_chunk(record: &[u8]) -> Result<(ChunkHeader, &[u8]), Record
         oldest: Timestamp(i64::from_be_bytes(rest.take()?)),
         evidence: rest.evidence()?,
     };
+    let end = header.first_event.0.saturating_add(u64::from(header.events));
+    let counts = header.evidence.iter().map(|(_, count)| count);
+    in_reach(counts.chain([end])).map_err(|reason| damaged(NAME, reason))?;
     Ok((header, rest.rest))
 }
 
@@ -317,6 +348,13 @@ fn versioned<'a>(record: &'static str, bytes: &'a [u8]) -> Result<&'a [u8], Reco
         Some((&version, _)) if version > VERSION => Err(RecordError::Newer { record, version }),
         Some((&version, _)) => Err(damaged(record, format!("there is no version {version}"))),
         None => Err(damaged(record, "it is empty")),
+    }
+}
+
+pub(super) fn in_reach(numbers: impl IntoIterator<Item = u64>) -> Result<(), &'static str> {
+    match numbers.into_iter().all(|number| number <= NUMBER_MAX) {
+        true => Ok(()),
+        false => Err("it numbers or counts further than any stream comes"),
     }
 }
 

@@ -18,7 +18,7 @@ use super::budget::{FIXED_BYTES, row_bytes};
 use super::open::OpenError;
 use super::record::{
     BatchRow, ChunkHeader, Conflicted, Counters, Identity, Opened, Pinned, Record, RecordError,
-    SourceRow, decode_chunk, decode_evidence, decode_ids, encode_evidence,
+    SourceRow, decode_chunk, decode_evidence, decode_ids, encode_evidence, in_reach,
 };
 use super::state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
 use super::tables::{FORMAT, RULES_ROW, meta};
@@ -180,14 +180,24 @@ fn blank(
 fn count_batches(tables: &Tables<'_>, memory: &mut Memory) -> Result<(), OpenError> {
     let posted = memory.state.posted_sequence;
     let mut expected = None;
+    let mut next_event = None;
     for entry in tables.batches.iter()? {
         let (sequence, record) = entry?;
-        let sequence = Sequence(sequence.value());
+        let sequence = Sequence(numbered("batch", sequence.value())?);
         if expected.is_some_and(|expected| expected != sequence) {
             return Err(OpenError::corrupt(format!("batch {sequence} follows a hole")));
         }
         expected = Some(sequence.next());
         let row = BatchRow::decode(record.value())?;
+        // The first that is not posted begins where the posted ones end.
+        if sequence == posted.next() {
+            next_event = Some(EventNumber(memory.state.posted_events));
+        }
+        if next_event.is_some_and(|next| next != row.first_event) {
+            let first = row.first_event;
+            return Err(OpenError::corrupt(format!("batch {sequence} begins at event {first}")));
+        }
+        next_event = Some(row.end_event);
         memory.largest_batch = memory.largest_batch.max(row_bytes(row.bytes));
         let state = &mut memory.state;
         let live = cost(record.value().len()).saturating_add(row_bytes(row.bytes));
@@ -202,6 +212,13 @@ fn count_batches(tables: &Tables<'_>, memory: &mut Memory) -> Result<(), OpenErr
         }
     }
     let state = &memory.state;
+    let end = next_event.map_or(state.posted_events, |end| end.0);
+    if end != state.sealed_events {
+        return Err(OpenError::corrupt(format!(
+            "its batches end at event {end}; {} were sealed",
+            state.sealed_events
+        )));
+    }
     let last = expected.unwrap_or(posted.next());
     if last != state.sealed_sequence.next() || tables.sealed.len()? != tables.batches.len()? {
         return Err(OpenError::corrupt(format!(
@@ -211,7 +228,43 @@ fn count_batches(tables: &Tables<'_>, memory: &mut Memory) -> Result<(), OpenErr
             state.sealed_sequence
         )));
     }
-    Ok(())
+    check_beside_batches(tables, state)
+}
+
+/// Bodies stand where rows do (there are as many, and rows have no hole), and acks where the counters say.
+fn check_beside_batches(tables: &Tables<'_>, state: &JournalState) -> Result<(), OpenError> {
+    let ends = [
+        (tables.batches.first()?, tables.sealed.first()?),
+        (tables.batches.last()?, tables.sealed.last()?),
+    ];
+    for (row, body) in ends {
+        let row = row.map(|(sequence, _)| sequence.value());
+        if row != body.map(|(sequence, _)| sequence.value()) {
+            let sequence = row.unwrap_or_default();
+            return Err(OpenError::corrupt(format!("the body of batch {sequence} is missing")));
+        }
+    }
+    let posted = state.posted_sequence.0;
+    let acked = tables.posted.last()?.map(|(sequence, _)| sequence.value());
+    let sound = match acked {
+        Some(acked) if state.retained_batches > 0 => acked == posted,
+        Some(acked) => acked <= posted,
+        None => state.retained_batches == 0,
+    };
+    if sound {
+        return Ok(());
+    }
+    let acked = acked.unwrap_or_default();
+    Err(OpenError::corrupt(format!(
+        "its last ack is of batch {acked}; {posted} is the last posted"
+    )))
+}
+
+/// A row's number, which leaves room for those after it.
+fn numbered(what: &str, number: u64) -> Result<u64, OpenError> {
+    in_reach([number])
+        .map_err(|reason| OpenError::corrupt(format!("{what} {number}: {reason}")))?;
+    Ok(number)
 }
 
 fn count_chunks(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<Group>, OpenError> {
@@ -220,6 +273,7 @@ fn count_chunks(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<Group>, 
     for entry in tables.chunks.iter()? {
         let (key, record) = entry?;
         let (group, index) = key.value();
+        numbered("group", group)?;
         let bytes = to_u64(record.value().len());
         let (header, _) = decode_chunk(record.value())?;
         let ChunkHeader { opening, rules, first_event, events, oldest, evidence } = header;
@@ -234,8 +288,16 @@ fn count_chunks(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<Group>, 
         state.chunk_bytes = state.chunk_bytes.saturating_add(bytes);
         state.events_in_chunks = state.events_in_chunks.saturating_add(u64::from(events));
         state.hold(opening, first_event, next);
+        let before = groups.last().filter(|last| last.group == group);
+        if index != before.map_or(0, |last| last.chunks)
+            || before.is_some_and(|last| (last.opening, last.rules) != (opening, rules))
+        {
+            return Err(OpenError::corrupt(format!(
+                "chunk {group}.{index} does not go on with its group"
+            )));
+        }
         match groups.last_mut() {
-            Some(last) if last.group == group && last.opening == opening => {
+            Some(last) if last.group == group => {
                 last.end_event = next;
                 last.chunks = last.chunks.saturating_add(1);
                 last.bytes = last.bytes.saturating_add(bytes);
@@ -288,7 +350,7 @@ fn read_ids(
     for entry in tables.ids.iter()? {
         let (number, record) = entry?;
         let (at, ids) = decode_ids(record.value())?;
-        memory.next_ids_row = number.value().saturating_add(1);
+        memory.next_ids_row = numbered("ids", number.value())?.saturating_add(1);
         memory.ids_oldest = memory.ids_oldest.or(Some(at));
         memory.state.ids = memory.state.ids.saturating_add(to_u64(ids.len()));
         memory.state.live_bytes =
@@ -306,7 +368,7 @@ fn count_rest(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<SourceCoun
     memory.age_clock = AgeClock::resume(memory.age_clock.now().max(newest));
     for entry in tables.dead_letters.iter()? {
         let (number, record) = entry?;
-        memory.next_dead_letter = number.value().saturating_add(1);
+        memory.next_dead_letter = numbered("dead letter", number.value())?.saturating_add(1);
         let bytes = record.value().len();
         memory.state.dead_letters = memory.state.dead_letters.saturating_add(1);
         memory.state.dead_letter_bytes =

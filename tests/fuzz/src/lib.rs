@@ -1,12 +1,13 @@
 //! What must hold for any bytes, one module a format; each has `check(input)`, which panics where it does not.
 //!
 //! ```text
-//! frames        a session's stream                 journal_file  a journal whose sectors are damaged
-//! dogstatsd     datagrams                          journal_rows  a whole redb file with damaged rows
-//! json_lines    the events door                    batches       a batch's header, body and lines
-//! cloud_events  the HTTP door                      catalogue     the collector's catalogue
-//! decimals      quantities and prices
+//! frames        a session's stream         batches       a batch's header, body and lines
+//! dogstatsd     datagrams                  journal_rows  a journal with forged or damaged rows
+//! json_lines    the events door            catalogue     the collector's catalogue
+//! cloud_events  the HTTP door              decimals      quantities and prices
 //! ```
+//!
+//! Damaged *pages* of a journal are no target: redb's checksums find them, and its own assertions are not ours.
 //!
 //! `tests/fuzz/run` builds one libFuzzer program of each; `cargo test -p tidemark-fuzz` replays their corpora and
 //! former findings without it.
@@ -19,6 +20,7 @@
     reason = "small numbers of a test; an overflow panics, which is a finding"
 )]
 
+pub mod batches;
 pub mod catalogue;
 pub mod choices;
 pub mod cloud_events;
@@ -26,5 +28,6 @@ pub mod decimals;
 pub mod dogstatsd;
 pub mod fields;
 pub mod frames;
+pub mod journal_rows;
 pub mod json_lines;
 pub mod memory;

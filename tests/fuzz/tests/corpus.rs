@@ -11,7 +11,9 @@
 use std::fs;
 use std::path::Path;
 
-use tidemark_fuzz::{catalogue, cloud_events, decimals, dogstatsd, frames, json_lines};
+use tidemark_fuzz::{
+    batches, catalogue, cloud_events, decimals, dogstatsd, frames, journal_rows, json_lines,
+};
 
 /// Damaged copies of each input.
 const DAMAGED: u64 = 300;
@@ -86,4 +88,6 @@ fn corpora_and_findings_hold() {
     replay("json_lines", json_lines::check);
     replay("cloud_events", cloud_events::check);
     replay("catalogue", catalogue::check);
+    replay("batches", batches::check);
+    replay("journal_rows", journal_rows::check);
 }

@@ -180,9 +180,10 @@ impl Transaction<'_, '_> {
             if !due {
                 break;
             }
-            self.tables.batches.remove(sequence)?;
+            let row = self.tables.batches.remove(sequence)?;
+            let said = row.map(|row| BatchRow::decode(row.value())).transpose()?;
             self.memory.left(row_bytes);
-            self.forget(sequence)?;
+            self.forget(sequence, said.map_or(0, |row| row.bytes))?;
         }
         Ok(())
     }
@@ -195,12 +196,16 @@ impl Transaction<'_, '_> {
         Ok(Timestamp(entry?.1.value()))
     }
 
-    /// Removes the last traces of a batch whose row is already gone.
-    fn forget(&mut self, sequence: u64) -> Result<(), JournalError> {
+    /// Removes the last traces of a batch whose row, which said how long it is, is already gone.
+    fn forget(&mut self, sequence: u64, said: u64) -> Result<(), JournalError> {
         let bytes = self.tables.sealed.remove(sequence)?.map(|frozen| frozen.value().len());
         let Some(bytes) = bytes else {
             return Err(missing("sealed batch", sequence));
         };
+        if to_u64(bytes) != said {
+            let reason = format!("batch {sequence} has {bytes} bytes, and its row says {said}");
+            return Err(JournalError::Damaged { reason });
+        }
         self.memory.left(bytes);
         let state = &mut self.memory.state;
         state.retained_batches = state.retained_batches.saturating_sub(1);

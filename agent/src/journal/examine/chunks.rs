@@ -8,7 +8,7 @@ use super::{Depth, Examined, SET_ASIDE};
 use crate::chunk::{GroupReader, RAW_BYTES_LIMIT};
 use crate::journal::apply::to_u64;
 use crate::journal::reader::ReadError;
-use crate::journal::record::{ChunkHeader, decode_chunk};
+use crate::journal::record::{ChunkHeader, decode_chunk, in_reach};
 use crate::journal::tables::CHUNKS;
 
 /// A group whose chunks are being read.
@@ -50,6 +50,9 @@ pub(super) fn read(
         let bytes = record.value();
         found.took(bytes.len());
         let place = format!("chunk {number}.{index}");
+        if let Err(problem) = in_reach([number]) {
+            found.tell(&place, problem, SET_ASIDE);
+        }
         let mut of = match group.take() {
             Some(of) if of.number == number => of,
             Some(_) | None => {

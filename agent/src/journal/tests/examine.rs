@@ -12,7 +12,7 @@ use super::*;
 use crate::aggregate::SeriesSlot;
 use crate::chunk::{ChunkWriter, Record};
 use crate::event::{Door, IdDigest, SourceCount};
-use crate::journal::tables::{BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, SEALED, meta};
+use crate::journal::tables::{BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, SEALED, meta};
 use crate::journal::{DeadLetter, Depth, Examined, JournalReader, OpenError};
 
 /// The payload of a chunk of so many events.
@@ -237,4 +237,61 @@ fn a_page_that_rots_is_damage() {
     fs::write(&path, &bytes).unwrap();
     assert!(matches!(JournalReader::open(&path), Err(OpenError::Corrupt { .. })));
     assert_eq!(fs::read(&path).unwrap(), bytes);
+}
+
+/// Found by `tests/fuzz`: rows under sound checksums that no agent wrote. A start refuses what is in its way, and an
+/// examination, which goes to the end, names it.
+#[test]
+fn forged_rows_are_refused_at_the_start_and_found() {
+    let forged: [(&str, Forgery); 10] = [
+        ("counters", |path| change(path, META, meta::COUNTERS, |row| varint(&row, 1))),
+        ("evidence", |path| change(path, META, meta::EVIDENCE, |row| varint(&row, 3))),
+        ("row of a batch", |path| change(path, BATCHES, 3, |row| varint(&row, 20))),
+        ("number of a batch", |path| renumber(path, BATCHES, 4, u64::MAX)),
+        ("number of a body", |path| renumber(path, SEALED, 4, u64::MAX)),
+        ("number of a group", |path| renumber(path, CHUNKS, (9, 1), (u64::MAX, 0))),
+        ("place in a group", |path| renumber(path, CHUNKS, (9, 1), (9, 7))),
+        ("number of ids", |path| renumber(path, IDS, 1, u64::MAX)),
+        ("number of a dead letter", |path| renumber(path, DEAD_LETTERS, 0, u64::MAX)),
+        ("ack", |path| {
+            let database = Database::open(path).unwrap();
+            let transaction = database.begin_write().unwrap();
+            transaction.open_table(POSTED).unwrap().remove(2).unwrap();
+            transaction.commit().unwrap();
+        }),
+    ];
+    for (what, forge) in forged {
+        let (_folder, path) = place();
+        drop(written(&path));
+        forge(&path);
+        assert!(!examine(&path).findings.is_empty(), "{what}");
+        let ids = FreshIds { stream: STREAM, opening: OpeningId([2; 16]) };
+        let options = JournalOptions { path, ..options() };
+        let opened = Journal::open(options, ids, NOON, Duration::ZERO);
+        assert!(matches!(opened, Err(OpenError::Corrupt { .. })), "{what}: {opened:?}");
+    }
+}
+
+type Forgery = fn(&Path);
+
+/// The row with the varint of one byte at `at` as that of 2^64 - 1.
+fn varint(row: &[u8], at: usize) -> Option<Vec<u8>> {
+    Some([&row[..at], &[0xfd], &[0xff; 8], &row[at + 1..]].concat())
+}
+
+/// Moves a row to another key.
+fn renumber<'k, K: redb::Key + 'static>(
+    path: &Path,
+    table: TableDefinition<'_, K, &'static [u8]>,
+    from: K::SelfType<'k>,
+    to: K::SelfType<'k>,
+) {
+    let database = Database::open(path).unwrap();
+    let transaction = database.begin_write().unwrap();
+    {
+        let mut rows = transaction.open_table(table).unwrap();
+        let row = rows.remove(&from).unwrap().unwrap().value().to_vec();
+        rows.insert(&to, row.as_slice()).unwrap();
+    }
+    transaction.commit().unwrap();
 }

@@ -82,8 +82,9 @@ fn read_lines(
 }
 
 fn check_counts(header: &Header, lines: &[Line]) -> Result<(), BodyError> {
-    let found = lines.iter().fold(0_u64, |events, line| events.saturating_add(line.value.events));
-    if found != header.events() {
+    let found = lines.iter().try_fold(0_u64, |sum, line| sum.checked_add(line.value.events));
+    if found != Some(header.events()) {
+        let found = found.unwrap_or(u64::MAX);
         return Err(BodyError::Events { said: header.events(), found });
     }
     let buckets = || lines.iter().map(|line| line.key.bucket);

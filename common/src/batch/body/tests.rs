@@ -309,6 +309,16 @@ fn long_lines_are_read_back() {
     assert_eq!(opened.lines[0].value, value);
 }
 
+/// Found by `tests/fuzz`: a sum of events that stops at 64 bits is no sum.
+#[test]
+fn lines_of_more_events_than_64_bits_are_no_body() {
+    let mut lines = golden::lines();
+    lines[0].value.events = u64::MAX;
+    let body = write(&lines).unwrap();
+    let found = Body::open(&header_of(&body, u64::MAX), &body.stored);
+    assert_eq!(found, Err(BodyError::Events { said: u64::MAX, found: u64::MAX }));
+}
+
 #[test]
 #[should_panic(expected = "line 1 does not come after the one before")]
 fn the_writer_insists_on_order() {
