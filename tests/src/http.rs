@@ -43,7 +43,12 @@ impl Http {
     /// When the system gives no runtime.
     pub fn new() -> Result<Self> {
         let runtime = Builder::new_current_thread().enable_all().build()?;
-        let client = reqwest::Client::builder().timeout(REQUEST_WAIT).no_proxy().build()?;
+        // The runtime sleeps between requests, and cannot see that a server closed an idle connection.
+        let client = reqwest::Client::builder()
+            .timeout(REQUEST_WAIT)
+            .pool_max_idle_per_host(0)
+            .no_proxy()
+            .build()?;
         Ok(Self { runtime, client })
     }
 
