@@ -1,5 +1,6 @@
 //! Clients that hold on to the door, each behind a door with room for one: the next is served.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -102,4 +103,18 @@ async fn guesses_are_limited_and_known_clients_read_on() {
     assert_eq!(metric(&world, "api_logins_failed_total").await, 60);
     assert_eq!(metric(&world, "api_logins_limited_total").await, 10);
     assert_eq!(world.get("/v1/streams").await.status, 200, "it has passed from here before");
+}
+
+#[tokio::test]
+async fn guesses_are_limited_by_the_minute_though_ledger_time_stands_still() {
+    let world = world().await;
+    let before = world.ledger.now();
+    for number in 0..61 {
+        let guess = format!("Bearer wrong-wrong-wrong-{number}");
+        drop(world.get_with("/v1/streams", Some(&guess)).await);
+    }
+    assert_eq!(world.get("/v1/streams").await.status, 429, "it has not passed from here");
+    world.passed.store(61_000_000, Ordering::Relaxed);
+    assert_eq!(world.ledger.now(), before);
+    assert_eq!(world.get("/v1/streams").await.status, 200);
 }
