@@ -20,9 +20,9 @@ pub mod door;
 pub mod manifest;
 pub mod rows;
 
-use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
@@ -46,6 +46,8 @@ pub enum BackupError {
     Exists { path: PathBuf },
     #[error("failed to make a backup: there is no {LEDGER_FILE} in {}; name the collector's data_dir", path.display())]
     NoLedger { path: PathBuf },
+    #[error("failed to make a backup: another one into {} is under way", path.display())]
+    UnderWay { path: PathBuf },
     #[error("failed to make a backup: cannot write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("failed to make a backup: the collector does not answer on {}: {source}", path.display())]
@@ -89,8 +91,8 @@ pub fn make(
         let path = path.to_owned();
         move |source| BackupError::Write { path, source }
     };
-    clear(&draft).map_err(failed(&draft))?;
-    DirBuilder::new().mode(0o700).create(&draft).map_err(failed(&draft))?;
+    let taken = take(&draft).map_err(failed(&draft))?;
+    let _held = taken.ok_or_else(|| BackupError::UnderWay { path: to.clone() })?;
     let made = write(data_dir, &draft, progress);
     let made = made.and_then(|manifest| {
         fs::rename(&draft, to).and_then(|()| sync_parent(to)).map_err(failed(to))?;
@@ -108,6 +110,40 @@ fn draft_of(to: &Path) -> PathBuf {
     let mut name = to.as_os_str().to_owned();
     name.push(".partial");
     PathBuf::from(name)
+}
+
+/// Makes the draft's folder anew and holds its lock; `None` if another backup does. Nobody removes or renames
+/// a folder of this name whose lock he does not hold.
+fn take(draft: &Path) -> io::Result<Option<File>> {
+    // Held until the new one is: whoever comes meanwhile finds either.
+    let _left = match lock(draft) {
+        Ok(None) => return Ok(None),
+        Ok(Some(left)) => {
+            clear(draft)?;
+            Some(left)
+        }
+        Err(error) if error.kind() == io::ErrorKind::NotFound => None,
+        Err(error) => return Err(error),
+    };
+    match DirBuilder::new().mode(0o700).create(draft) {
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Ok(None),
+        made => made?,
+    }
+    lock(draft)
+}
+
+/// The lock of the folder at `path`; `None` if another has it.
+fn lock(path: &Path) -> io::Result<Option<File>> {
+    let folder = File::open(path)?;
+    match folder.try_lock() {
+        Ok(()) => {}
+        Err(TryLockError::WouldBlock) => return Ok(None),
+        Err(TryLockError::Error(error)) => return Err(error),
+    }
+    // Another may have taken it away in between.
+    let (held, found) = (folder.metadata()?, fs::metadata(path)?);
+    let is_there = (held.dev(), held.ino()) == (found.dev(), found.ino());
+    Ok(is_there.then_some(folder))
 }
 
 /// Removes what an earlier try has left, and nothing else.
@@ -185,11 +221,14 @@ fn each_row(data_dir: &Path, take: TakeRow<'_>) -> Result<(), BackupError> {
             }
             Ok(())
         }
-        // Nobody listens there: the collector is stopped, or was killed.
+        // Nobody listens there: the collector is stopped, was killed, or has no socket, as the path is too
+        // long for one. The ledger's lock tells whether the file may be read.
         Err(error)
             if matches!(
                 error.kind(),
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::InvalidInput
             ) =>
         {
             export_stopped(data_dir, READ_CACHE_BYTES, take)

@@ -42,6 +42,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::time::Duration;
 
 use thiserror::Error;
 use tidemark_common::id::{LedgerId, StreamId};
@@ -415,6 +416,13 @@ impl Ledger {
     #[must_use]
     pub fn now(&self) -> Timestamp {
         self.shared.now()
+    }
+
+    /// Time by the monotonic clock, since any fixed moment: what is counted by the minute or the hour goes by
+    /// it, as ledger time may stand still.
+    #[must_use]
+    pub fn monotonic(&self) -> Duration {
+        Duration::from_micros(self.shared.time.read().monotonic_micros)
     }
 
     /// Waits until the ledger has failed, and says why; for ever if it does not.

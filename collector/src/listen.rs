@@ -45,8 +45,8 @@ use crate::session::Terms;
 
 use self::figures::ListenCounters;
 pub use self::figures::ListenFigures;
-pub(crate) use self::holders::one_address;
-use self::holders::{Holders, Place};
+use self::holders::Place;
+pub(crate) use self::holders::{Holders, one_address};
 use self::refusal::Refusal;
 
 /// What an agent is told that finds no room.

@@ -174,13 +174,42 @@ pub fn restore(
             return Err(error);
         }
     };
-    // The totals first: with the ledger the restore is done.
-    for name in [TOTALS_FILE, LEDGER_FILE] {
-        fs::rename(restoring.join(name), data_dir.join(name)).map_err(failed)?;
-        lock.sync_all().map_err(failed)?;
+    let placed = place(&restoring, data_dir, &lock);
+    match &placed {
+        // Of a ledger in its place there is a second name left.
+        Ok(()) | Err(RestoreError::Exists { .. }) => {
+            clear(&restoring).and_then(|()| lock.sync_all()).map_err(failed)?;
+        }
+        // No collector starts on what is half in its place.
+        Err(_) => {}
     }
-    clear(&restoring).and_then(|()| lock.sync_all()).map_err(failed)?;
-    Ok(report)
+    placed.map(|()| report)
+}
+
+/// Gives the files their names. A collector that began to start before the restore may have made a ledger
+/// meanwhile; it is not replaced.
+fn place(restoring: &Path, data_dir: &Path, lock: &File) -> Result<(), RestoreError> {
+    let failed = |source| RestoreError::Write { path: data_dir.to_owned(), source };
+    if data_dir.join(LEDGER_FILE).exists() {
+        return Err(RestoreError::Exists { path: data_dir.to_owned() });
+    }
+    // The totals first: with the ledger the restore is done.
+    fs::rename(restoring.join(TOTALS_FILE), data_dir.join(TOTALS_FILE)).map_err(failed)?;
+    lock.sync_all().map_err(failed)?;
+    name_ledger(restoring, data_dir)?;
+    lock.sync_all().map_err(failed)
+}
+
+/// By a second name: a rename would replace what is there.
+fn name_ledger(restoring: &Path, data_dir: &Path) -> Result<(), RestoreError> {
+    let path = data_dir.to_owned();
+    match fs::hard_link(restoring.join(LEDGER_FILE), data_dir.join(LEDGER_FILE)) {
+        Ok(()) => Ok(()),
+        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+            Err(RestoreError::Exists { path })
+        }
+        Err(source) => Err(RestoreError::Write { path, source }),
+    }
 }
 
 /// Removes what a restore has left, and nothing else.

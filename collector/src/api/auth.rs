@@ -4,16 +4,15 @@
 //! SHA-256 digest, and digests are compared in a time that does not depend on them.
 
 use std::fmt;
-
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
-use tidemark_common::time::Timestamp;
 
 use crate::listen::one_address;
 
@@ -59,7 +58,7 @@ impl Tokens {
         })
     }
 
-    fn judge(&self, presented: &str, peer: Peer, now: Timestamp) -> Login {
+    fn judge(&self, presented: &str, peer: Peer, now: Duration) -> Login {
         let token = self.find(presented);
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
         logins.judge(one_address(peer.0), token, now)
@@ -79,7 +78,7 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
     let Some(peer) = request.extensions().get::<Peer>().copied() else {
         return Problem::internal(&"a request came from nowhere").into_response();
     };
-    match api.tokens.judge(token, peer, api.ledger.now()) {
+    match api.tokens.judge(token, peer, api.ledger.monotonic()) {
         Login::Admitted => {
             let mut response = next.run(request).await;
             response

@@ -3,7 +3,8 @@
 //! **Owns** how many there are, how long one may take to ask and to read its answer, and how long a head may
 //! be. **Does not own** requests (`api.rs`). No resource reads a body: what follows a head is thrown away.
 //!
-//! Limits: [`DoorLimits`]. Connections beyond wait in the kernel's queue.
+//! Limits: [`DoorLimits`]. Connections beyond wait in the kernel's queue; those of an address that holds its
+//! share are closed, so that one alone keeps nobody out.
 
 use std::error::Error;
 use std::io;
@@ -22,6 +23,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{Semaphore, watch};
 
 use super::patient::Patient;
+use crate::listen::{Holders, one_address};
 
 /// After an accept failed for want of memory or descriptors, the next is tried after this.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -30,6 +32,8 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 #[derive(Debug, Clone, Copy)]
 pub struct DoorLimits {
     pub connections_max: u32,
+    /// Of all these, at most so many for one address.
+    pub connections_per_address_max: u32,
     /// Time for a request's head; also how long a connection may be idle between two requests.
     pub head_read_max: Duration,
     /// Bytes of a request's head, and lines of it.
@@ -43,6 +47,8 @@ pub struct DoorLimits {
 #[derive(Debug, Default)]
 pub struct DoorCounters {
     pub(super) open: AtomicU64,
+    /// Connections closed because their address had `connections_per_address_max`.
+    pub(super) crowded: AtomicU64,
     /// Connections that were too slow to ask or to read.
     pub(super) slow: AtomicU64,
     /// Requests whose head is none, or too long.
@@ -61,6 +67,7 @@ impl Default for DoorLimits {
     fn default() -> Self {
         Self {
             connections_max: 1_024,
+            connections_per_address_max: 256,
             head_read_max: Duration::from_secs(10),
             head_bytes_max: 64 << 10,
             head_lines_max: 64,
@@ -82,6 +89,7 @@ pub async fn serve(
 ) -> io::Result<()> {
     let room = usize::try_from(limits.connections_max).unwrap_or(Semaphore::MAX_PERMITS);
     let room = Arc::new(Semaphore::new(room));
+    let addresses = Arc::new(Holders::new(limits.connections_per_address_max));
     loop {
         let accepted = async {
             let permit = Arc::clone(&room).acquire_owned().await.map_err(io::Error::other)?;
@@ -95,8 +103,12 @@ pub async fn serve(
             Ok((stream, peer)) => {
                 let answering =
                     answer(stream, Peer(peer.ip()), router.clone(), limits, stopping.clone());
-                let counters = Arc::clone(&counters);
+                let (counters, addresses) = (Arc::clone(&counters), Arc::clone(&addresses));
                 tokio::spawn(async move {
+                    let Some(_place) = addresses.enter(one_address(peer.ip())) else {
+                        counters.crowded.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    };
                     counters.open.fetch_add(1, Ordering::Relaxed);
                     if let Err(error) = answering.await {
                         counters.count_end(&error);

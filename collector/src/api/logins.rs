@@ -1,6 +1,7 @@
 //! Failed logins: how many an address may have before its tokens are not looked at any more.
 //!
-//! **Owns** the judgement, in bounded memory. **Does not own** comparing tokens (`auth.rs`).
+//! **Owns** the judgement, in bounded memory. **Does not own** comparing tokens (`auth.rs`), or time: it is
+//! given, by the monotonic clock. Ledger time may stand still for a day.
 //!
 //! While an address, or all together, had more failures than they may, a token passes only if it has passed
 //! from that address before: so guesses are limited, and whoever shares the address (behind a proxy all do)
@@ -11,16 +12,16 @@
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::time::Duration;
 
 use hashbrown::HashMap;
-use tidemark_common::time::Timestamp;
 
 /// Failures of one address in a minute.
-const ADDRESS_FAILURES_MAX: i64 = 60;
+const ADDRESS_FAILURES_MAX: u32 = 60;
 /// Failures of all addresses in a minute.
-const ALL_FAILURES_MAX: i64 = 600;
+const ALL_FAILURES_MAX: u32 = 600;
 const ADDRESSES_MAX: usize = 4_096;
-const MINUTE_MILLIS: i64 = 60_000;
+const MINUTE: Duration = Duration::from_secs(60);
 
 /// What is remembered of logins.
 #[derive(Debug, Default)]
@@ -34,12 +35,12 @@ struct Address {
     failures: Failures,
     /// The tokens that passed from here, by their number.
     passed: BTreeSet<usize>,
-    heard: Timestamp,
+    heard: Duration,
 }
 
 /// Each failure takes its share of a minute, behind the ones before it: up to when they reach.
 #[derive(Debug, Clone, Copy, Default)]
-struct Failures(Timestamp);
+struct Failures(Duration);
 
 /// What becomes of a login.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -54,7 +55,7 @@ pub(super) enum Login {
 
 impl Logins {
     /// Judges a login from `address` with the token of this number; `None` if it is none of ours.
-    pub(super) fn judge(&mut self, address: IpAddr, token: Option<usize>, now: Timestamp) -> Login {
+    pub(super) fn judge(&mut self, address: IpAddr, token: Option<usize>, now: Duration) -> Login {
         if !self.addresses.contains_key(&address) {
             self.make_room(now);
         }
@@ -81,7 +82,7 @@ impl Logins {
         }
     }
 
-    fn make_room(&mut self, now: Timestamp) {
+    fn make_room(&mut self, now: Duration) {
         if self.addresses.len() < ADDRESSES_MAX {
             return;
         }
@@ -98,17 +99,17 @@ impl Logins {
 
 impl Failures {
     /// Whether one more would reach beyond a minute from now.
-    fn are_too_many(self, most: i64, now: Timestamp) -> bool {
-        self.after_one_more(most, now).millis_since(now) > MINUTE_MILLIS
+    fn are_too_many(self, most: u32, now: Duration) -> bool {
+        self.after_one_more(most, now).saturating_sub(now) > MINUTE
     }
 
-    fn add(&mut self, most: i64, now: Timestamp) {
+    fn add(&mut self, most: u32, now: Duration) {
         *self = Self(self.after_one_more(most, now));
     }
 
-    fn after_one_more(self, most: i64, now: Timestamp) -> Timestamp {
-        let share = MINUTE_MILLIS.div_euclid(most);
-        Timestamp(self.0.max(now).0.saturating_add(share))
+    fn after_one_more(self, most: u32, now: Duration) -> Duration {
+        let share = MINUTE.checked_div(most).unwrap_or(MINUTE);
+        self.0.max(now).saturating_add(share)
     }
 }
 
@@ -116,13 +117,13 @@ impl Failures {
 mod tests {
     use super::*;
 
-    const NOW: Timestamp = Timestamp(1_000_000);
+    const NOW: Duration = Duration::from_secs(1_000);
 
     fn address(number: u32) -> IpAddr {
         IpAddr::V4(number.into())
     }
 
-    fn fail(logins: &mut Logins, from: u32, times: usize, at: Timestamp) -> Login {
+    fn fail(logins: &mut Logins, from: u32, times: usize, at: Duration) -> Login {
         (0..times).map(|_| logins.judge(address(from), None, at)).last().unwrap()
     }
 
@@ -136,9 +137,9 @@ mod tests {
         assert_eq!(logins.judge(address(1), Some(8), NOW), Login::TooMany, "a lucky guess");
         assert_eq!(logins.judge(address(1), Some(7), NOW), Login::Admitted, "known from here");
         assert_eq!(logins.judge(address(2), Some(8), NOW), Login::Admitted, "another address");
-        let second_later = Timestamp(NOW.0 + 1_000);
+        let second_later = NOW + Duration::from_secs(1);
         assert_eq!(fail(&mut logins, 1, 1, second_later), Login::LastRefused);
-        let minute_later = Timestamp(NOW.0 + 61_000);
+        let minute_later = NOW + Duration::from_secs(61);
         assert_eq!(logins.judge(address(1), Some(8), minute_later), Login::Admitted);
     }
 
@@ -157,7 +158,7 @@ mod tests {
     fn memory_is_bounded() {
         let mut logins = Logins::default();
         for number in 0..10_000 {
-            logins.judge(address(number), Some(1), Timestamp(NOW.0 + i64::from(number)));
+            logins.judge(address(number), Some(1), NOW + Duration::from_millis(number.into()));
         }
         assert_eq!(logins.addresses.len(), ADDRESSES_MAX);
         assert!(logins.addresses.contains_key(&address(9_999)), "the newest is kept");

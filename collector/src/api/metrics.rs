@@ -256,6 +256,11 @@ fn own_door(registry: &mut Registry, counters: &DoorCounters) {
     gauge(registry, "api_connections_open", "Connections to the API", read(&counters.open));
     for (name, help, value) in [
         ("api_connections_slow", "Connections too slow to ask or to read", read(&counters.slow)),
+        (
+            "api_connections_over_address",
+            "Connections closed because their address had its share of them",
+            read(&counters.crowded),
+        ),
         ("api_requests_unreadable", "Requests without a sound head", read(&counters.unreadable)),
         ("api_requests_busy", "Requests told to come again", read(&counters.busy)),
         ("api_logins_failed", "Requests with a token not ours", read(&counters.logins_failed)),

@@ -2,7 +2,7 @@
 //! a stream each time, must not fill `streams_max` for everybody.
 //!
 //! **Owns** the arithmetic. **Does not own** whose allowance it is (the store keeps one instant for each
-//! identity), or time: ledger time is given.
+//! identity), or time: it is given, by the monotonic clock. Ledger time may stand still for a day.
 //!
 //! Each new stream uses up its share of an hour; shares that are used up at once lie behind each other, and
 //! may fill the hour that follows. So an identity may begin `per_hour_max` streams at once, and as many in
@@ -10,22 +10,22 @@
 //!
 //! It is kept in memory: a restart of the collector gives everybody a fresh hour.
 
-use tidemark_common::time::Timestamp;
+use std::time::Duration;
 
-const HOUR_MILLIS: i64 = 3_600_000;
+const HOUR: Duration = Duration::from_secs(3_600);
 
 /// When an identity's allowance is used up to, after a new stream at `now`; `None` if it may begin none now.
 /// `before` is what this returned last.
 #[must_use]
 pub fn begin_stream(
-    before: Option<Timestamp>,
-    now: Timestamp,
+    before: Option<Duration>,
+    now: Duration,
     per_hour_max: u32,
-) -> Option<Timestamp> {
-    let share = HOUR_MILLIS.checked_div(i64::from(per_hour_max))?;
+) -> Option<Duration> {
+    let share = HOUR.checked_div(per_hour_max)?;
     let begun = before.map_or(now, |before| before.max(now));
-    let used = Timestamp(begun.0.saturating_add(share));
-    (used.millis_since(now) <= HOUR_MILLIS).then_some(used)
+    let used = begun.saturating_add(share);
+    (used.saturating_sub(now) <= HOUR).then_some(used)
 }
 
 #[cfg(test)]
@@ -33,10 +33,10 @@ mod tests {
     use super::*;
 
     /// (minute, how many are tried, how many may begin) one after another.
-    fn check(per_hour_max: u32, steps: &[(i64, usize, usize)]) {
+    fn check(per_hour_max: u32, steps: &[(u64, usize, usize)]) {
         let mut used = None;
         for (minute, tried, expected) in steps {
-            let now = Timestamp(minute.saturating_mul(60_000));
+            let now = Duration::from_secs(minute.saturating_mul(60));
             let begun = (0..*tried).filter(|_| {
                 let after = begin_stream(used, now, per_hour_max);
                 used = after.or(used);
@@ -52,7 +52,6 @@ mod tests {
         check(1, &[(0, 2, 1), (59, 2, 0), (60, 2, 1)]);
         check(1_000, &[(0, 2_000, 1_000)]);
         check(0, &[(0, 5, 0)]);
-        // More than one a millisecond is no limit.
         check(u32::MAX, &[(0, 10_000, 10_000)]);
     }
 }

@@ -339,7 +339,8 @@ impl Checker {
         Some(CheckedBatch { header, position, agent, opened })
     }
 
-    /// Opens a body. What was readable when it was admitted must still be, and the other way round.
+    /// Opens a body. What was readable when it was admitted must still be. What was not stays quarantined, though
+    /// this version may read it: a ledger may be older than it.
     fn body(
         &mut self,
         header: &Header,
@@ -359,17 +360,12 @@ impl Checker {
                 self.findings.add(FindingKind::Marks, place, events, || error.to_string());
                 Opened::Quarantined(error.to_string())
             }
-            (Ok(Opened::Quarantined(_)), Some(_)) if !marks.is_empty() => {
+            (Ok(_), Some(_)) if !marks.is_empty() => {
                 let why = || "it is quarantined, and has marks of lines".to_owned();
                 self.findings.add(FindingKind::Marks, place, events, why);
                 return None;
             }
-            (Ok(Opened::Readable { .. }), Some(reason)) => {
-                self.findings.add(FindingKind::Quarantine, place, events, || {
-                    format!("its body can be read, and it is quarantined: {reason}")
-                });
-                Opened::Quarantined(reason.clone())
-            }
+            (Ok(Opened::Readable { .. }), Some(reason)) => Opened::Quarantined(reason.clone()),
             (Ok(Opened::Quarantined(reason)), None) => {
                 self.findings.add(FindingKind::BatchBody, place, events, || reason.clone());
                 Opened::Quarantined(reason)

@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use tidemark_common::batch::{
     BodyWriter, Evidence, HEADER_BYTES, Line, LineKey, LineValue, NewHeader, SealedBatch, genesis,
@@ -128,8 +129,13 @@ impl Journal {
     }
 
     pub(crate) fn hello_request(&self, posted: usize, agent: &str) -> Request {
+        self.hello_at(Duration::ZERO, posted, agent)
+    }
+
+    /// The same, when so much time has passed.
+    pub(crate) fn hello_at(&self, said: Duration, posted: usize, agent: &str) -> Request {
         let agent = AgentName::parse(agent).unwrap();
-        Request::Hello(Box::new(HelloRequest { hello: self.hello(posted), agent }))
+        Request::Hello(Box::new(HelloRequest { hello: self.hello(posted), agent, said }))
     }
 
     /// Asks to admit the batch with this sequence.
@@ -359,7 +365,7 @@ async fn names_posted_openings_on_conflict<S: LedgerStore>(store: S, ledger: Led
         hello.accepted = 9;
         hello.openings = openings;
         let agent = AgentName::parse("agent").unwrap();
-        Request::Hello(Box::new(HelloRequest { hello, agent }))
+        Request::Hello(Box::new(HelloRequest { hello, agent, said: Duration::ZERO }))
     };
     let answer = |committed: &Committed| match &committed.replies[..] {
         [Reply::HelloRefused { verdict: HelloVerdict::Conflict(_), openings, .. }] => {

@@ -31,6 +31,7 @@ mod totals;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
 
 use redb::{Database, ReadableDatabase, StorageBackend, TableDefinition};
 use tidemark_common::batch::{HEADER_BYTES, Header};
@@ -135,7 +136,7 @@ struct Memory {
     unfolded: BTreeMap<(StreamId, Sequence), u64>,
     /// Up to when each identity has used up its allowance of new streams (`ledger/allowance.rs`); of those
     /// that have some left, only as many as there are others.
-    streams_begun: BTreeMap<AgentName, Timestamp>,
+    streams_begun: BTreeMap<AgentName, Duration>,
     /// They are sorted out when there are this many.
     streams_begun_max: usize,
 }

@@ -3,6 +3,8 @@
 //! **Owns** nothing but these shapes. Requests of many sessions share one transaction; each is judged
 //! inside it, in the order of arrival.
 
+use std::time::Duration;
+
 use tidemark_common::batch::{BODY_RAW_BYTES_MAX, Body, BodyError, Evidence, HEADER_BYTES, Header};
 use tidemark_common::id::{Digest, Fence, Sequence, StreamId};
 use tidemark_common::tls::AgentName;
@@ -49,6 +51,8 @@ pub struct HelloRequest {
     pub hello: Hello,
     /// From the session's certificate.
     pub agent: AgentName,
+    /// When it was said, by [`Ledger::monotonic`](super::Ledger::monotonic).
+    pub said: Duration,
 }
 
 /// A batch that asks to be admitted, its body already opened.

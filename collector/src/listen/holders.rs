@@ -1,4 +1,4 @@
-//! How much of the door one identity, or one address, holds.
+//! How much of a door one identity, or one address, holds.
 
 use std::hash::Hash;
 use std::net::{IpAddr, Ipv6Addr};
@@ -8,7 +8,7 @@ use hashbrown::HashMap;
 
 /// Places by who holds them. Bounded by the places that there are: whoever holds none is not kept.
 #[derive(Debug)]
-pub(super) struct Holders<K: Eq + Hash> {
+pub(crate) struct Holders<K: Eq + Hash> {
     /// At most this many for each.
     most: u32,
     held: Mutex<HashMap<K, u32>>,
@@ -16,18 +16,18 @@ pub(super) struct Holders<K: Eq + Hash> {
 
 /// A place, until it is dropped.
 #[derive(Debug)]
-pub(super) struct Place<'h, K: Eq + Hash> {
+pub(crate) struct Place<'h, K: Eq + Hash> {
     holders: &'h Holders<K>,
     key: K,
 }
 
 impl<K: Eq + Hash + Clone> Holders<K> {
-    pub(super) fn new(most: u32) -> Self {
+    pub(crate) fn new(most: u32) -> Self {
         Self { most, held: Mutex::default() }
     }
 
     /// A place for `key`; `None` if it holds as many as it may.
-    pub(super) fn enter(&self, key: K) -> Option<Place<'_, K>> {
+    pub(crate) fn enter(&self, key: K) -> Option<Place<'_, K>> {
         let mut held = self.held.lock().unwrap_or_else(PoisonError::into_inner);
         let count = held.get(&key).copied().unwrap_or(0);
         if count >= self.most {

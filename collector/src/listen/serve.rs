@@ -273,7 +273,8 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                 Action::Send(frame) => self.send(&frame).await?,
                 Action::Hello(hello) => {
                     let agent = self.session.agent().clone();
-                    let request = HelloRequest { hello: *hello, agent };
+                    let said = self.shared.ledger.monotonic();
+                    let request = HelloRequest { hello: *hello, agent, said };
                     self.submit(Request::Hello(Box::new(request))).await;
                 }
                 Action::Admit(incoming) => self.admit(*incoming).await?,

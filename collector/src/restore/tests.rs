@@ -9,6 +9,7 @@ use crate::ledger::clock::{LEAP_MILLIS, NEVER_BEFORE};
 use crate::ledger::conformance::{self, Journal, NOW, commit, damaged, greet};
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::redb::RedbStore;
+use crate::ledger::request::{Opened, Request};
 use crate::ledger::store::LedgerStore;
 
 fn block_on<T>(task: impl Future<Output = T>) -> T {
@@ -307,4 +308,77 @@ fn backups_are_whole_or_not_there() {
     assert!(matches!(used, BackupError::Store(StoreError::InUse { .. })), "{used}");
     assert!(!folder.path().join("third.partial").exists());
     drop(held);
+}
+
+#[test]
+fn a_backup_leaves_the_draft_of_another_alone() {
+    let (folder, _) = backed_up();
+    let (ledger, to) = (folder.path().join("ledger"), folder.path().join("second"));
+    let draft = folder.path().join("second.partial");
+    fs::create_dir(&draft).unwrap();
+    fs::write(draft.join(manifest::ROWS), b"half").unwrap();
+    let first = File::open(&draft).unwrap();
+    first.try_lock().unwrap();
+    let second = backup::make(&ledger, &to, &mut |_| ()).unwrap_err();
+    assert!(matches!(second, BackupError::UnderWay { .. }), "{second}");
+    assert_eq!(fs::read(draft.join(manifest::ROWS)).unwrap(), b"half");
+    drop(first);
+    backup::make(&ledger, &to, &mut |_| ()).unwrap();
+    check(&to, &mut |_| ()).unwrap();
+}
+
+#[test]
+fn a_folder_whose_path_is_too_long_for_a_socket_is_backed_up_once_it_is_free() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("l".repeat(120));
+    block_on(fill(&ledger));
+    let held = open(&ledger);
+    let used = backup::make(&ledger, &folder.path().join("first"), &mut |_| ()).unwrap_err();
+    assert!(matches!(used, BackupError::Store(StoreError::InUse { .. })), "{used}");
+    drop(held);
+    backup::make(&ledger, &folder.path().join("second"), &mut |_| ()).unwrap();
+}
+
+#[test]
+fn a_ledger_that_came_meanwhile_is_not_replaced() {
+    let folder = tempfile::tempdir().unwrap();
+    let data_dir = folder.path();
+    let restoring = data_dir.join(RESTORING_FOLDER);
+    fs::create_dir(&restoring).unwrap();
+    for name in [LEDGER_FILE, TOTALS_FILE] {
+        fs::write(restoring.join(name), b"restored").unwrap();
+        fs::write(data_dir.join(name), b"running").unwrap();
+    }
+    let lock = File::open(data_dir).unwrap();
+    let error = place(&restoring, data_dir, &lock).unwrap_err();
+    assert!(matches!(error, RestoreError::Exists { .. }), "{error}");
+    for name in [LEDGER_FILE, TOTALS_FILE] {
+        assert_eq!(fs::read(data_dir.join(name)).unwrap(), b"running", "{name}");
+    }
+    // Not even behind a look that did not see it.
+    let error = name_ledger(&restoring, data_dir).unwrap_err();
+    assert!(matches!(error, RestoreError::Exists { .. }), "{error}");
+    assert_eq!(fs::read(data_dir.join(LEDGER_FILE)).unwrap(), b"running");
+}
+
+#[test]
+fn what_an_older_version_could_not_read_stays_quarantined() {
+    let folder = tempfile::tempdir().unwrap();
+    let ledger = folder.path().join("ledger");
+    block_on(async {
+        let (store, recovered) = RedbStore::open(&ledger, &RedbOptions::default(), NOW).unwrap();
+        let mut journal = Journal::new(1, recovered.ledger);
+        journal.seal(&[("c", "m", 1, 5)]);
+        journal.seal(&[("c", "m", 1, 6)]);
+        greet(&store, &mut journal, 0).await;
+        let Request::Admit(mut unknown) = journal.admit(2) else { unreachable!() };
+        unknown.content = Opened::Quarantined("its version is newer".to_owned());
+        commit(&store, vec![journal.admit(1), Request::Admit(unknown)]).await;
+    });
+    let report = fsck::run(&ledger, None, &mut |_| ()).unwrap();
+    assert!(report.is_sound(), "{}", report.told());
+    backup::make(&ledger, &folder.path().join("backup"), &mut |_| ()).unwrap();
+    let report = restored(folder.path(), "new", NOW.0).unwrap();
+    assert_eq!(report.manifest.quarantined_events, 1);
+    assert_eq!(conformance::classes_of(&open(&folder.path().join("new"))), ["c m normal 5"]);
 }

@@ -405,7 +405,8 @@ impl Served {
                 }
                 Action::Hello(hello) => {
                     let agent = self.session.agent().clone();
-                    let request = HelloRequest { hello: *hello, agent };
+                    let said = ledger.monotonic();
+                    let request = HelloRequest { hello: *hello, agent, said };
                     self.submit(ledger, Request::Hello(Box::new(request)));
                 }
                 Action::Admit(incoming) => {

@@ -1,9 +1,10 @@
 //! Clients that hold on to the door, each behind a door with room for one: the next is served.
 
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::world::{TOKEN, World};
 use super::{CATALOG, NOW};
@@ -102,4 +103,49 @@ async fn guesses_are_limited_and_known_clients_read_on() {
     assert_eq!(metric(&world, "api_logins_failed_total").await, 60);
     assert_eq!(metric(&world, "api_logins_limited_total").await, 10);
     assert_eq!(world.get("/v1/streams").await.status, 200, "it has passed from here before");
+}
+
+#[tokio::test]
+async fn guesses_are_limited_by_the_minute_though_ledger_time_stands_still() {
+    let world = world().await;
+    let before = world.ledger.now();
+    for number in 0..61 {
+        let guess = format!("Bearer wrong-wrong-wrong-{number}");
+        drop(world.get_with("/v1/streams", Some(&guess)).await);
+    }
+    assert_eq!(world.get("/v1/streams").await.status, 429, "it has not passed from here");
+    world.passed.store(61_000_000, Ordering::Relaxed);
+    assert_eq!(world.ledger.now(), before);
+    assert_eq!(world.get("/v1/streams").await.status, 200);
+}
+
+#[tokio::test]
+async fn one_address_does_not_keep_others_out() {
+    let limits =
+        DoorLimits { connections_max: 4, connections_per_address_max: 3, ..DoorLimits::default() };
+    let world = World::start_behind(CATALOG, NOW, limits).await;
+    let from = async |address: &str| {
+        let socket = TcpSocket::new_v4().unwrap();
+        socket.bind(format!("{address}:0").parse().unwrap()).unwrap();
+        socket.connect(world.address).await.unwrap()
+    };
+    let mut held = Vec::new();
+    for _ in 0..3 {
+        held.push(from("127.0.0.2").await);
+    }
+    for _ in 0..3 {
+        assert_eq!(read_all(&mut from("127.0.0.2").await).await, "", "closed at once");
+    }
+    assert_eq!(world.get("/healthz").await.status, 200, "of another address");
+    assert_eq!(metric(&world, "api_connections_over_address_total").await, 3);
+    // A place that is free again is had again, once the door has seen it.
+    drop(held);
+    let request = b"GET /healthz HTTP/1.1\r\nHost: t\r\nConnection: close\r\n\r\n";
+    loop {
+        let mut again = from("127.0.0.2").await;
+        drop(again.write_all(request).await);
+        if read_all(&mut again).await.starts_with("HTTP/1.1 200") {
+            break;
+        }
+    }
 }

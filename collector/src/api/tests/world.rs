@@ -1,6 +1,7 @@
 //! A ledger in memory with what a test posts, and the API on a port of its own.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use serde_json::Value;
 use tidemark_common::batch::{
@@ -34,6 +35,8 @@ pub(super) struct World {
     pub(super) stream: StreamId,
     catalogs: watch::Sender<Arc<Catalog>>,
     pub(super) address: std::net::SocketAddr,
+    /// Microseconds by the monotonic clock. The wall clock stands still.
+    pub(super) passed: Arc<AtomicU64>,
     _running: watch::Sender<bool>,
 }
 
@@ -108,7 +111,12 @@ impl World {
         // The ledger begins at the limit that it stored, which is never behind the clock.
         let (store, recovered) =
             RedbStore::open_on(memory(), memory(), &RedbOptions::default(), wall).unwrap();
-        let time = TimeSource::new(move || Reading { wall, monotonic_micros: 0 });
+        let passed = Arc::new(AtomicU64::new(0));
+        let monotonic = Arc::clone(&passed);
+        let time = TimeSource::new(move || Reading {
+            wall,
+            monotonic_micros: monotonic.load(Ordering::Relaxed),
+        });
         let ledger = Ledger::start(store, recovered, LedgerOptions::default(), time).await.unwrap();
 
         let (catalogs, watched) = watch::channel(Arc::new(Catalog::parse(catalog, "c").unwrap()));
@@ -122,7 +130,7 @@ impl World {
         let router = router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
         let (running, stopping) = watch::channel(false);
         tokio::spawn(serve(listener, router, limits, counters, stopping));
-        Self { ledger, stream: StreamId([7; 16]), catalogs, address, _running: running }
+        Self { ledger, stream: StreamId([7; 16]), catalogs, address, passed, _running: running }
     }
 
     pub(super) fn adopt(&self, catalog: &str) {
@@ -189,7 +197,8 @@ impl World {
             agent: "test".to_owned(),
             extras: Vec::new(),
         };
-        HelloRequest { hello, agent: AgentName::parse("edge-1").unwrap() }
+        let agent = AgentName::parse("edge-1").unwrap();
+        HelloRequest { hello, agent, said: self.ledger.monotonic() }
     }
 
     /// With a valid token.

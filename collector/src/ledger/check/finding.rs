@@ -28,7 +28,7 @@ pub enum FindingKind {
     StreamRow,
     /// The end of an opening.
     Opening,
-    /// A quarantined batch that is none, or the other way round.
+    /// A quarantine of no batch.
     Quarantine,
     /// Marks of unauthorised lines that are not of their batch.
     Marks,

@@ -284,7 +284,16 @@ fn quarantine_and_what_the_ledger_says_of_itself() {
             let place = nth(rows, LedgerTable::Quarantine, 0);
             rows.insert(place + 1, (LedgerTable::Quarantine, 5_u64.to_be_bytes().to_vec(), vec![]));
         },
-        &["quarantine at stream B, batch 1 at position 5, 1 events"],
+        // A version that reads more than the one that admitted it; what it may not do is change the counts.
+        &[],
+    );
+    check(
+        "a quarantine that the stream's row does not count",
+        |rows| {
+            let place = nth(rows, LedgerTable::Quarantine, 0);
+            rows.insert(place, (LedgerTable::Quarantine, 0_u64.to_be_bytes().to_vec(), vec![]));
+        },
+        &["stream_row at stream A"],
     );
     check(
         "a quarantine of nothing",

@@ -5,6 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::time::Duration;
 
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tidemark_common::id::{EventNumber, Fence, OpeningId, StreamId};
@@ -37,7 +38,9 @@ struct Group<'a> {
     at: Timestamp,
     changed: BTreeMap<StreamId, StreamRecord>,
     /// Allowances used by the streams that are new in this group.
-    begun: BTreeMap<AgentName, Timestamp>,
+    begun: BTreeMap<AgentName, Duration>,
+    /// When the last of them began.
+    begun_at: Duration,
     /// Streams whose row is written with the group.
     rows: BTreeSet<StreamId>,
     appended: Vec<(u64, AgentName, Admission)>,
@@ -81,9 +84,9 @@ impl Inner {
 
 /// A group as written, to be taken into memory after the commit.
 struct Written {
-    at: Timestamp,
     changed: BTreeMap<StreamId, StreamRecord>,
-    begun: BTreeMap<AgentName, Timestamp>,
+    begun: BTreeMap<AgentName, Duration>,
+    begun_at: Duration,
     rows: BTreeSet<StreamId>,
     positions: Vec<(StreamId, tidemark_common::id::Sequence, u64)>,
     committed: Committed,
@@ -93,9 +96,17 @@ struct Written {
 
 impl Memory {
     fn take(&mut self, written: Written, checkpoint: bool) -> Committed {
-        let Written { at, changed, begun, rows, positions, mut committed, next_position, bytes } =
-            written;
-        self.take_begun(begun, at);
+        let Written {
+            changed,
+            begun,
+            begun_at,
+            rows,
+            positions,
+            mut committed,
+            next_position,
+            bytes,
+        } = written;
+        self.take_begun(begun, begun_at);
         let batches = next_position.saturating_sub(self.next_position);
         self.next_position = next_position;
         self.bytes_since_checkpoint = self.bytes_since_checkpoint.saturating_add(bytes);
@@ -118,7 +129,7 @@ impl Memory {
     }
 
     /// Allowances that are whole again say nothing, and are left out from time to time.
-    fn take_begun(&mut self, begun: BTreeMap<AgentName, Timestamp>, now: Timestamp) {
+    fn take_begun(&mut self, begun: BTreeMap<AgentName, Duration>, now: Duration) {
         self.streams_begun.extend(begun);
         if self.streams_begun.len() > self.streams_begun_max {
             self.streams_begun.retain(|_, used| *used > now);
@@ -142,6 +153,7 @@ impl<'a> Group<'a> {
             at,
             changed: BTreeMap::new(),
             begun: BTreeMap::new(),
+            begun_at: Duration::ZERO,
             rows: BTreeSet::new(),
             appended: Vec::new(),
             committed: Committed::default(),
@@ -176,7 +188,7 @@ impl<'a> Group<'a> {
     }
 
     fn hello(&mut self, request: &HelloRequest) -> Result<Reply, StoreError> {
-        let HelloRequest { hello, agent } = request;
+        let HelloRequest { hello, agent, said } = request;
         let (stream, ledger, at) = (hello.stream, self.inner.id, self.at);
         let record = self.record(stream);
         let needed = record.and_then(|record| hello::digest_needed(record, hello));
@@ -196,7 +208,7 @@ impl<'a> Group<'a> {
                 HelloVerdict::Conflict(Contradiction::GivenAway { opening })
             }
             (HelloVerdict::Welcome, None)
-                if self.record(stream).is_none() && !self.begin_stream(agent) =>
+                if self.record(stream).is_none() && !self.begin_stream(agent, *said) =>
             {
                 HelloVerdict::TooManyNewStreams
             }
@@ -306,11 +318,14 @@ impl<'a> Group<'a> {
     }
 
     /// Uses an identity's allowance for one new stream; false if none is left.
-    fn begin_stream(&mut self, agent: &AgentName) -> bool {
+    fn begin_stream(&mut self, agent: &AgentName, now: Duration) -> bool {
         let before = self.begun.get(agent).or_else(|| self.memory.streams_begun.get(agent));
         let most = self.inner.streams_per_hour_max;
-        let used = allowance::begin_stream(before.copied(), self.at, most);
-        self.begun.extend(used.map(|used| (agent.clone(), used)));
+        let used = allowance::begin_stream(before.copied(), now, most);
+        if let Some(used) = used {
+            self.begun.insert(agent.clone(), used);
+            self.begun_at = self.begun_at.max(now);
+        }
         used.is_some()
     }
 
@@ -461,9 +476,9 @@ impl<'a> Group<'a> {
             self.committed.admitted.push(Arc::new(batch));
         }
         Ok(Written {
-            at: self.at,
             changed: self.changed,
             begun: self.begun,
+            begun_at: self.begun_at,
             rows: self.rows,
             positions,
             committed: self.committed,
