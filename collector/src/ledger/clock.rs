@@ -187,7 +187,10 @@ mod tests {
 
     /// Days after [`NEVER_BEFORE`], and microseconds of the monotonic clock.
     fn show(days: i64, micros: u64) -> Reading {
-        Reading { wall: NEVER_BEFORE.plus_millis(days.saturating_mul(DAY)), monotonic_micros: micros }
+        Reading {
+            wall: NEVER_BEFORE.plus_millis(days.saturating_mul(DAY)),
+            monotonic_micros: micros,
+        }
     }
 
     #[test]
