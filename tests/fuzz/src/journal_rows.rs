@@ -205,11 +205,16 @@ fn conserved(state: &JournalState) {
     assert_eq!(u128::from(state.accepted), sum, "{state:?}");
 }
 
-/// What was committed is there at the next start.
+/// What was committed is there at the next start. A forged number that stood where no stream comes is one further
+/// now, and may be refused.
 fn again(journal: Journal, disk: &Ram) {
     let before = journal.state().clone();
     drop(journal);
-    let (journal, recovered) = open(disk).expect("what was written on opens again");
+    let (journal, recovered) = match open(disk) {
+        Ok(opened) => opened,
+        Err(OpenError::Corrupt { reason }) if reason.contains("further than any stream") => return,
+        Err(error) => panic!("what was written on opens again: {error}"),
+    };
     let after = journal.state();
     let figures = |state: &JournalState| {
         (
