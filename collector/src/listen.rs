@@ -14,6 +14,7 @@
 //! not finish, ends its session.
 
 mod figures;
+mod frames;
 mod holders;
 mod pressure;
 mod quic;
@@ -45,6 +46,7 @@ use crate::session::Terms;
 
 use self::figures::ListenCounters;
 pub use self::figures::ListenFigures;
+use self::frames::FrameRoom;
 use self::holders::Place;
 pub(crate) use self::holders::{Holders, one_address};
 use self::refusal::Refusal;
@@ -76,8 +78,12 @@ pub struct ListenOptions {
     /// Over all sessions, batches that take at most this much memory when opened wait for their commit;
     /// further ones wait in their transports. One that takes more waits until it is alone.
     pub batch_bytes_in_flight_max: u32,
-    /// Over all sessions, large frames of at most this many bytes are received at once.
+    /// Over all sessions, large frames of at most this many bytes are received at once, of one identity a
+    /// quarter; further ones wait in their transports.
     pub frame_bytes_in_flight_max: u32,
+    /// Time in which a large frame must be received once it has room: four times as long while there is room
+    /// for others.
+    pub frame_max: Duration,
     /// At most this many bodies are opened at once, each of up to 32 MiB.
     pub bodies_opened_max: usize,
     /// Time for a handshake, and again for a Hello.
@@ -107,6 +113,8 @@ impl Default for ListenOptions {
             batches_in_flight_max: 32,
             batch_bytes_in_flight_max: 256 << 20,
             frame_bytes_in_flight_max: 64 << 20,
+            // 16 MiB at 4 megabits a second, or at one.
+            frame_max: Duration::from_secs(32),
             bodies_opened_max: 4,
             handshake_max: Duration::from_secs(10),
             send_max: Duration::from_secs(30),
@@ -155,7 +163,7 @@ struct Shared {
     quic_handshakes: Handshakes,
     tcp_handshakes: Handshakes,
     batch_bytes: Arc<Semaphore>,
-    frame_bytes: Arc<Semaphore>,
+    frame_bytes: FrameRoom,
     bodies: Arc<Semaphore>,
     stopping: watch::Sender<bool>,
 }
@@ -237,9 +245,8 @@ impl Listener {
             rules,
             batches_in_flight_max: options.batches_in_flight_max,
         };
-        let room = |bytes| {
-            Arc::new(Semaphore::new(usize::try_from(bytes).unwrap_or(Semaphore::MAX_PERMITS)))
-        };
+        let batch_bytes = usize::try_from(options.batch_bytes_in_flight_max);
+        let batch_bytes = batch_bytes.unwrap_or(Semaphore::MAX_PERMITS);
         let shared = Arc::new(Shared {
             ledger,
             terms: RwLock::new(terms),
@@ -250,8 +257,8 @@ impl Listener {
             identities: Holders::new(options.sessions_per_identity_max),
             quic_handshakes: Handshakes::new(&options),
             tcp_handshakes: Handshakes::new(&options),
-            batch_bytes: room(options.batch_bytes_in_flight_max),
-            frame_bytes: room(options.frame_bytes_in_flight_max),
+            batch_bytes: Arc::new(Semaphore::new(batch_bytes)),
+            frame_bytes: FrameRoom::new(options.frame_bytes_in_flight_max),
             bodies: Arc::new(Semaphore::new(options.bodies_opened_max)),
             stopping: watch::Sender::new(false),
             options,

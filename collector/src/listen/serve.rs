@@ -7,6 +7,7 @@ use std::error::Error;
 use std::future::pending;
 use std::io;
 use std::net::SocketAddr;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -21,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::Shared;
+use super::frames::{FramePlace, Share};
 use super::pressure::{Pressure, Throttling};
 use crate::ledger::LedgerError;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request, body_bytes};
@@ -31,8 +33,8 @@ use crate::session::{Action, Incoming, Session};
 const READ_BYTES: usize = 64 << 10;
 /// A frame up to this length needs no room before it is received.
 const FREE_FRAME_BYTES: usize = 64 << 10;
-/// A frame that has room must be received in this time: 16 MiB at a megabit a second.
-const FRAME_MAX: Duration = Duration::from_secs(128);
+/// A large frame is waited for so many times `frame_max`, while there is room for others.
+const FRAME_TURNS_MAX: u32 = 4;
 /// An opened body takes at most about this many times its raw bytes: short dimensions are the worst, each
 /// name and value an allocation of its own, and lines stand in two lists while customers are told apart.
 const OPENED_FACTOR: usize = 9;
@@ -82,6 +84,7 @@ where
                 shared.counters.drainers.add();
             }
             let terms = shared.terms();
+            let frame_share = shared.frame_bytes.share_of(&agent);
             let certified = certified(&peer.chain, tls::now());
             let mut link = Link {
                 shared,
@@ -93,7 +96,9 @@ where
                 buffer: FrameBuffer::default(),
                 chunk: vec![0; READ_BYTES],
                 due: VecDeque::new(),
-                frame_room: None,
+                frame_share,
+                frame_place: None,
+                frame_placed: None,
                 told_of_unauthorised: false,
                 begun: Instant::now(),
                 throttling: Throttling::default(),
@@ -142,8 +147,11 @@ struct Link<'a, R, W> {
     buffer: FrameBuffer,
     chunk: Vec<u8>,
     due: VecDeque<Due>,
-    /// Held from when a large frame is announced until its batch has room, or it turns out to be none.
-    frame_room: Option<FrameRoom>,
+    frame_share: Share,
+    /// Asked for when a large frame is announced; nothing is read until it is had.
+    frame_place: Option<Pin<Box<dyn Future<Output = FramePlace> + Send>>>,
+    /// Held until the frame's batch has room, or it turns out to be none.
+    frame_placed: Option<FramePlaced>,
     told_of_unauthorised: bool,
     begun: Instant,
     /// How long the agent's certificate is still valid.
@@ -157,14 +165,16 @@ struct Due {
     reply: oneshot::Receiver<Reply>,
 }
 
-struct FrameRoom {
-    _permit: OwnedSemaphorePermit,
-    due: Instant,
+struct FramePlaced {
+    _place: FramePlace,
+    since: Instant,
+    turns: u32,
 }
 
 /// What a turn of the loop woke up to.
 enum Woken {
     Read(usize),
+    FramePlaced(FramePlace),
     Reply(Result<Reply, oneshot::error::RecvError>),
     ConfirmDue,
     Aged,
@@ -197,11 +207,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                         self.session.handle_frame(frame);
                         continue;
                     }
-                    Ok(None) => {
-                        if let Err(ended) = self.await_frame_room().await {
-                            return ended;
-                        }
-                    }
+                    Ok(None) => self.ask_for_frame_place(),
                     Err(error) => {
                         self.session.handle_unreadable(error.to_string());
                         continue;
@@ -209,10 +215,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                 }
             }
             let welcome = self.session.is_welcome();
-            let frame_due = self.frame_room.as_ref().map(|room| room.due);
+            let reads = self.session.wants_frames() && self.frame_place.is_none();
+            let frame_due = self.frame_due();
             let woken = tokio::select! {
                 reply = next_reply(&mut self.due) => Woken::Reply(reply),
-                read = self.receive.read(&mut self.chunk), if self.session.wants_frames() => match read {
+                place = next_place(&mut self.frame_place) => Woken::FramePlaced(place),
+                read = self.receive.read(&mut self.chunk), if reads => match read {
                     Ok(0) => Woken::Closed,
                     Ok(bytes) => Woken::Read(bytes),
                     Err(error) if is_goodbye(&error) => Woken::Closed,
@@ -255,6 +263,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
             Woken::WelcomeOverdue => {
                 self.session.handle_unavailable("the ledger did not answer in time")
             }
+            Woken::FramePlaced(place) => {
+                let since = Instant::now();
+                self.frame_placed = Some(FramePlaced { _place: place, since, turns: 1 });
+            }
+            Woken::FrameOverdue if self.has_another_turn() => {}
             Woken::FrameOverdue => {
                 self.shared.counters.slow.add();
                 return Some(Ended::Lost("it did not finish a frame in time".to_owned()));
@@ -308,23 +321,32 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
         }
     }
 
-    /// Has room for the frame that is being received, if that is a large one, before more of it is read.
+    /// Asks for room for the frame that is being received, if that is a large one, before more of it is read.
     /// Whoever holds such room waits for its peer, but not for ever, or for the writer: never for another
     /// session's frame.
-    async fn await_frame_room(&mut self) -> Result<(), Ended> {
+    fn ask_for_frame_place(&mut self) {
         let unfinished = self.buffer.unfinished().filter(|bytes| *bytes > FREE_FRAME_BYTES);
         let Some(bytes) = unfinished else {
-            self.frame_room = None;
-            return Ok(());
+            self.frame_placed = None;
+            return;
         };
-        if self.frame_room.is_none() {
-            let most = self.shared.options.frame_bytes_in_flight_max;
-            let permit = room(&self.shared.frame_bytes, bytes, most).await?;
-            let now = Instant::now();
-            let due = now.checked_add(FRAME_MAX).unwrap_or(now);
-            self.frame_room = Some(FrameRoom { _permit: permit, due });
+        if self.frame_placed.is_none() && self.frame_place.is_none() {
+            self.frame_place = Some(Box::pin(self.frame_share.place(bytes)));
         }
-        Ok(())
+    }
+
+    /// When the frame that has room must be here.
+    fn frame_due(&self) -> Option<Instant> {
+        let placed = self.frame_placed.as_ref()?;
+        placed.since.checked_add(self.shared.options.frame_max.saturating_mul(placed.turns))
+    }
+
+    /// Whether the frame that is late may go on arriving: agents have slow lines, and nobody else waits.
+    fn has_another_turn(&mut self) -> bool {
+        let is_ample = self.shared.frame_bytes.is_ample();
+        let placed = self.frame_placed.as_mut().filter(|placed| placed.turns < FRAME_TURNS_MAX);
+        let placed = placed.filter(|_| is_ample);
+        placed.map(|placed| placed.turns = placed.turns.saturating_add(1)).is_some()
     }
 
     /// Opens a batch's body on the blocking pool and hands it to the writer.
@@ -334,7 +356,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
         let bytes = body_bytes(&incoming.header).saturating_mul(OPENED_FACTOR);
         let most = self.shared.options.batch_bytes_in_flight_max;
         let room = room(&self.shared.batch_bytes, bytes, most).await?;
-        self.frame_room = None;
+        self.frame_placed = None;
         let turn = Arc::clone(&self.shared.bodies).acquire_owned().await.map_err(closed)?;
         let Incoming { header, bytes, fence } = incoming;
         let (grants, agent) = (self.shared.grants(), self.biller(header.stream));
@@ -502,6 +524,18 @@ fn cause_of(error: &io::Error) -> String {
         cause = Some(deeper);
     }
     cause.map_or_else(|| error.to_string(), ToString::to_string)
+}
+
+/// The place that is asked for; for ever if none is. Cancel-safe.
+async fn next_place(
+    asked: &mut Option<Pin<Box<dyn Future<Output = FramePlace> + Send>>>,
+) -> FramePlace {
+    let Some(place) = asked else {
+        return pending().await;
+    };
+    let place = place.await;
+    *asked = None;
+    place
 }
 
 /// The reply to the oldest request; for ever if none is due. Cancel-safe.

@@ -145,6 +145,12 @@ impl Collector {
         Self::welcomed(agent, journal).await
     }
 
+    /// The same, of this identity and stream.
+    async fn greet_as(&self, name: &str, stream: u8) -> Agent {
+        let agent = self.connect(&self.authority.agent(name)).await;
+        Self::welcomed(agent, &mut Journal::new(stream, self.ledger.ledger())).await
+    }
+
     async fn greet_tcp(&self, journal: &mut Journal) -> Agent {
         let agent = self.connect_tcp(&self.authority.agent("till-7")).await;
         Self::welcomed(agent, journal).await
@@ -447,14 +453,13 @@ fn large_frame() -> Vec<u8> {
 #[tokio::test]
 async fn large_frames_wait_for_room() {
     let collector = Collector::start(|options| options.frame_bytes_in_flight_max = 200_000).await;
-    let frames = Arc::clone(&collector.listener.shared.frame_bytes);
-    let free = async |permits| {
-        while frames.available_permits() != permits {
+    let free = async |bytes| {
+        while collector.listener.shared.frame_bytes.bytes_free() != bytes {
             tokio::task::yield_now().await;
         }
     };
-    let mut first = collector.greet(&mut Journal::new(1, collector.ledger.ledger())).await;
-    let mut second = collector.greet(&mut Journal::new(2, collector.ledger.ledger())).await;
+    let mut first = collector.greet_as("till-1", 1).await;
+    let mut second = collector.greet_as("till-2", 2).await;
     let frame = large_frame();
     let (head, rest) = frame.split_at(10);
     first.send_bytes(head).await;

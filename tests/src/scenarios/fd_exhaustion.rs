@@ -80,7 +80,8 @@ fn exhaust(stack: &mut Stack, program: Program) -> Result<Held> {
     let open = process(stack, program)?.files_open()?;
     let limit = open.saturating_add(SPARE);
     let id = process(stack, program)?.id();
-    call(&["prlimit", "--pid", &id.to_string(), &format!("--nofile={limit}:{limit}")])?;
+    // The soft limit alone: a hard one that was lowered could not be raised again by everybody.
+    call(&["prlimit", "--pid", &id.to_string(), &format!("--nofile={limit}:")])?;
     let (mut unix, mut tcp) = (Vec::new(), Vec::new());
     match program {
         Program::Agent => {

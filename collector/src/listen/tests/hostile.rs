@@ -153,7 +153,7 @@ async fn a_frame_that_is_announced_and_trickles_holds_room_for_one() {
     // The largest frame there is, and the first bytes of it.
     let largest = Frame::Batch(vec![0; (16 << 20) - 6]).encode().unwrap();
     trickling.send_bytes(&largest[..10]).await;
-    while collector.listener.shared.frame_bytes.available_permits() > 64 {
+    while collector.listener.shared.frame_bytes.bytes_free() > 64 {
         tokio::task::yield_now().await;
     }
     // Whoever sends small frames needs no such room.
@@ -162,6 +162,74 @@ async fn a_frame_that_is_announced_and_trickles_holds_room_for_one() {
     let mut honest = collector.greet(&mut journal).await;
     honest.send(&Frame::Batch(batch.bytes)).await;
     honest.posted(1).await;
+}
+
+#[tokio::test]
+async fn an_identity_whose_frames_trickle_leaves_room_for_others() {
+    let collector = Collector::start(|options| {
+        let large = u32::try_from(LARGE).unwrap();
+        options.frame_bytes_in_flight_max = 4 * large;
+    })
+    .await;
+    let mut trickling = Vec::new();
+    for stream in 1..=5 {
+        let mut agent = collector.greet_as("till-7", stream).await;
+        agent.send_bytes(&large_frame()[..10]).await;
+        trickling.push(agent);
+    }
+    while collector.listener.shared.frame_bytes.bytes_free() > 3 * LARGE {
+        tokio::task::yield_now().await;
+    }
+    for stream in 11..=13 {
+        let mut honest = collector.greet_as(&format!("till-{stream}"), stream).await;
+        honest.send_bytes(&large_frame()).await;
+        assert_eq!(
+            honest.refusal().await,
+            RefuseReason::Invalid,
+            "it was received, and is no batch"
+        );
+    }
+    drop(trickling);
+}
+
+#[tokio::test]
+async fn a_frame_that_trickles_is_waited_for_longer_while_there_is_room() {
+    for (parts, turns) in [(4, 4), (1, 1)] {
+        let frame_max = Duration::from_millis(100);
+        let collector = Collector::start(|options| {
+            options.frame_max = frame_max;
+            options.frame_bytes_in_flight_max = parts * u32::try_from(LARGE).unwrap();
+        })
+        .await;
+        let mut agent = collector.greet_as("till-1", 1).await;
+        let begun = tokio::time::Instant::now();
+        agent.send_bytes(&large_frame()[..10]).await;
+        assert_eq!(agent.next().await, None);
+        assert_eq!(collector.listener.figures().slow, 1);
+        assert!(begun.elapsed() >= frame_max * turns, "{:?}", begun.elapsed());
+        assert!(parts > 1 || begun.elapsed() < frame_max * 4, "{:?}", begun.elapsed());
+    }
+}
+
+#[tokio::test]
+async fn a_session_that_waits_for_room_goes_on() {
+    let collector = Collector::start(|options| {
+        options.frame_bytes_in_flight_max = u32::try_from(LARGE).unwrap();
+        options.confirm_interval = Duration::from_millis(50);
+    })
+    .await;
+    let mut first = collector.greet_as("till-1", 1).await;
+    first.send_bytes(&large_frame()[..10]).await;
+    while collector.listener.shared.frame_bytes.bytes_free() > 0 {
+        tokio::task::yield_now().await;
+    }
+    let mut waiting = collector.greet_as("till-2", 2).await;
+    waiting.send_bytes(&large_frame()).await;
+    for _ in 0..3 {
+        assert!(matches!(waiting.next().await, Some(Frame::Ack(Ack { confirm: true, .. }))));
+    }
+    collector.listener.shared.stopping.send_replace(true);
+    assert_eq!(waiting.refusal().await, RefuseReason::Unavailable);
 }
 
 #[tokio::test]
