@@ -192,8 +192,13 @@ fn wait_jump(stack: &Stack, before: u64) -> Result<()> {
     })
 }
 
-/// Ledger time and completeness, as answered so far. Both are written in UTC here, so that text order
-/// is time's.
+/// A time in UTC with all its digits, so that text order is time's.
+fn in_order(time: &str) -> String {
+    let (seconds, fraction) = time.trim_end_matches('Z').split_once('.').unwrap_or((time, ""));
+    format!("{}.{fraction:0<9}", seconds.trim_end_matches('Z'))
+}
+
+/// Ledger time and completeness, as answered so far, in text order.
 #[derive(Debug, Default)]
 struct LedgerTime {
     as_of: String,
@@ -203,18 +208,18 @@ struct LedgerTime {
 impl LedgerTime {
     fn look(&mut self, stack: &Stack) -> Result<()> {
         let usage = stack.api().usage("acme", "")?;
-        let complete_through = usage.complete_through.unwrap_or_default();
-        ensure!(usage.as_of >= self.as_of, "ledger time went back: {self:?}, then {}", usage.as_of);
+        let as_of = in_order(&usage.as_of);
+        let complete_through = usage.complete_through.as_deref().map(in_order).unwrap_or_default();
+        ensure!(as_of >= self.as_of, "ledger time went back: {self:?}, then {as_of}");
         ensure!(
             complete_through >= self.complete_through,
             "complete_through went back: {self:?}, then {complete_through}"
         );
         ensure!(
-            complete_through <= usage.as_of,
-            "complete_through {complete_through} is after ledger time {}",
-            usage.as_of
+            complete_through <= as_of,
+            "complete_through {complete_through} is after ledger time {as_of}"
         );
-        *self = Self { as_of: usage.as_of, complete_through };
+        *self = Self { as_of, complete_through };
         Ok(())
     }
 }
