@@ -13,7 +13,7 @@ use tidemark_tests::usage::{CATALOGUE, send, used, wait_used};
 /// What the agent exits with after a conflict.
 const EXIT_CONFLICT: i32 = 3;
 
-fn settings() -> Result<Settings> {
+pub(super) fn settings() -> Result<Settings> {
     let settings = Settings::new(Ports::free()?, CATALOGUE);
     Ok(settings.collector("session.idle_max", "2s").agent("shutdown_grace", "4s"))
 }
@@ -26,10 +26,26 @@ fn files(stack: &Stack, part: &str) -> Result<Vec<String>> {
     Ok(names.into_iter().filter(|name| name.contains(part)).collect())
 }
 
-fn wait_conflict(stack: &mut Stack) -> Result<()> {
+pub(super) fn wait_conflict(stack: &mut Stack) -> Result<()> {
     let end = stack.agent()?.wait_end()?;
     ensure!(end.code() == Some(EXIT_CONFLICT), "the agent ended with {end}");
     Ok(())
+}
+
+/// The agent runs on a journal that is behind its ledger by 20 events, with 6 of its own; the collector does not.
+pub(super) fn roll_back(stack: &mut Stack) -> Result<()> {
+    send(stack, 3)?;
+    stack.wait_posted(3)?;
+    stack.stop_agent()?;
+    fs::copy(stack.path("journal.redb"), stack.path("old.redb"))?;
+    stack.start_agent()?;
+    send(stack, 20)?;
+    stack.wait_posted(23)?;
+    stack.stop_agent()?;
+    stack.stop_collector()?;
+    fs::rename(stack.path("old.redb"), stack.path("journal.redb"))?;
+    stack.start_agent()?;
+    send(stack, 6)
 }
 
 /// Exports what was set aside.
@@ -149,20 +165,8 @@ fn imported_once(stack: &mut Stack) -> Result<()> {
 #[test]
 fn two_copies_that_move_the_same_count_once() -> Result<()> {
     Stack::run(settings()?, |stack| {
-        send(stack, 3)?;
-        stack.wait_posted(3)?;
-        stack.stop_agent()?;
-        fs::copy(stack.path("journal.redb"), stack.path("old.redb"))?;
-        stack.start_agent()?;
-        send(stack, 20)?;
-        stack.wait_posted(23)?;
-        stack.stop_agent()?;
-        stack.stop_collector()?;
-
-        // Rolled back, with six events since; and then copied again.
-        fs::rename(stack.path("old.redb"), stack.path("journal.redb"))?;
-        stack.start_agent()?;
-        send(stack, 6)?;
+        // With six events since; and then copied again.
+        roll_back(stack)?;
         stack.kill_agent()?;
         fs::copy(stack.path("journal.redb"), stack.path("twin.redb"))?;
         stack.start_collector()?;

@@ -7,39 +7,21 @@ use std::time::Duration;
 use anyhow::{Result, ensure};
 use tidemark_tests::binaries::Program;
 use tidemark_tests::random::Random;
-use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
-use tidemark_tests::usage::{CATALOGUE, send, wait_used};
+use tidemark_tests::usage::{send, wait_used};
 use tidemark_tests::wait::pause;
 
-const EXIT_CONFLICT: i32 = 3;
+use super::identity::{roll_back, settings, wait_conflict};
+
 const KILLS: u64 = 25;
 /// A start with a move takes about this long, and so does an import.
 const MILLIS: u64 = 40;
 
-fn settings() -> Result<Settings> {
-    let settings = Settings::new(Ports::free()?, CATALOGUE);
-    Ok(settings.collector("session.idle_max", "2s").agent("shutdown_grace", "4s"))
-}
-
-/// A journal that is behind its ledger by 20 events, with 6 of its own, and knows that it is in conflict.
-fn rolled_back(stack: &mut Stack) -> Result<()> {
-    send(stack, 3)?;
-    stack.wait_posted(3)?;
-    stack.stop_agent()?;
-    fs::copy(stack.path("journal.redb"), stack.path("old.redb"))?;
-    stack.start_agent()?;
-    send(stack, 20)?;
-    stack.wait_posted(23)?;
-    stack.stop_agent()?;
-    stack.stop_collector()?;
-    fs::rename(stack.path("old.redb"), stack.path("journal.redb"))?;
-    stack.start_agent()?;
-    send(stack, 6)?;
+/// A rolled-back journal that knows that it is in conflict.
+fn in_conflict(stack: &mut Stack) -> Result<()> {
+    roll_back(stack)?;
     stack.start_collector()?;
-    let end = stack.agent()?.wait_end()?;
-    ensure!(end.code() == Some(EXIT_CONFLICT), "the agent ended with {end}");
-    Ok(())
+    wait_conflict(stack)
 }
 
 fn a_while(random: &mut Random) {
@@ -50,7 +32,7 @@ fn a_while(random: &mut Random) {
 fn a_move_that_is_killed_again_and_again_counts_once() -> Result<()> {
     let mut random = Random::new(announced());
     Stack::run(settings()?, |stack| {
-        rolled_back(stack)?;
+        in_conflict(stack)?;
         for _ in 0..KILLS {
             stack.spawn_agent()?;
             a_while(&mut random);
@@ -67,7 +49,7 @@ fn a_move_that_is_killed_again_and_again_counts_once() -> Result<()> {
 fn an_import_that_is_killed_again_and_again_counts_once() -> Result<()> {
     let mut random = Random::new(announced());
     Stack::run(settings()?, |stack| {
-        rolled_back(stack)?;
+        in_conflict(stack)?;
         // The journal in conflict is exported and put away; its agent begins anew.
         let export = ["export", "--journal", "journal.redb", "--output", "rest.jsonl"];
         let (code, said) = stack.command(Program::Agent, &export)?;

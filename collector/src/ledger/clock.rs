@@ -55,8 +55,7 @@ impl LedgerClock {
     #[must_use]
     pub fn resume(stored_limit: Timestamp) -> Self {
         // The monotonic clock begins with the process.
-        let believed = Reading { wall: stored_limit, monotonic_micros: 0 };
-        let believed = Some(believed);
+        let believed = Some(Reading { wall: stored_limit, monotonic_micros: 0 });
         Self { newest: stored_limit, limit: stored_limit, seen: None, believed, jumps: 0 }
     }
 

@@ -170,11 +170,8 @@ impl<'r, K: Key + 'static, V: Value + 'static> Walk<'r, K, V> {
     }
 
     /// All rows whose keys have the next one's part that `of` shows.
-    fn group(
-        &mut self,
-        of: impl Fn(&[u8]) -> &[u8],
-    ) -> Result<BTreeMap<Vec<u8>, Vec<u8>>, StoreError> {
-        let mut group = BTreeMap::new();
+    fn group(&mut self, of: impl Fn(&[u8]) -> &[u8]) -> Result<Group, StoreError> {
+        let mut group = Group::new();
         let Some(prefix) = self.next.as_ref().map(|(key, _)| of(key).to_vec()) else {
             return Ok(group);
         };
@@ -241,41 +238,51 @@ fn compare<K: Key + 'static, V: Value + 'static>(
     Ok(())
 }
 
+/// The rows whose keys have one part in common.
+type Group = BTreeMap<Vec<u8>, Vec<u8>>;
+
+/// Groups of both sides whose keys have the same part that `of` shows, where they differ; one may have no rows.
+fn compare_groups(
+    table: TableDefinition<'static, &'static [u8], &'static [u8]>,
+    of: impl Fn(&[u8]) -> &[u8] + Copy,
+    (found, expected): (&ReadTransaction, &ReadTransaction),
+    mut differ: impl FnMut(&[u8], &Group, &Group),
+) -> Result<(), StoreError> {
+    let open = |read: &ReadTransaction| read.open_table(table).map_err(Fault::read(TOTALS_FILE));
+    let (found, expected) = (open(found)?, open(expected)?);
+    let all = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
+        table.range::<&[u8]>(..).map_err(Fault::read(TOTALS_FILE))
+    };
+    let (mut found, mut expected) = (Walk::new(all(&found)?)?, Walk::new(all(&expected)?)?);
+    let key = |next: &Option<Row>| next.as_ref().map(|(key, _)| of(key).to_vec());
+    loop {
+        let keys = (key(&found.next), key(&expected.next));
+        let Some(side) = next_side(keys.0.as_deref(), keys.1.as_deref()) else { return Ok(()) };
+        let (name, found, expected) = match side {
+            Side::Found => (keys.0, found.group(of)?, Group::new()),
+            Side::Expected => (keys.1, Group::new(), expected.group(of)?),
+            Side::Both => (keys.0, found.group(of)?, expected.group(of)?),
+        };
+        if found != expected {
+            differ(&name.unwrap_or_default(), &found, &expected);
+        }
+    }
+}
+
 /// The totals: by key, all parts of it together.
 fn compare_totals(
     found: &ReadTransaction,
     expected: &ReadTransaction,
     findings: &mut Findings,
 ) -> Result<(), StoreError> {
-    let open = |read: &ReadTransaction| read.open_table(TOTALS).map_err(Fault::read(TOTALS_FILE));
-    let (found, expected) = (open(found)?, open(expected)?);
-    let all = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
-        table.range::<&[u8]>(..).map_err(Fault::read(TOTALS_FILE))
-    };
-    let (mut found, mut expected) = (Walk::new(all(&found)?)?, Walk::new(all(&expected)?)?);
-    let key = |next: &Option<Row>| next.as_ref().map(|(key, _)| without_part(key).to_vec());
-    while let Some(side) = next_side(key(&found.next).as_deref(), key(&expected.next).as_deref()) {
-        let name = key(match side {
-            Side::Found | Side::Both => &found.next,
-            Side::Expected => &expected.next,
-        });
-        let (found, expected) = match side {
-            Side::Found => (found.group(without_part)?, BTreeMap::new()),
-            Side::Expected => (BTreeMap::new(), expected.group(without_part)?),
-            Side::Both => (found.group(without_part)?, expected.group(without_part)?),
-        };
-        if found == expected {
-            continue;
-        }
+    compare_groups(TOTALS, without_part, (found, expected), |key, found, expected| {
         let (found, expected) = (Sum::of(found.values()), Sum::of(expected.values()));
-        if found == expected {
-            continue;
+        if found != expected {
+            let place = Place::Row { table: "totals", key: told_total(key) };
+            let events = found.usage.events.max(expected.usage.events);
+            findings.add(FindingKind::Totals, place, Some(events), || found.against(&expected));
         }
-        let place = Place::Row { table: "totals", key: told_total(&name.unwrap_or_default()) };
-        let events = found.usage.events.max(expected.usage.events);
-        findings.add(FindingKind::Totals, place, Some(events), || found.against(&expected));
-    }
-    Ok(())
+    })
 }
 
 /// What was seen: without the identities, for one that took a stream over from a drainer is told of what came
@@ -285,34 +292,18 @@ fn compare_seen(
     expected: &ReadTransaction,
     findings: &mut Findings,
 ) -> Result<(), StoreError> {
-    let open = |read: &ReadTransaction| read.open_table(SEEN).map_err(Fault::read(TOTALS_FILE));
-    let (found, expected) = (open(found)?, open(expected)?);
-    let all = |table: &redb::ReadOnlyTable<&'static [u8], &'static [u8]>| {
-        table.range::<&[u8]>(..).map_err(Fault::read(TOTALS_FILE))
-    };
-    let (mut found, mut expected) = (Walk::new(all(&found)?)?, Walk::new(all(&expected)?)?);
-    let key = |next: &Option<Row>| next.as_ref().map(|(key, _)| codec::seen_prefix(key).to_vec());
-    while let Some(side) = next_side(key(&found.next).as_deref(), key(&expected.next).as_deref()) {
-        let (found, expected, what) = match side {
-            Side::Found => {
-                (found.group(codec::seen_prefix)?, BTreeMap::new(), "no batch comes to this row")
-            }
-            Side::Expected => {
-                (BTreeMap::new(), expected.group(codec::seen_prefix)?, "the row is missing")
-            }
-            Side::Both => (
-                found.group(codec::seen_prefix)?,
-                expected.group(codec::seen_prefix)?,
-                "the row is not what its batches come to",
-            ),
-        };
-        let row = found.keys().chain(expected.keys()).next().map(|key| told_key("seen", key));
-        let place = Place::Row { table: "seen", key: row.unwrap_or_default() };
-        if SeenSum::of(&found) != SeenSum::of(&expected) {
+    compare_groups(SEEN, codec::seen_prefix, (found, expected), |_, found, expected| {
+        if SeenSum::of(found) != SeenSum::of(expected) {
+            let row = found.keys().chain(expected.keys()).next().map(|key| told_key("seen", key));
+            let place = Place::Row { table: "seen", key: row.unwrap_or_default() };
+            let what = match (found.is_empty(), expected.is_empty()) {
+                (false, true) => "no batch comes to this row",
+                (true, false) => "the row is missing",
+                _ => "the row is not what its batches come to",
+            };
             findings.add(FindingKind::Totals, place, None, || what.to_owned());
         }
-    }
-    Ok(())
+    })
 }
 
 /// All rows of a customer, a meter and a class; `None` if one cannot be read.
@@ -320,7 +311,7 @@ fn compare_seen(
 struct SeenSum(Option<(u64, Option<Bucket>, Option<Bucket>)>);
 
 impl SeenSum {
-    fn of(rows: &BTreeMap<Vec<u8>, Vec<u8>>) -> Self {
+    fn of(rows: &Group) -> Self {
         let seen = rows.iter().map(|(key, value)| codec::read_seen(key, value));
         let Ok(seen) = seen.collect::<Result<Vec<_>, _>>() else { return Self(None) };
         let events = seen.iter().fold(0_u64, |sum, seen| sum.saturating_add(seen.events));
