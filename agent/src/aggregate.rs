@@ -20,6 +20,8 @@ use tidemark_common::time::{Bucket, Timestamp};
 
 /// One part of a line holds at most this many digests of unique values (1 MiB).
 pub const UNIQUES_PER_PART_MAX: usize = 65_536;
+/// The raw body of an open batch stays below this, so that its sealed frame always fits.
+pub const OPEN_BODY_BYTES_MAX: usize = 15 << 20;
 /// What a line takes in a raw body beyond its series and unique digests, in bytes: its length, bucket,
 /// part and value.
 const LINE_BYTES: usize = 4 + 4 + 2 + 3 * 8 + 3 * 16 + 8 + 16 + 2 + 4;

@@ -19,12 +19,39 @@ use crate::life::{ShipEnd, Shipped, ship};
 
 /// What a journal's file is called at its end. Those that were set aside have more behind it.
 const EXTENSION: &str = "redb";
-/// Every journal is in the ledger, or in use by its agent.
-pub const DRAINED: u8 = 0;
-/// Something is left.
-pub const NOT_DRAINED: u8 = 1;
-/// A journal was cloned or rolled back: a person is needed.
-pub const CONFLICT: u8 = 3;
+/// How a journal's end counts; the worst one of all is the exit code.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum DrainEnd {
+    /// All of it is posted.
+    Done,
+    /// Another process holds it: it may be shipping it, or not.
+    InUse,
+    /// Something is left.
+    Left,
+    /// It was cloned or rolled back: a person is needed.
+    Conflict,
+}
+
+impl DrainEnd {
+    pub(crate) fn of(end: &ShipEnd) -> Self {
+        match end {
+            ShipEnd::NothingToDo | ShipEnd::Closed => Self::Done,
+            ShipEnd::InUse => Self::InUse,
+            ShipEnd::Left { .. } => Self::Left,
+            ShipEnd::Conflict { .. } => Self::Conflict,
+        }
+    }
+
+    /// The exit code.
+    pub(crate) fn code(self) -> u8 {
+        match self {
+            Self::Done => 0,
+            Self::Left => 1,
+            Self::Conflict => 3,
+            Self::InUse => 4,
+        }
+    }
+}
 
 /// Which journals, and how.
 #[derive(Debug, Args)]
@@ -64,18 +91,18 @@ pub async fn drain(
     if journals.is_empty() {
         writeln!(out, "There are no journals in {}.", folder.display())?;
     }
-    let mut code = DRAINED;
+    let mut worst = DrainEnd::Done;
     for path in journals {
         let (said, found) = match ship(config, &path, Duration::from_secs(arguments.seconds)).await
         {
-            Ok(shipped) => (told(&shipped), code_of(&shipped.end)),
-            Err(error) => (error.to_string(), NOT_DRAINED),
+            Ok(shipped) => (told(&shipped), DrainEnd::of(&shipped.end)),
+            Err(error) => (error.to_string(), DrainEnd::Left),
         };
-        code = code.max(found);
+        worst = worst.max(found);
         writeln!(out, "{}: {said}", path.display())?;
         out.flush()?;
     }
-    Ok(code)
+    Ok(worst.code())
 }
 
 fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
@@ -95,15 +122,6 @@ fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-/// The exit code that a journal's end asks for.
-pub(crate) fn code_of(end: &ShipEnd) -> u8 {
-    match end {
-        ShipEnd::NothingToDo | ShipEnd::Closed | ShipEnd::InUse => DRAINED,
-        ShipEnd::Left { .. } => NOT_DRAINED,
-        ShipEnd::Conflict { .. } => CONFLICT,
-    }
-}
-
 /// What became of a journal, in a sentence.
 pub(crate) fn told(shipped: &Shipped) -> String {
     let Shipped { stream, accepted, posted_before, posted, end } = shipped;
@@ -116,7 +134,11 @@ pub(crate) fn told(shipped: &Shipped) -> String {
                 "{name}: {now} events shipped; all {accepted} are posted, and the stream is closed"
             )
         }
-        ShipEnd::InUse => "in use: its agent ships it".to_owned(),
+        ShipEnd::InUse => {
+            "in use by another process, nothing was done: an agent ships it itself, a \
+                           command that reads it lets it go soon"
+                .to_owned()
+        }
         ShipEnd::Left { reason } => format!(
             "{name}: {now} events shipped, {} left: {reason}",
             accepted.saturating_sub(*posted)

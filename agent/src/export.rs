@@ -8,9 +8,19 @@
 //! {"row":"opening", ...}    before the events of each: how far the collector said it is posted
 //! {"row":"event", ...}      one event that was not sealed
 //! {"row":"line", ...}       one line of a sealed batch: sums of events, which stand together or not at all
+//! {"row":"end", ...}        last: how many events there were
 //! ```
 //!
-//! What moved to another stream after a conflict is not exported: it is shipped from there.
+//! What moved to another stream after a conflict is not exported: it is shipped from there. The rows of an
+//! opening run from its first event to its last without a gap, so that a file that was cut shows it.
+//!
+//! # What is posted
+//! Only the collector's answer to a conflict says how far an opening is posted (`posted_below`), and of a free
+//! one that nothing is or ever will be, once the journal notes that it does not move. In all other cases the row
+//! says why that is not known ([`Unknown`]), and `import` leaves the opening out.
+
+#[cfg(test)]
+mod tests;
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -24,9 +34,10 @@ use tidemark_common::batch::{Body, Dimensions, Line, parse_series};
 use tidemark_common::id::OpeningId;
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
+use tidemark_common::wire::HeldOpening;
 
 use crate::chunk::{GroupReader, RAW_BYTES_LIMIT, Unique};
-use crate::journal::{ChunkHeld, Held, Leftover, OpenError};
+use crate::journal::{ChunkHeld, Held, Leftover, OpenError, hashed};
 
 /// The version of these rows.
 pub const EXPORT_VERSION: u32 = 1;
@@ -62,18 +73,64 @@ pub enum Row {
         stream: String,
         ledger: Option<String>,
         conflict: Option<String>,
-        /// The stream that free openings moved to.
+        /// The stream that free openings moved to; this one itself if none moved.
         moved_to: Option<String>,
+        /// What an import makes the salts of its batches from, in hex: the same in every export of this journal, so
+        /// that its imports make the same batches. Absent where there was no ledger yet.
+        salt: Option<String>,
     },
     Opening {
         opening: String,
         first_event: u64,
         end_event: u64,
-        /// The ledger has posted its events below this number; absent: the collector did not say.
+        /// The ledger has posted its events below this number, and no others.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
         posted_below: Option<u64>,
+        /// Why that is not known.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        unknown: Option<Unknown>,
     },
     Event(EventRow),
     Line(LineRow),
+    End {
+        events: u64,
+    },
+}
+
+/// Why nobody can tell from the journal how far an opening is posted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Unknown {
+    /// It is free, and the agent's next start moves it.
+    Moves,
+    /// The collector has not answered for it.
+    Unanswered,
+    /// The journal is sound and in no conflict: it can be shipped itself.
+    Sound,
+    /// The journal is damaged, and was in no conflict: `posted_events` of its stream says it.
+    Damaged,
+}
+
+impl Unknown {
+    /// What is to be done instead of an import.
+    #[must_use]
+    pub fn remedy(self) -> &'static str {
+        match self {
+            Self::Moves => {
+                "they are free: start the journal's agent, which moves them and ships them"
+            }
+            Self::Unanswered => {
+                "the collector has not said how far they are posted: a person must compare them with the ledger"
+            }
+            Self::Sound => {
+                "the journal is sound and in no conflict: `tidemark-agent drain` ships it itself"
+            }
+            Self::Damaged => {
+                "the journal is damaged and does not say how far they are posted: `posted_events` of its stream in \
+                 the collector's GET /v1/streams does; import once more with --posted-below and that number"
+            }
+        }
+    }
 }
 
 /// An event.
@@ -144,21 +201,29 @@ pub fn export(
         }
         None => write_rows(&held, out)?,
     };
-    writeln!(
-        notes,
-        "{} events of stream {} are not known to be posted.{}",
-        exported,
-        held.stream,
-        if exported == 0 { "" } else { ADVICE }
-    )?;
+    let Exported { events, unknown } = exported;
+    writeln!(notes, "{events} events of stream {} are not known to be posted.", held.stream)?;
+    for (why, events) in &unknown {
+        writeln!(notes, "{events} of them are not for an import: {}.", why.remedy())?;
+    }
+    if unknown.values().sum::<u64>() < events {
+        writeln!(notes, "{ADVICE}")?;
+    }
     Ok(())
 }
 
-const ADVICE: &str = " Of an opening, those below `posted_below` are posted. The others may still be posted by \
+const ADVICE: &str = "Of an opening, those below `posted_below` are posted. The others may still be posted by \
     another copy of this journal: import them (`tidemark-agent import`) once no other agent runs on a copy.";
 
-/// Writes all rows; returns how many events they stand for.
-pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<u64, ExportError> {
+/// How many events there are rows for, and of how many of them nobody can tell whether they are posted.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub(crate) struct Exported {
+    pub(crate) events: u64,
+    pub(crate) unknown: BTreeMap<Unknown, u64>,
+}
+
+/// Writes all rows.
+pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<Exported, ExportError> {
     let moved: &[OpeningId] = held.moved.as_ref().map_or(&[], |(_, openings)| openings);
     put(
         out,
@@ -168,10 +233,14 @@ pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<u64, E
             ledger: held.ledger.map(|ledger| ledger.to_string()),
             conflict: held.conflict.clone(),
             moved_to: held.moved.as_ref().map(|(to, _)| to.to_string()),
+            salt: held
+                .unique_key
+                .map(|key| hex(&hashed(b"tidemark/export-salt/1", &[&key.key, &held.stream.0]))),
         },
     )?;
+    let is_sound = held.conflict.is_some() || held.is_sound()?;
     let mut openings = held.openings()?.into_iter().filter(|held| !moved.contains(&held.opening));
-    let mut events: u64 = 0;
+    let mut exported = Exported::default();
     let mut current = None;
     let mut group = (0, GroupReader::default());
     let mut written = Ok(());
@@ -187,18 +256,9 @@ pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<u64, E
         if current != Some(opening) {
             current = Some(opening);
             if let Some(held_opening) = openings.next() {
-                events =
-                    events.saturating_add(held_opening.end.0.saturating_sub(held_opening.first.0));
-                let posted = held.answer.as_ref().and_then(|answer| answer.posted(opening));
-                written = put(
-                    out,
-                    &Row::Opening {
-                        opening: opening.to_string(),
-                        first_event: held_opening.first.0,
-                        end_event: held_opening.end.0,
-                        posted_below: posted.map(|posted| posted.0),
-                    },
-                );
+                let row = opening_row(held, &held_opening, is_sound);
+                exported.count(&row);
+                written = put(out, &row);
             }
         }
         let rows = match row {
@@ -219,8 +279,45 @@ pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<u64, E
         Ok(())
     })?;
     written?;
+    put(out, &Row::End { events: exported.events })?;
     out.flush()?;
-    Ok(events)
+    Ok(exported)
+}
+
+impl Exported {
+    fn count(&mut self, row: &Row) {
+        let Row::Opening { first_event, end_event, unknown, .. } = row else { return };
+        let events = end_event.saturating_sub(*first_event);
+        self.events = self.events.saturating_add(events);
+        if let Some(why) = unknown {
+            let count = self.unknown.entry(*why).or_default();
+            *count = count.saturating_add(events);
+        }
+    }
+}
+
+fn opening_row(held: &Leftover, opening: &HeldOpening, is_sound: bool) -> Row {
+    let HeldOpening { opening, first, end } = *opening;
+    let answer = held.answer.as_ref().filter(|_| held.conflict.is_some());
+    let posted = match answer.and_then(|answer| answer.posted(opening)) {
+        Some(posted) => Ok(posted.0),
+        None => match (&held.conflict, answer) {
+            (None, _) if is_sound => Err(Unknown::Sound),
+            (None, _) => Err(Unknown::Damaged),
+            (Some(_), Some(answer)) if answer.is_free(opening) => match held.moved {
+                Some(_) => Ok(first.0),
+                None => Err(Unknown::Moves),
+            },
+            (Some(_), _) => Err(Unknown::Unanswered),
+        },
+    };
+    Row::Opening {
+        opening: opening.to_string(),
+        first_event: first.0,
+        end_event: end.0,
+        posted_below: posted.ok(),
+        unknown: posted.err(),
+    }
 }
 
 fn event_rows(chunk: &ChunkHeld<'_>, reader: &mut GroupReader) -> Result<Vec<Row>, OpenError> {

@@ -10,6 +10,8 @@ use tidemark_tests::stack::Stack;
 use tidemark_tests::usage::{CATALOGUE, send, wait_used};
 
 const RACES: u64 = 4;
+/// What drain exits with where another process holds a journal.
+const EXIT_IN_USE: i32 = 4;
 
 fn settings() -> Result<Settings> {
     let settings = Settings::new(Ports::free()?, CATALOGUE);
@@ -82,7 +84,7 @@ fn journals_of_agents_that_are_gone_are_shipped() -> Result<()> {
         stack.start_agent()?;
         send(stack, 4)?;
         wait_used(stack, 40)?;
-        drain(stack, ".", 0, &["journal.redb: in use"])?;
+        drain(stack, ".", EXIT_IN_USE, &["journal.redb: in use"])?;
         let streams = stack.api().streams()?.streams;
         ensure!(streams.iter().all(|stream| stream.agent == "agent"), "{streams:?}");
         Ok(())
@@ -112,7 +114,8 @@ fn a_drainer_and_an_agent_that_starts_again_both_end_well() -> Result<()> {
                 drainer.kill()?;
             }
             let end = drainer.wait()?;
-            ensure!(race % 2 == 0 || end.success(), "the drainer ended with {end}");
+            let well = matches!(end.code(), Some(0 | EXIT_IN_USE));
+            ensure!(race % 2 == 0 || well, "the drainer ended with {end}");
             stack.wait_agent_ready()?;
             send(stack, 1)?;
             accepted += 26;

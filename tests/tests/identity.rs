@@ -5,13 +5,14 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use nix::sys::signal::Signal;
+use redb::{Database, TableDefinition};
 use tidemark_tests::binaries::Program;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
 use tidemark_tests::usage::{CATALOGUE, send, used, wait_used};
 
 /// What the agent exits with after a conflict.
-const EXIT_CONFLICT: i32 = 3;
+pub(super) const EXIT_CONFLICT: i32 = 3;
 
 pub(super) fn settings() -> Result<Settings> {
     let settings = Settings::new(Ports::free()?, CATALOGUE);
@@ -19,7 +20,7 @@ pub(super) fn settings() -> Result<Settings> {
 }
 
 /// Files of the stack's folder whose names hold `part`.
-fn files(stack: &Stack, part: &str) -> Result<Vec<String>> {
+pub(super) fn files(stack: &Stack, part: &str) -> Result<Vec<String>> {
     let names = fs::read_dir(stack.folder())?
         .map(|entry| Ok(entry?.file_name().to_string_lossy().into_owned()))
         .collect::<Result<Vec<_>>>()?;
@@ -53,10 +54,7 @@ fn export_rest(stack: &Stack, told: &str) -> Result<()> {
     let aside = files(stack, "conflict-")?;
     let [aside] = &aside[..] else { anyhow::bail!("{aside:?}") };
     ensure!(files(stack, "moving-")?.is_empty(), "the step is whole");
-    let export = ["export", "--journal", aside, "--output", "rest.jsonl"];
-    let (code, said) = stack.command(Program::Agent, &export)?;
-    ensure!(code == Some(0) && said.contains(told), "{code:?}: {said}");
-    Ok(())
+    export(stack, aside, told)
 }
 
 #[test]
@@ -112,29 +110,34 @@ fn a_copied_journal_counts_once_whatever_becomes_of_it() -> Result<()> {
 #[test]
 fn what_a_person_exports_is_imported_once() -> Result<()> {
     Stack::run(settings()?, |stack| {
-        send(stack, 3)?;
-        stack.wait_posted(3)?;
-        stack.stop_collector()?;
-        send(stack, 10)?;
-        stack.agent()?.signal(Signal::SIGSTOP)?;
-        fs::create_dir(stack.path("copy"))?;
-        fs::copy(stack.path("journal.redb"), stack.path("copy/journal.redb"))?;
-        stack.agent()?.signal(Signal::SIGCONT)?;
-        send(stack, 20)?;
-        // The copy is shipped while the original knows nothing of it.
-        stack.agent()?.signal(Signal::SIGSTOP)?;
-        stack.start_collector()?;
-        let uplink = fs::read_to_string(stack.path("agent.toml"))?.replace("/agent.", "/drainer.");
-        fs::write(stack.path("drainer.toml"), uplink)?;
-        let drain = ["drain", "--journal-dir", "copy", "--config", "drainer.toml"];
-        let (code, said) = stack.command(Program::Agent, &drain)?;
-        ensure!(code == Some(0) && said.contains("10 events shipped"), "{code:?}: {said}");
-        stack.agent()?.signal(Signal::SIGCONT)?;
-        wait_conflict(stack)?;
-        stack.start_agent()?;
-        export_rest(stack, "30 events")?;
+        leave_rest(stack)?;
         imported_once(stack)
     })
+}
+
+/// Of 33 events 13 are posted; the other 20 are in `rest.jsonl`, with ten that are posted.
+pub(super) fn leave_rest(stack: &mut Stack) -> Result<()> {
+    send(stack, 3)?;
+    stack.wait_posted(3)?;
+    stack.stop_collector()?;
+    send(stack, 10)?;
+    stack.agent()?.signal(Signal::SIGSTOP)?;
+    fs::create_dir(stack.path("copy"))?;
+    fs::copy(stack.path("journal.redb"), stack.path("copy/journal.redb"))?;
+    stack.agent()?.signal(Signal::SIGCONT)?;
+    send(stack, 20)?;
+    // The copy is shipped while the original knows nothing of it.
+    stack.agent()?.signal(Signal::SIGSTOP)?;
+    stack.start_collector()?;
+    let uplink = fs::read_to_string(stack.path("agent.toml"))?.replace("/agent.", "/drainer.");
+    fs::write(stack.path("drainer.toml"), uplink)?;
+    let drain = ["drain", "--journal-dir", "copy", "--config", "drainer.toml"];
+    let (code, said) = stack.command(Program::Agent, &drain)?;
+    ensure!(code == Some(0) && said.contains("10 events shipped"), "{code:?}: {said}");
+    stack.agent()?.signal(Signal::SIGCONT)?;
+    wait_conflict(stack)?;
+    stack.start_agent()?;
+    export_rest(stack, "30 events")
 }
 
 /// 30 events are exported, of which 10 are posted.
@@ -189,4 +192,58 @@ fn two_copies_that_move_the_same_count_once() -> Result<()> {
         ensure!(stack.api().streams()?.streams.len() == 3, "old, derived, and new");
         Ok(())
     })
+}
+
+#[test]
+fn of_a_damaged_journal_a_person_says_what_is_posted() -> Result<()> {
+    Stack::run(settings()?, |stack| {
+        send(stack, 3)?;
+        stack.wait_posted(3)?;
+        stack.stop_collector()?;
+        send(stack, 10)?;
+        stack.stop_agent()?;
+        // One that is sound ships itself.
+        export(stack, "journal.redb", "`tidemark-agent drain` ships it itself")?;
+        let import = ["import", "rest.jsonl", "--config", "agent.toml", "--posted-below", "3"];
+        let (code, said) = stack.command(Program::Agent, &import)?;
+        ensure!(code == Some(1) && said.contains("10 events are left out"), "{code:?}: {said}");
+
+        damage(stack)?;
+        stack.start_collector()?;
+        stack.start_agent()?;
+        let aside = files(stack, "corrupt-")?;
+        let [aside] = &aside[..] else { anyhow::bail!("{aside:?}") };
+        fs::remove_file(stack.path("rest.jsonl"))?;
+        export(stack, aside, "import once more with --posted-below")?;
+        let (code, said) = stack.command(Program::Agent, &import[..4])?;
+        ensure!(code == Some(1) && said.contains("10 events are left out"), "{code:?}: {said}");
+        wait_used(stack, 3)?;
+        let streams = stack.api().streams()?.streams;
+        let posted = streams.iter().map(|stream| stream.posted_events).max();
+        ensure!(posted == Some(3), "{streams:?}");
+        for told in ["10 events shipped", "all 10 events were posted before"] {
+            let (code, said) = stack.command(Program::Agent, &import)?;
+            ensure!(code == Some(0) && said.contains(told), "{code:?}: {said}");
+            wait_used(stack, 13)?;
+        }
+        Ok(())
+    })
+}
+
+fn export(stack: &Stack, journal: &str, told: &str) -> Result<()> {
+    let export = ["export", "--journal", journal, "--output", "rest.jsonl"];
+    let (code, said) = stack.command(Program::Agent, &export)?;
+    ensure!(code == Some(0) && said.contains(told), "{code:?}: {said}");
+    Ok(())
+}
+
+/// Spoils the row of the journal's last opening, which its events do not need.
+fn damage(stack: &Stack) -> Result<()> {
+    const META: TableDefinition<'_, u16, &[u8]> = TableDefinition::new("meta");
+    const OPENED: u16 = 2;
+    let database = Database::open(stack.path("journal.redb"))?;
+    let write = database.begin_write()?;
+    write.open_table(META)?.insert(OPENED, &[1][..])?;
+    write.commit()?;
+    Ok(())
 }

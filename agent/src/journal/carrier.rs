@@ -63,6 +63,11 @@ impl Carrier {
         lines: &[Line],
     ) -> Result<(), OpenError> {
         let body = encode(salt, lines, &carried.evidence)?;
+        self.sealed(carried, body)
+    }
+
+    /// Stores a batch under the next number.
+    pub(crate) fn sealed(&mut self, carried: Carried, body: EncodedBody) -> Result<(), OpenError> {
         let Carried { opening, rules, events, .. } = carried;
         let first_event = EventNumber(self.appended);
         self.flush()?;

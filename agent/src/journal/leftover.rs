@@ -11,6 +11,7 @@ use tidemark_common::id::{EventNumber, LedgerId, OpeningId, RulesVersion, Stream
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{HeldOpening, Rules, UniqueKey, decode_rules};
 
+use super::examine::Depth;
 use super::open::OpenError;
 use super::reader::JournalReader;
 use super::record::{
@@ -36,7 +37,7 @@ pub struct Leftover {
     pub newest: Timestamp,
     pub conflict: Option<String>,
     pub answer: Option<ConflictAnswer>,
-    /// The openings that moved to another stream, which one, and that they did.
+    /// The conflict is settled: these openings moved to that stream, and no more will.
     pub moved: Option<(StreamId, Vec<OpeningId>)>,
     posted_sequence: u64,
 }
@@ -99,6 +100,16 @@ impl Leftover {
 
     pub(super) fn database(&self) -> &Database {
         self.reader.database()
+    }
+
+    /// Whether a start would open it, were it not in conflict.
+    ///
+    /// # Errors
+    /// If no read can begin.
+    pub fn is_sound(&self) -> Result<bool, OpenError> {
+        let found = self.reader.examine(Depth::Everything);
+        let found = found.map_err(|error| OpenError::Storage { reason: error.reason })?;
+        Ok(found.findings.is_empty())
     }
 
     /// The openings whose events are not known to be posted, oldest first.

@@ -32,7 +32,8 @@
 //! after it, the new journal. Both names stay in one folder, which is synced. The lock of the old file is held
 //! all along, and the rename is done only while the name still means that file.
 //!
-//! Without hard links in the file system nothing is moved: the file is set aside as a whole.
+//! Without hard links in the file system nothing is moved: the file is set aside as a whole, once it says so
+//! itself. Until either is noted in it, what is free may still move, and is not exported for an import.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -91,19 +92,22 @@ pub fn settle_conflict(options: &JournalOptions) -> Result<Settled, OpenError> {
         return Ok(Settled::InOrder);
     }
     let suffix = format!("conflict-{}", old.stream);
-    let moved = match Plan::of(&old)? {
+    // What is noted to stay may have been exported since.
+    let stays = old.moved.as_ref().is_some_and(|(_, openings)| openings.is_empty());
+    let moved = match Plan::of(&old)?.filter(|_| !stays) {
         Some(plan) => step(&old, &plan, options, &suffix),
         None => Ok(None),
     };
     match moved {
-        Ok(Some(moved)) => Ok(Settled::Moved(moved)),
-        Ok(None) => set_aside(path, &suffix).map(Settled::SetAside),
+        Ok(Some(moved)) => return Ok(Settled::Moved(moved)),
+        Ok(None) => {}
         Err(error @ OpenError::Corrupt { .. }) => {
             tracing::error!(%error, "nothing is moved: the file is set aside as a whole");
-            set_aside(path, &suffix).map(Settled::SetAside)
         }
-        Err(error) => Err(error),
+        Err(error) => return Err(error),
     }
+    note(&old, &MovedRow { to: old.stream, openings: Vec::new() })?;
+    set_aside(path, &suffix).map(Settled::SetAside)
 }
 
 /// Moves what the plan says; `None` where the file system has no hard links.
@@ -140,13 +144,17 @@ pub(super) fn moved_stream(stream: StreamId, opening: OpeningId) -> StreamId {
     StreamId(derived(b"tidemark/moved/1", &[&stream.0, &opening.0]))
 }
 
-/// The first 16 bytes of a SHA-256.
+/// The first 16 bytes of [`hashed`].
 pub(crate) fn derived(tag: &[u8], parts: &[&[u8]]) -> [u8; 16] {
+    *hashed(tag, parts).first_chunk().expect("32 bytes begin with 16")
+}
+
+/// The SHA-256 of a tag and parts of fixed lengths.
+pub(crate) fn hashed(tag: &[u8], parts: &[&[u8]]) -> [u8; 32] {
     let mut hash = Sha256::new();
     hash.update(tag);
     parts.iter().for_each(|part| hash.update(part));
-    let whole: [u8; 32] = hash.finalize().into();
-    *whole.first_chunk().expect("32 bytes begin with 16")
+    hash.finalize().into()
 }
 
 /// What moves, and where to.
@@ -313,7 +321,11 @@ fn link_aside(path: &Path, suffix: &str) -> Result<Option<PathBuf>, OpenError> {
 
 /// Says in the old file what moved, so that nobody takes it from there too.
 pub(super) fn note_moved(old: &Leftover, plan: &Plan) -> Result<(), OpenError> {
-    let row = MovedRow { to: plan.to, openings: plan.openings.clone() };
+    note(old, &MovedRow { to: plan.to, openings: plan.openings.clone() })
+}
+
+/// Writes the record of what moved, durably.
+pub(super) fn note(old: &Leftover, row: &MovedRow) -> Result<(), OpenError> {
     let mut write = old.database().begin_write()?;
     write.set_durability(Durability::Immediate)?;
     write.open_table(META)?.insert(meta::MOVED, row.encode().as_slice())?;

@@ -116,6 +116,19 @@ impl Journal {
         }
     }
 
+    /// Opens a journal that was left behind: none is made, and no lock is waited for.
+    ///
+    /// # Errors
+    /// As [`Journal::open`]; `Io` where there is no file.
+    pub fn open_left_behind(
+        options: JournalOptions,
+        fresh: FreshIds,
+        now: Timestamp,
+    ) -> Result<(Self, Recovered), OpenError> {
+        let backend = open_there(&options.path, OpenOptions::new().read(true).write(true))?;
+        Self::open_on(backend, options, fresh, now)
+    }
+
     /// Opens a journal on any storage.
     ///
     /// # Errors
@@ -201,19 +214,13 @@ impl JournalReader {
     /// # Errors
     /// See [`OpenError`]; `Held` at once while an agent runs.
     pub fn open(path: &Path) -> Result<Self, OpenError> {
-        let io_error = |source| OpenError::Io { act: "open", path: path.to_owned(), source };
-        let file = File::open(path).map_err(io_error)?;
-        if file.metadata().map_err(io_error)?.len() == 0 {
-            // redb would make a database of it.
-            return Err(OpenError::NotAJournal { reason: "it is empty".to_owned() });
-        }
-        let file = FileBackend::new(file).map_err(|error| refusal(error, path))?;
-        let database = Builder::new()
-            .set_cache_size(CACHE_BYTES)
-            .set_check_integrity_on_open(true)
-            .create_with_backend(Overlay::new(file).map_err(io_error)?)
-            .map_err(|error| refusal(error, path))?;
-        Self::of_journal(database)
+        let file = open_there(path, OpenOptions::new().read(true))?;
+        let measured = Overlay::new(file).map_err(|source| OpenError::Io {
+            act: "open",
+            path: path.to_owned(),
+            source,
+        })?;
+        Self::of_storage(measured, path)
     }
 
     /// The same with the file itself in hand, for the one who will note in it what became of it.
@@ -221,13 +228,14 @@ impl JournalReader {
     /// # Errors
     /// As [`Self::open`].
     pub(super) fn open_to_note(path: &Path) -> Result<Self, OpenError> {
-        let file = OpenOptions::new().read(true).write(true).open(path);
-        let file =
-            file.map_err(|source| OpenError::Io { act: "open", path: path.to_owned(), source })?;
+        Self::of_storage(open_there(path, OpenOptions::new().read(true).write(true))?, path)
+    }
+
+    fn of_storage(storage: impl StorageBackend, path: &Path) -> Result<Self, OpenError> {
         let database = Builder::new()
             .set_cache_size(CACHE_BYTES)
             .set_check_integrity_on_open(true)
-            .create_with_backend(FileBackend::new(file).map_err(|error| refusal(error, path))?)
+            .create_with_backend(storage)
             .map_err(|error| refusal(error, path))?;
         Self::of_journal(database)
     }
@@ -278,8 +286,19 @@ pub(super) fn open_file(path: &Path) -> Result<FileBackend, OpenError> {
     FileBackend::new(file).map_err(|error| refusal(error, path))
 }
 
-/// Makes the folder and syncs each folder that got a new entry.
-fn make_folder(path: &Path) -> Result<(), OpenError> {
+/// A file that is there, with its lock.
+fn open_there(path: &Path, how: &OpenOptions) -> Result<FileBackend, OpenError> {
+    let io_error = |source| OpenError::Io { act: "open", path: path.to_owned(), source };
+    let file = how.open(path).map_err(io_error)?;
+    if file.metadata().map_err(io_error)?.len() == 0 {
+        // redb would make a database of it.
+        return Err(OpenError::NotAJournal { reason: "it is empty".to_owned() });
+    }
+    FileBackend::new(file).map_err(|error| refusal(error, path))
+}
+
+/// Makes the folder of the file at `path`, and syncs each folder that got a new entry.
+pub(crate) fn make_folder(path: &Path) -> Result<(), OpenError> {
     let folder = folder_of(path);
     let missing: Vec<&Path> = folder.ancestors().take_while(|above| !above.exists()).collect();
     fs::create_dir_all(folder).map_err(|source| OpenError::Io {
@@ -309,7 +328,8 @@ pub(super) fn file_number(path: &Path) -> Option<(u64, u64)> {
     fs::metadata(path).ok().map(|file| (file.dev(), file.ino()))
 }
 
-fn folder_of(path: &Path) -> &Path {
+/// The folder that the file at `path` is in.
+pub(crate) fn folder_of(path: &Path) -> &Path {
     match path.parent() {
         Some(folder) if !folder.as_os_str().is_empty() => folder,
         Some(_) | None => Path::new("."),

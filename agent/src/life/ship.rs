@@ -3,7 +3,7 @@
 //! **Owns** the order: open, seal what is left, ship, wait for acks, close the stream. **Does not own** any
 //! of these parts, which are the agent's own, or which journals are shipped (`drain.rs`, `import.rs`).
 //!
-//! A journal whose lock is held is left alone: its agent ships it. One that is held for too long here is
+//! A journal whose lock is held is left alone, and none is made where there is none. One that is held for too long here is
 //! let go, as an agent that starts again waits for it: whatever was posted until then is known to both.
 
 use std::path::Path;
@@ -43,7 +43,7 @@ pub(crate) enum ShipEnd {
     NothingToDo,
     /// All is posted, and the stream is closed.
     Closed,
-    /// A running agent, or another drainer, holds it.
+    /// Another process holds it: an agent, another drainer, or a command that reads it.
     InUse,
     /// Some of it is still there.
     Left { reason: String },
@@ -68,7 +68,7 @@ pub(crate) async fn ship(
 ) -> Result<Shipped, RunError> {
     let options = opening::journal_options(config, path);
     let opened = tokio::task::spawn_blocking(move || {
-        Ok::<_, RunError>(Journal::open(options, opening::fresh_ids()?, clock(), Duration::ZERO)?)
+        Ok::<_, RunError>(Journal::open_left_behind(options, opening::fresh_ids()?, clock())?)
     });
     match opened.await.map_err(|_| RunError::PartEnded)? {
         Ok((journal, recovered)) => ship_open(config, journal, recovered, longest).await,

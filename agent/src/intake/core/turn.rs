@@ -10,13 +10,11 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use super::{Core, Ticks, as_count};
-use crate::aggregate::OpenBatch;
+use crate::aggregate::{OPEN_BODY_BYTES_MAX, OpenBatch};
 use crate::chunk::ChunkWriter;
 use crate::event::SourceCount;
 use crate::intake::job::{CloseJob, CommitJob, Job, Position};
 
-/// The raw body of an open batch stays below this, so that its sealed frame always fits.
-const OPEN_BODY_BYTES_MAX: usize = 15 << 20;
 /// Changed evidence without events is committed after this.
 const EVIDENCE_COMMIT_MILLIS: u64 = 1_000;
 /// Changed evidence without events is sealed after this.

@@ -17,9 +17,10 @@ use crate::aggregate::{Amount, OpenBatch};
 use crate::event::{Door, IdDigest, SourceCount};
 use crate::journal::leftover::{Held, Leftover};
 use crate::journal::moving::{
-    Plan, Settled, carry_over, moved_stream, note_moved, settle_conflict,
+    Plan, Settled, carry_over, moved_stream, note, note_moved, settle_conflict,
 };
 use crate::journal::reader::JournalReader;
+use crate::journal::record::MovedRow;
 use crate::journal::{ConflictAnswer, DeadLetter, OpenError};
 
 /// A batch of `events` events of one unit each.
@@ -205,8 +206,21 @@ fn without_a_word_of_the_collector_nothing_moves() {
         let Settled::SetAside(aside) = settle_conflict(&at(&path)).unwrap() else {
             panic!("moved")
         };
-        assert!(!path.exists() && Leftover::open(&aside).unwrap().moved.is_none());
+        let moved = Leftover::open(&aside).unwrap().moved;
+        assert_eq!((path.exists(), moved), (false, Some((STREAM, vec![]))));
     }
+}
+
+#[test]
+fn what_is_noted_to_stay_does_not_move_any_more() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("journal.redb");
+    file(&path, answer(&[(1, 2)]));
+    // As a start leaves it that could make no hard link, and ended before it gave the file its new name.
+    let old = Leftover::open_to_note(&path).unwrap();
+    note(&old, &MovedRow { to: STREAM, openings: vec![] }).unwrap();
+    drop(old);
+    assert!(matches!(settle_conflict(&at(&path)).unwrap(), Settled::SetAside(_)));
 }
 
 #[test]

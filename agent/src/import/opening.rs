@@ -1,0 +1,339 @@
+//! One opening's events, on their way into a journal of their own.
+//!
+//! **Owns** which of them are left out, how they become batches, and that the journal has its name only once it is
+//! whole. **Does not own** whether the rows are ([`super::whole`]).
+//!
+//! The same rows make the same batches, to the byte, on every machine: they are cut by count and size alone, and
+//! their salts come from the export's. Only events that were taken before there were rules are kept as they are,
+//! and sealed when the collector has told its own.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use tidemark_common::batch::{Evidence, Line, series_bytes};
+use tidemark_common::code::EvidenceCode;
+use tidemark_common::id::{LedgerId, OpeningId, RulesVersion, StreamId};
+use tidemark_common::time::Timestamp;
+use tidemark_common::wire::UniqueKey;
+
+use super::read::{read_line, read_quantity, read_series, read_time, unhex};
+use super::{ImportError, RowError, bad};
+use crate::aggregate::{Amount, OPEN_BODY_BYTES_MAX, OpenBatch};
+use crate::chunk::{ChunkWriter, Record, Unique};
+use crate::config::Config;
+use crate::export::{EventRow, LineRow};
+use crate::journal::{
+    Carried, Carrier, FreshIds, Journal, Leftover, OpenError, hashed, sync_folder_of,
+};
+use crate::life::journal_options;
+
+/// A batch of imported events holds at most this many.
+const EVENTS_PER_GROUP_MAX: u64 = 50_000;
+/// As of the agent's chunks.
+const CHUNK_ZSTD_LEVEL: i32 = 1;
+/// What a digest adds to a batch's body.
+const DIGEST_BYTES: usize = 16;
+/// Stands in until the collector has told its own: nothing is digested before.
+const NO_KEY: UniqueKey = UniqueKey { id: 0, key: [0; 32] };
+
+/// What an opening's journal is made of, besides its events.
+#[derive(Debug, Clone)]
+pub(super) struct Origin {
+    pub(super) opening: OpeningId,
+    /// The stream that its events go to.
+    pub(super) to: StreamId,
+    /// Where the journal will be.
+    pub(super) place: PathBuf,
+    pub(super) ledger: Option<LedgerId>,
+    pub(super) salt: Option<[u8; 32]>,
+    pub(super) posted_below: u64,
+}
+
+/// The journal of one opening in the making.
+#[derive(Debug)]
+pub(super) struct Opening {
+    origin: Origin,
+    making: PathBuf,
+    /// `None`: an import before this one has made it.
+    carrier: Option<Carrier>,
+    accepted: u64,
+    skipped: u64,
+    whole: u64,
+    batch: Option<Batch>,
+    group: Option<Group>,
+    groups: u64,
+}
+
+/// An opening whose journal is complete.
+#[derive(Debug)]
+pub(super) struct Filled {
+    pub(super) opening: OpeningId,
+    /// `None`: nothing of it is to be imported.
+    pub(super) journal: Option<PathBuf>,
+    /// Events that are in the journal.
+    pub(super) accepted: u64,
+    /// Events that the journal of an import before this one holds, where that is another number.
+    pub(super) begun_with: Option<u64>,
+    /// Events that were posted before.
+    pub(super) skipped: u64,
+    /// Events of batches that are posted in part.
+    pub(super) whole: u64,
+}
+
+/// A sealed batch, until its last line.
+#[derive(Debug)]
+struct Batch {
+    sequence: u64,
+    rules: RulesVersion,
+    first: u64,
+    end: u64,
+    salt: [u8; 32],
+    lines: Vec<Line>,
+}
+
+/// Events that will be one batch.
+#[derive(Debug)]
+struct Group {
+    rules: RulesVersion,
+    unique_key: u16,
+    batch: OpenBatch,
+    /// Packs the events, where they cannot be sealed yet.
+    chunk: Option<ChunkWriter>,
+    /// Values that will be digests.
+    raw_uniques: usize,
+    oldest: Timestamp,
+}
+
+impl Opening {
+    pub(super) fn begin(config: &Config, origin: Origin) -> Result<Self, OpenError> {
+        let making = origin.place.with_extension("making");
+        let mut carrier = None;
+        if !origin.place.exists() {
+            remove(&making)?;
+            let options = journal_options(config, &making);
+            let start = Timestamp(0);
+            let fresh = FreshIds { stream: origin.to, opening: origin.opening };
+            let (journal, _) = Journal::open(options, fresh, start, Duration::ZERO)?;
+            let mut new = Carrier::new(journal, start);
+            if let Some(ledger) = origin.ledger {
+                new.pin(ledger, None, NO_KEY)?;
+            }
+            carrier = Some(new);
+        }
+        Ok(Self {
+            origin,
+            making,
+            carrier,
+            accepted: 0,
+            skipped: 0,
+            whole: 0,
+            batch: None,
+            group: None,
+            groups: 1,
+        })
+    }
+
+    pub(super) fn event(&mut self, row: &EventRow) -> Result<(), RowError> {
+        self.end_batch()?;
+        if row.event < self.origin.posted_below {
+            self.skipped = self.skipped.saturating_add(1);
+            return Ok(());
+        }
+        let (rules, unique_key) = (RulesVersion(row.rules), row.unique_key);
+        if self.group.as_ref().is_some_and(|group| !group.takes(rules, unique_key)) {
+            self.end_group()?;
+        }
+        let group = self.group.get_or_insert_with(|| Group::new(rules, unique_key));
+        group.add(row)?;
+        match group.chunk.as_ref().is_some_and(ChunkWriter::is_full) {
+            true => self.end_chunk(),
+            false => Ok(()),
+        }
+    }
+
+    pub(super) fn line(&mut self, row: LineRow) -> Result<(), RowError> {
+        if self.batch.as_ref().is_some_and(|batch| batch.sequence != row.sequence) {
+            self.end_batch()?;
+        }
+        let salt = unhex(&row.salt).ok_or_else(bad("salt"))?;
+        let batch = self.batch.get_or_insert_with(|| Batch {
+            sequence: row.sequence,
+            rules: RulesVersion(row.rules),
+            first: row.first_event,
+            end: row.end_event,
+            salt,
+            lines: Vec::new(),
+        });
+        batch.lines.push(read_line(&row)?);
+        Ok(())
+    }
+
+    fn end_batch(&mut self) -> Result<(), RowError> {
+        let Some(batch) = self.batch.take() else { return Ok(()) };
+        let Batch { rules, first, end, salt, lines, .. } = batch;
+        let events = end.saturating_sub(first);
+        if end <= self.origin.posted_below {
+            self.skipped = self.skipped.saturating_add(events);
+        } else if first < self.origin.posted_below {
+            self.whole = self.whole.saturating_add(events);
+        } else {
+            self.origin.ledger.ok_or_else(bad("ledger"))?;
+            let times = lines.iter().map(|line| line.key.bucket.start());
+            let oldest = times.min().unwrap_or(Timestamp(0));
+            let carried = self.carried(rules, events, oldest)?;
+            if let Some(carrier) = &mut self.carrier {
+                carrier.batch(carried, salt, &lines)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn end_group(&mut self) -> Result<(), RowError> {
+        self.end_chunk()?;
+        let Some(Group { rules, batch, chunk, oldest, .. }) = self.group.take() else {
+            return Ok(());
+        };
+        if chunk.is_some() {
+            self.groups = self.groups.saturating_add(1);
+            return Ok(());
+        }
+        let salt = self.salt()?;
+        let carried = self.carried(rules, batch.events(), oldest)?;
+        if let Some(carrier) = &mut self.carrier {
+            let body = batch.encode(salt, &carried.evidence);
+            carrier.sealed(carried, body.map_err(|error| RowError::Row(error.to_string()))?)?;
+        }
+        Ok(())
+    }
+
+    fn end_chunk(&mut self) -> Result<(), RowError> {
+        let Some(group) = &mut self.group else { return Ok(()) };
+        let (rules, oldest) = (group.rules, group.oldest);
+        let Some(chunk) = group.chunk.as_mut().and_then(ChunkWriter::take) else { return Ok(()) };
+        let carried = self.carried(rules, u64::from(chunk.events), oldest)?;
+        let payload = zstd::bulk::compress(&chunk.bytes, CHUNK_ZSTD_LEVEL)
+            .map_err(|error| RowError::Import(ImportError::Pack(error)))?;
+        if let Some(carrier) = &mut self.carrier {
+            carrier.chunk(self.groups, carried, payload)?;
+        }
+        Ok(())
+    }
+
+    /// The salt of the next batch: nobody else can guess it, and every import makes the same.
+    fn salt(&self) -> Result<[u8; 32], RowError> {
+        self.origin.ledger.ok_or_else(bad("ledger"))?;
+        let salt = self.origin.salt.ok_or_else(bad("salt"))?;
+        let (stream, event) = (self.origin.to.0, self.accepted.to_be_bytes());
+        Ok(hashed(b"tidemark/import-salt/1", &[&salt, &stream, &event]))
+    }
+
+    fn carried(
+        &mut self,
+        rules: RulesVersion,
+        events: u64,
+        oldest: Timestamp,
+    ) -> Result<Carried, RowError> {
+        self.accepted = self.accepted.saturating_add(events);
+        let mut evidence = Evidence::default();
+        evidence.set_max(EvidenceCode::Accepted, self.accepted);
+        let events = u32::try_from(events).map_err(|_| bad("number of events")())?;
+        Ok(Carried { opening: self.origin.opening, rules, events, oldest, evidence })
+    }
+
+    /// Puts the journal in its place, unless it is there, or there is nothing for it.
+    pub(super) fn finish(mut self) -> Result<Filled, RowError> {
+        self.end_batch()?;
+        self.end_group()?;
+        let Origin { opening, place, .. } = self.origin;
+        let mut begun_with = None;
+        if let Some(carrier) = self.carrier.take() {
+            let held = carrier.finish()?;
+            assert_eq!(held, self.accepted, "every event that is to be imported is in the journal");
+            if held == 0 {
+                remove(&self.making)?;
+            } else {
+                let named = fs::rename(&self.making, &place);
+                named.map_err(|source| OpenError::Io {
+                    act: "put in place",
+                    path: self.making.clone(),
+                    source,
+                })?;
+                sync_folder_of(&place)?;
+            }
+        } else {
+            begun_with = match Leftover::open(&place) {
+                // Whoever ships it will find that out.
+                Err(OpenError::Held { .. }) => None,
+                found => Some(found?.accepted).filter(|held| *held != self.accepted),
+            };
+        }
+        Ok(Filled {
+            opening,
+            journal: Some(place).filter(|_| self.accepted > 0),
+            accepted: self.accepted,
+            begun_with,
+            skipped: self.skipped,
+            whole: self.whole,
+        })
+    }
+}
+
+impl Group {
+    fn new(rules: RulesVersion, unique_key: u16) -> Self {
+        Self {
+            rules,
+            unique_key,
+            batch: OpenBatch::new(unique_key),
+            chunk: (rules == RulesVersion(0)).then(|| ChunkWriter::new(unique_key)),
+            raw_uniques: 0,
+            oldest: Timestamp(i64::MAX),
+        }
+    }
+
+    fn takes(&self, rules: RulesVersion, unique_key: u16) -> bool {
+        let uniques = self.raw_uniques.saturating_mul(DIGEST_BYTES);
+        (self.rules, self.unique_key) == (rules, unique_key)
+            && self.batch.events() < EVENTS_PER_GROUP_MAX
+            && self.batch.raw_bytes().saturating_add(uniques) < OPEN_BODY_BYTES_MAX
+    }
+
+    fn add(&mut self, row: &EventRow) -> Result<(), RowError> {
+        let time = read_time(&row.time).ok_or_else(bad("time"))?;
+        let (meter, customer, dimensions) =
+            read_series(&row.meter, &row.customer, &row.dimensions)?;
+        let pairs: Vec<(&str, &str)> = dimensions.iter().collect();
+        let series = series_bytes(meter.as_str(), customer.as_str(), &pairs);
+        let quantity = row.quantity.as_deref().map(read_quantity);
+        let quantity = quantity.map(|read| read.ok_or_else(bad("quantity"))).transpose()?;
+        let digest = match (&row.unique, &row.unique_digest, self.unique_key) {
+            (None, Some(digest), 1..) => Some(unhex(digest).ok_or_else(bad("unique_digest"))?),
+            (None, None, _) => None,
+            (Some(_), None, 0) if self.chunk.is_some() => None,
+            _ => return Err(bad("unique value")()),
+        };
+        if quantity.is_none() && digest.is_none() && row.unique.is_none() {
+            return Err(bad("quantity")());
+        }
+        let slot = self.batch.slot(&series);
+        self.batch.add(slot, time, Amount { quantity, unique: digest });
+        if let Some(chunk) = &mut self.chunk {
+            let raw = row.unique.as_deref();
+            self.raw_uniques = self.raw_uniques.saturating_add(usize::from(raw.is_some()));
+            let unique = raw.map(Unique::Raw).or(digest.map(Unique::Digest));
+            chunk.record(&Record { slot, time, quantity, unique }, &series);
+        }
+        self.oldest = self.oldest.min(time);
+        Ok(())
+    }
+}
+
+fn remove(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(OpenError::Io { act: "remove", path: path.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
