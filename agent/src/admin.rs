@@ -5,11 +5,12 @@
 //! GET /healthz        200 while the process works; 503 and why once commits have ended
 //! GET /readyz         200 while the doors are open; 503 and why otherwise
 //! GET /status         what `tidemark-agent status` shows, as JSON
+//!                     and from this machine only
 //! GET /dead-letters?from=N&limit=N    rejected events from number N on, as JSON
-//! POST /dead-letters/replay           takes some of them once more: from this machine only; see `replay`
-//! GET /inspect             what is in the journal, as JSON: from this machine only, as the next two
-//! GET /fsck                whether all of it is sound, as JSON
-//! GET /batches/N           a batch's frozen bytes
+//! POST /dead-letters/replay           takes some of them once more; see `replay`
+//! GET /inspect        what is in the journal, as JSON
+//! GET /fsck           whether all of it is sound, as JSON
+//! GET /batches/N      a batch's frozen bytes
 //! ```
 //!
 //! **Owns** these answers. **Does not own** the figures ([`observed`] draws them together) or their
@@ -186,6 +187,7 @@ impl Admin {
 /// All paths.
 fn router(source: Arc<dyn Observe>) -> Router {
     let here = Router::new()
+        .route("/dead-letters", get(answer_dead_letters))
         .route("/dead-letters/replay", post(answer_replay))
         .merge(journal::router())
         .layer(from_fn(local::only_here));
@@ -200,7 +202,6 @@ fn router(source: Arc<dyn Observe>) -> Router {
             get(async |State(source): State<Arc<dyn Observe>>| verdict(source.readiness())),
         )
         .route("/status", get(async |State(source): State<Arc<dyn Observe>>| Json(source.status())))
-        .route("/dead-letters", get(answer_dead_letters))
         .merge(here)
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .fallback(async || {

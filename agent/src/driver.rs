@@ -93,8 +93,6 @@ pub struct Driver<H> {
     session: Session,
     uplink: Uplink,
     chooser: Chooser,
-    /// The certificate that the link was begun with, in words.
-    shown: Option<Shown>,
     /// Until when the newest certificate is valid.
     certified_until: Option<Timestamp>,
     tasks: JoinSet<Result<Done, HomeError>>,
@@ -104,13 +102,21 @@ pub struct Driver<H> {
 
 type Connecting = Pin<Box<dyn Future<Output = Result<Link, LinkError>> + Send>>;
 
+/// A link that is being made, and the certificate that it shows, in words.
+struct Attempt {
+    connecting: Connecting,
+    shown: Option<Shown>,
+}
+
 enum Uplink {
     Down,
-    Connecting(Connecting),
+    Connecting(Attempt),
     Up {
         reader: Box<FrameReader>,
         writer: FrameWriter,
         handle: LinkHandle,
+        /// The certificate that this link showed. A refusal of it may come long after, when there is a newer one.
+        shown: Option<Shown>,
         /// An attempt over QUIC, while the link goes over TCP.
         probe: Option<Connecting>,
     },
@@ -159,7 +165,6 @@ impl<H: Home> Driver<H> {
             session,
             uplink: Uplink::Down,
             chooser,
-            shown: None,
             certified_until: None,
             tasks: JoinSet::new(),
             begun: Instant::now(),
@@ -221,9 +226,8 @@ impl<H: Home> Driver<H> {
         let now = self.now();
         match event {
             Event::Connected(Ok(link)) => {
-                let Link { reader, writer, handle } = link;
-                self.chooser.connected(handle.transport(), now, random());
-                self.uplink = Uplink::Up { reader: Box::new(reader), writer, handle, probe: None };
+                self.chooser.connected(link.handle.transport(), now, random());
+                self.uplink = std::mem::replace(&mut self.uplink, Uplink::Down).up(link);
                 self.session.handle_journal(self.home.facts());
                 self.session.handle_connected(now, (self.config.clock)(), random());
             }
@@ -311,11 +315,11 @@ impl<H: Home> Driver<H> {
 
     /// The link is closed, or has ended with `error`.
     fn disconnected(&mut self, error: Option<&LinkError>) {
-        if let Uplink::Up { handle, .. } = &self.uplink {
+        let ended = std::mem::replace(&mut self.uplink, Uplink::Down);
+        if let Uplink::Up { handle, .. } = &ended {
             handle.close();
         }
-        self.uplink = Uplink::Down;
-        let told = match (error, &self.shown) {
+        let told = match (error, ended.shown()) {
             (Some(error @ LinkError::AgentCertificate { .. }), Some(shown)) => {
                 format!("{error}: {shown}")
             }
@@ -332,7 +336,7 @@ impl<H: Home> Driver<H> {
         self.session.handle_disconnected(now, random(), &reason);
     }
 
-    fn connect(&mut self, order: Order) -> Connecting {
+    fn connect(&self, order: Order) -> Attempt {
         let collector = self.collector_address().to_owned();
         let host = collector.rsplit_once(':').map_or(collector.as_str(), |(host, _)| host);
         let server_name = match &self.config.server_name {
@@ -340,9 +344,9 @@ impl<H: Home> Driver<H> {
             None => host.trim_matches(['[', ']']).to_owned(),
         };
         let pem = Arc::clone(&self.config.pem.borrow());
-        self.shown = shown(&pem);
+        let shown = shown(&pem);
         let target = Target { collector, server_name, pem, times: self.config.times };
-        Box::pin(target.connect(order, self.chooser.round()))
+        Attempt { connecting: Box::pin(target.connect(order, self.chooser.round())), shown }
     }
 
     fn probe_due(&self) -> Option<Monotonic> {
@@ -355,9 +359,9 @@ impl<H: Home> Driver<H> {
     /// Begins to probe QUIC beside the link, if that is due.
     fn probe(&mut self, now: Monotonic) {
         if self.probe_due().is_some_and(|due| due <= now) {
-            let connecting = self.connect(Order::only(Transport::Quic));
+            let attempt = self.connect(Order::only(Transport::Quic));
             if let Uplink::Up { probe, .. } = &mut self.uplink {
-                *probe = Some(connecting);
+                *probe = Some(attempt.connecting);
             }
         }
     }
@@ -385,7 +389,7 @@ impl<H: Home> Driver<H> {
     async fn finish(mut self, end: End) -> Result<(), DriverStop> {
         self.publish();
         let close_max = self.config.close_max;
-        if let Uplink::Up { mut reader, mut writer, handle, probe: _ } = self.uplink {
+        if let Uplink::Up { mut reader, mut writer, handle, .. } = self.uplink {
             if end == End::Closed {
                 // The collector ends the link once it has taken in the last frame.
                 let taken_in = async {
@@ -451,11 +455,30 @@ impl<H> std::fmt::Debug for Driver<H> {
 }
 
 impl Uplink {
+    /// What was being made is up.
+    fn up(self, link: Link) -> Self {
+        let shown = match self {
+            Self::Connecting(attempt) => attempt.shown,
+            Self::Down | Self::Up { .. } => unreachable!("only an attempt connects"),
+        };
+        let Link { reader, writer, handle } = link;
+        Self::Up { reader: Box::new(reader), writer, handle, shown, probe: None }
+    }
+
+    /// The certificate that it shows, in words; not that of a probe beside it.
+    fn shown(&self) -> Option<&Shown> {
+        match self {
+            Self::Down => None,
+            Self::Connecting(attempt) => attempt.shown.as_ref(),
+            Self::Up { shown, .. } => shown.as_ref(),
+        }
+    }
+
     /// Waits for what happens to the link. Cancel-safe.
     async fn next_event(&mut self) -> Event {
         match self {
             Self::Down => pending().await,
-            Self::Connecting(connecting) => Event::Connected(connecting.await),
+            Self::Connecting(attempt) => Event::Connected((&mut attempt.connecting).await),
             Self::Up { reader, writer, probe, .. } => {
                 let writes = !writer.is_idle();
                 tokio::select! {

@@ -199,7 +199,7 @@ pub struct Fsync {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Forward {
     pub forwarded: u64,
-    /// What could not be sent at once.
+    /// What could not be sent at once, is JSON, or is longer than what is kept.
     pub forward_dropped: u64,
 }
 

@@ -107,18 +107,19 @@ pub enum LinkError {
 }
 
 impl LinkError {
-    /// Whether this end has heard nothing at all, so that another transport or address may do better.
+    /// Whether this end has heard nothing at all, so that another transport or address may do better. Where UDP
+    /// sockets are forbidden, QUIC is never sent, and TCP may be allowed.
     #[must_use]
     pub fn is_silence(&self) -> bool {
         match self {
             Self::NoAddress
+            | Self::Socket(_)
             | Self::NoAnswer { .. }
             | Self::Refused { .. }
             | Self::Neither { .. }
             | Self::Lapsed => true,
             Self::Resolve(_)
             | Self::ResolveOverdue { .. }
-            | Self::Socket(_)
             | Self::Tls(_)
             | Self::Start { .. }
             | Self::CollectorCertificate { .. }

@@ -69,7 +69,7 @@ fn restart_with_default(stack: &mut Stack, customer: &str) -> Result<()> {
 fn each_letter_is_replayed_once_or_says_why_it_stays() -> Result<()> {
     Stack::run(Settings::new(Ports::free()?, CATALOGUE), |stack| {
         let mut lines = Lines::to(&stack.path("events.socket"))?;
-        let sent = "api.calls:1|c\napi.calls:2:3|c\napi.calls:5:x|c|#customer:acme\n\
+        let sent = "api.calls:1|c\napi.calls:2:3|c\napi.calls:5:x|c|#customer:acme,id:b\n\
                     api.calls:7|c|@0.5|#customer:acme\napi.calls:9|c|#id:a\n";
         lines.send(sent.as_bytes(), 5)?;
         ensure!(lines.wait_durable()?.len() == 5, "five are refused");

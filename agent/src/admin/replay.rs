@@ -15,6 +15,11 @@
 //!
 //! A letter is replayed as it is only where its bytes are exactly what was rejected: not of an input that was
 //! cut, nor of a line of which other values were counted.
+//!
+//! A letter of a packed line whose values are taken one by one is one value ([`Share::OneValue`]), mended to one
+//! event. The line's id may be known because of its other values, and says nothing of this one: it makes no
+//! duplicate of it. That the letter leaves with its event keeps it to once. If no value of the line was counted and
+//! its sender sent it once more, mended, the letter is that event again: it must be left where it is.
 
 use std::fmt;
 use std::sync::Arc;
@@ -28,7 +33,7 @@ use tokio::sync::Mutex;
 use super::DeadLetterShown;
 use crate::event::{Door, Message, Parsed, RejectReason};
 use crate::intake::passage::RAW_BYTES_MAX;
-use crate::intake::replay::Replay;
+use crate::intake::replay::{Replay, Share};
 use crate::intake::stream::LINE_BYTES_MAX;
 use crate::intake::{Answer, Answered, IntakeHandle};
 use crate::journal::{JournalReader, StoredDeadLetter};
@@ -266,14 +271,18 @@ fn read_again(
     for letter in letters {
         let StoredDeadLetter { number, at, .. } = letter.stored;
         match message(letter, rules, naming) {
-            Ok(message) => replays.push(Replay { number, at, message }),
+            Ok((message, share)) => replays.push(Replay { number, at, share, message }),
             Err(stays) => kept.push(stays),
         }
     }
     (replays, kept)
 }
 
-fn message(letter: &Letter, rules: Option<&Rules>, naming: &Naming) -> Result<Message, Kept> {
+fn message(
+    letter: &Letter,
+    rules: Option<&Rules>,
+    naming: &Naming,
+) -> Result<(Message, Share), Kept> {
     let StoredDeadLetter { number, door, reason, bytes, .. } = &letter.stored;
     let (Some(door), Some(reason)) = (*door, reason.and_then(RejectReason::from_code)) else {
         return Err(NEWER.of(*number));
@@ -282,20 +291,24 @@ fn message(letter: &Letter, rules: Option<&Rules>, naming: &Naming) -> Result<Me
     if text.len() > LINE_BYTES_MAX {
         return Err(again(*number, RejectReason::Oversize));
     }
+    let as_is = letter.corrected.is_none();
+    let share = share(door, reason, bytes);
     let cut = matches!(reason, RejectReason::Truncated | RejectReason::Oversize);
-    if letter.corrected.is_none() && (cut || bytes.len() >= RAW_BYTES_MAX) {
-        return Err(CUT.of(*number));
+    if as_is && (cut || bytes.len() >= RAW_BYTES_MAX) {
+        return Err(match share {
+            Share::Whole => CUT.of(*number),
+            Share::OneValue => PACKED.of(*number),
+        });
     }
     let message = match read(door, text, rules, naming).ok_or_else(|| NO_RULES.of(*number))? {
         Parsed::Message(message) => message,
         Parsed::NotMetered { .. } => return Err(NOT_METERED.of(*number)),
         Parsed::Rejected(reason) => return Err(again(*number, reason)),
     };
-    let whole = door != Door::Http && rejects_whole_lines(reason);
-    if letter.corrected.is_none() && message.events.len() > 1 && !whole {
-        return Err(PACKED.of(*number));
+    match share {
+        Share::OneValue if as_is || message.events.len() > 1 => Err(PACKED.of(*number)),
+        Share::OneValue | Share::Whole => Ok((message, share)),
     }
-    Ok(message)
 }
 
 /// Reads a letter as its door did; `None` if the rules that it needs are not known.
@@ -316,10 +329,30 @@ fn read(door: Door, text: &[u8], rules: Option<&Rules>, naming: &Naming) -> Opti
     }
 }
 
-/// Whether a DogStatsD line that is rejected for this has none of its values counted, and is one letter.
+/// What a letter is of its line. Of one that was cut when it was kept, the values tell, or what is there of them.
+fn share(door: Door, reason: RejectReason, bytes: &[u8]) -> Share {
+    let is_json = door == Door::Http || bytes.trim_ascii_start().starts_with(b"{");
+    let is_cut = bytes.len() >= RAW_BYTES_MAX;
+    if is_json || rejects_whole_lines(reason) {
+        return Share::Whole;
+    }
+    match dogstatsd::split(bytes) {
+        Ok(raw) if dogstatsd::values(&raw).nth(1).is_some() => Share::OneValue,
+        // What is no time at all rejects its whole line.
+        Err(_) if is_cut && reason != RejectReason::BadTime && dogstatsd::begins_packed(bytes) => {
+            Share::OneValue
+        }
+        Ok(_) | Err(_) => Share::Whole,
+    }
+}
+
+/// Whether a DogStatsD line that is rejected for this has none of its values counted, and is one letter. Of those
+/// that are not, each value is a letter of its own.
 fn rejects_whole_lines(reason: RejectReason) -> bool {
     match reason {
         RejectReason::Malformed
+        | RejectReason::Truncated
+        | RejectReason::Oversize
         | RejectReason::NotUtf8
         | RejectReason::BadMeter
         | RejectReason::NoCustomer
@@ -328,11 +361,14 @@ fn rejects_whole_lines(reason: RejectReason) -> bool {
         | RejectReason::BadDimension
         | RejectReason::TooManyDimensions
         | RejectReason::Sampled
+        | RejectReason::ServiceCheck
+        | RejectReason::DogstatsdEvent
         | RejectReason::UnsupportedType
-        | RejectReason::BadSource => true,
-        RejectReason::Truncated
-        | RejectReason::Oversize
-        | RejectReason::BadTime
+        | RejectReason::BadUnique
+        | RejectReason::BadSource
+        | RejectReason::BadCloudEvent
+        | RejectReason::JournalFull => true,
+        RejectReason::BadTime
         | RejectReason::TooOld
         | RejectReason::InFuture
         | RejectReason::BadQuantity
@@ -340,11 +376,6 @@ fn rejects_whole_lines(reason: RejectReason) -> bool {
         | RejectReason::TooPrecise
         | RejectReason::TooLarge
         | RejectReason::Negative
-        | RejectReason::ServiceCheck
-        | RejectReason::DogstatsdEvent
-        | RejectReason::BadUnique
-        | RejectReason::BadCloudEvent
-        | RejectReason::JournalFull
         | RejectReason::TooManyValues => false,
     }
 }

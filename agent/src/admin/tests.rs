@@ -82,13 +82,20 @@ impl Observe for Told {
 }
 
 async fn ask(source: &Arc<Told>, path: &str) -> (u16, String) {
+    ask_by(None, source, path).await
+}
+
+/// Asks as `host` is asked, unless it is the address itself.
+async fn ask_by(host: Option<&str>, source: &Arc<Told>, path: &str) -> (u16, String) {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
     let address = admin.address().unwrap();
     let (stop, stopped) = oneshot::channel::<()>();
     let source: Arc<dyn Observe> = source.clone();
     let served = tokio::spawn(admin.serve(source, async { drop(stopped.await) }));
     let client = reqwest::Client::builder().no_proxy().build().unwrap();
-    let answer = client.get(format!("http://{address}{path}")).send().await.unwrap();
+    let host = host.map_or(address.to_string(), str::to_owned);
+    let asked = client.get(format!("http://{address}{path}")).header(header::HOST, host);
+    let answer = asked.send().await.unwrap();
     let status = answer.status().as_u16();
     let text = answer.text().await.unwrap();
     drop((stop, client));
@@ -111,6 +118,19 @@ async fn answers() {
     assert_eq!((status, serde_json::from_str(&text).unwrap()), (200, well()));
     let (status, text) = ask(&source, "/nothing").await;
     assert!(status == 404 && text.contains("/metrics"), "{text}");
+}
+
+#[tokio::test]
+async fn what_holds_usage_or_changes_it_is_for_this_machine_only() {
+    let source = told();
+    for path in ["/metrics", "/healthz", "/readyz", "/status"] {
+        assert_eq!(ask_by(Some("node.example:8128"), &source, path).await.0, 200, "{path}");
+    }
+    for path in ["/dead-letters", "/dead-letters/replay", "/inspect", "/fsck", "/batches/1"] {
+        let (status, text) = ask_by(Some("node.example:8128"), &source, path).await;
+        assert!(status == 403 && text.contains("own machine"), "{path}: {status} {text}");
+    }
+    assert_eq!(*source.asked.lock().unwrap(), None, "nothing was read");
 }
 
 #[tokio::test]

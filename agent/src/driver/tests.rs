@@ -2,6 +2,7 @@
 
 use std::sync::Mutex;
 
+use rcgen::date_time_ymd;
 use tidemark_common::id::{
     Digest, EventNumber, Fence, LedgerId, OpeningId, RulesVersion, StreamId,
 };
@@ -306,6 +307,68 @@ fn a_session_over_tcp_drains_and_returns_to_quic_once_that_gets_through() {
         let (ended, ()) = tokio::join!(driver.run(async { sealed.await.unwrap() }), collector);
         ended.unwrap();
         assert_eq!(status.borrow().last_error, None);
+    });
+}
+
+/// A session over TCP whose certificate is judged late; meanwhile there is a newer one, with which QUIC is probed.
+#[test]
+fn a_refusal_names_the_certificate_that_was_refused() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, copy};
+    let (ca, stranger) = (Authority::named("ca"), Authority::named("stranger"));
+    let until = |year| {
+        ca.issue("tidemark://agent/test", |params| params.not_after = date_time_ymd(year, 1, 1))
+    };
+    block_on(async {
+        let (listener, address) = listen_tcp().await;
+        let black_hole = tokio::net::UdpSocket::bind(address).await.unwrap();
+        let (behind, behind_address) = listen_tcp().await;
+        let (newest, pem) = watch::channel(Arc::new(until(2098)));
+        let mut config = config(ca.agent(), vec![address.to_string()]);
+        config.pem = pem;
+        config.times.transport_head_start = Duration::from_millis(20);
+        config.quic_probe_interval = Duration::from_millis(100);
+        let (driver, mut status) = Driver::new(config, Memory::holding(0)).unwrap();
+        // Where QUIC is tried; each attempt has a connection id of its own.
+        let tried = async || {
+            let mut packet = [0; 2_048];
+            black_hole.recv(&mut packet).await.unwrap();
+            packet[6..14].to_vec()
+        };
+        let between = async {
+            let first = tried().await;
+            let (mut agent, _) = listener.accept().await.unwrap();
+            newest.send(Arc::new(until(2099))).unwrap();
+            let mut collector = tokio::net::TcpStream::connect(behind_address).await.unwrap();
+            let (mut from_agent, mut to_agent) = agent.split();
+            let (mut from_collector, mut to_collector) = collector.split();
+            // One TLS record, behind a head of 5 bytes: enough for the agent to be connected.
+            let mut record = vec![0; 5];
+            from_agent.read_exact(&mut record).await.unwrap();
+            let end = 5 + usize::from(u16::from_be_bytes([record[3], record[4]]));
+            record.resize(end, 0);
+            from_agent.read_exact(&mut record[5..]).await.unwrap();
+            to_collector.write_all(&record).await.unwrap();
+            let there = async {
+                while tried().await == first {}
+                copy(&mut from_agent, &mut to_collector).await
+            };
+            let back = copy(&mut from_collector, &mut to_agent);
+            let collector = Pem { ca: stranger.ca(), ..ca.collector() };
+            let refused = async { assert!(Peer::accept_tcp(&behind, &collector).await.is_err()) };
+            drop(tokio::join!(there, back, refused));
+            pending::<()>().await;
+        };
+        let told = async {
+            let status = status.wait_for(|status| status.last_error.is_some()).await.unwrap();
+            status.last_error.clone().unwrap()
+        };
+        let told = tokio::select! {
+            ended = driver.run(pending()) => panic!("{ended:?}"),
+            () = between => unreachable!("it waits at its end"),
+            told = told => told,
+        };
+        let parts = ["this agent's certificate", "to 2098-01-01 00:00 UTC"];
+        assert!(parts.iter().all(|part| told.contains(part)), "{told}");
     });
 }
 

@@ -17,7 +17,8 @@ pub struct DoorFigures {
     dsd_stream: Arc<DoorCounts>,
     events: Arc<DoorCounts>,
     http: Arc<DoorCounts>,
-    /// Lines that are not metered and were sent on, and those that could not be.
+    /// Lines that are not metered and were sent on, and those that could not be: the kernel did not take them at once,
+    /// or they are JSON or longer than what is kept.
     pub forwarded: Count,
     pub forward_dropped: Count,
 }

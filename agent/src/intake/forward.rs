@@ -138,7 +138,7 @@ impl Forwarder {
 
     /// Sends what `packer` has packed; all of it with [`Packed::All`].
     pub fn send(&mut self, packer: &mut Packer, packed: Packed) {
-        self.figures.forward_dropped.add(packer.take_cut());
+        self.figures.forward_dropped.add(packer.take_left_out());
         while let Some(packet) = packer.take(packed) {
             match self.socket.send(&packet.bytes) {
                 Ok(()) => self.figures.forwarded.add(packet.lines),

@@ -14,5 +14,15 @@ pub struct Replay {
     pub number: u64,
     /// When it came first: the time of events that name none.
     pub at: Timestamp,
+    pub share: Share,
     pub message: Message,
+}
+
+/// What a letter is of the line or CloudEvent that it came in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Share {
+    /// All of it: an id that is known says that it was counted.
+    Whole,
+    /// One value of a packed line: a known id may be known because of the line's other values.
+    OneValue,
 }

@@ -193,6 +193,13 @@ pub fn values<'a>(
     })
 }
 
+/// Whether the beginning of a line that was cut somewhere, and is no set, holds more than one value.
+#[must_use]
+pub fn begins_packed(line: &[u8]) -> bool {
+    let values = name(line).map(|name| &line[name.len().saturating_add(1)..]);
+    values.is_some_and(|values| find(cut(values, b'|').0, b':').is_some())
+}
+
 /// Reads a whole line: both stages, for doors off the hot path.
 #[must_use]
 pub fn message(line: &[u8], naming: &Naming) -> Parsed {

@@ -89,38 +89,10 @@ impl Target {
         if addresses.is_empty() { Err(LinkError::NoAddress) } else { Ok(addresses) }
     }
 
-    /// The first transport; where it finds silence, the second beside it. Whichever is up first wins.
+    /// Connects at one address, over whichever of the order's transports is up first.
     async fn connect_at(&self, address: SocketAddr, order: Order) -> Result<Link, LinkError> {
-        let Some(second) = order.second else {
-            return self.connect_over(order.first, address).await;
-        };
-        let mut first = pin!(self.connect_over(order.first, address));
-        let mut silent = None;
-        tokio::select! {
-            connected = &mut first => match connected {
-                Err(error) if error.is_silence() => silent = Some(error),
-                said => return said,
-            },
-            () = sleep(self.times.transport_head_start) => {}
-        }
-        let mut second = pin!(self.connect_over(second, address));
-        if let Some(error) = silent {
-            return second.await.map_err(|other| LinkError::neither(error, other));
-        }
-        tokio::select! {
-            connected = &mut first => match connected {
-                Err(error) if error.is_silence() => {
-                    second.await.map_err(|other| LinkError::neither(error, other))
-                }
-                said => said,
-            },
-            connected = &mut second => match connected {
-                Err(other) if other.is_silence() => {
-                    first.await.map_err(|error| LinkError::neither(error, other))
-                }
-                said => said,
-            },
-        }
+        let head_start = self.times.transport_head_start;
+        race(order, head_start, |transport| self.connect_over(transport, address)).await
     }
 
     async fn connect_over(
@@ -134,5 +106,43 @@ impl Target {
             }
             Transport::Tcp => tcp::connect(&self.pem, &self.server_name, address, self.times).await,
         }
+    }
+}
+
+/// The first transport; where it finds silence, the second beside it. Whichever is up first wins.
+async fn race<C: Future<Output = Result<Link, LinkError>>>(
+    order: Order,
+    head_start: Duration,
+    connect: impl Fn(Transport) -> C,
+) -> Result<Link, LinkError> {
+    let Some(second) = order.second else {
+        return connect(order.first).await;
+    };
+    let mut first = pin!(connect(order.first));
+    let mut silent = None;
+    tokio::select! {
+        connected = &mut first => match connected {
+            Err(error) if error.is_silence() => silent = Some(error),
+            said => return said,
+        },
+        () = sleep(head_start) => {}
+    }
+    let mut second = pin!(connect(second));
+    if let Some(error) = silent {
+        return second.await.map_err(|other| LinkError::neither(error, other));
+    }
+    tokio::select! {
+        connected = &mut first => match connected {
+            Err(error) if error.is_silence() => {
+                second.await.map_err(|other| LinkError::neither(error, other))
+            }
+            said => said,
+        },
+        connected = &mut second => match connected {
+            Err(other) if other.is_silence() => {
+                first.await.map_err(|error| LinkError::neither(error, other))
+            }
+            said => said,
+        },
     }
 }

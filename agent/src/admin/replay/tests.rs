@@ -50,6 +50,8 @@ fn as_it_is_only_where_the_bytes_are_what_was_rejected() {
     check(as_is(Door::Udp, Code::RejectedBadQuantity, "calls:1:x:3|c|#customer:a"), "packed");
     check(as_is(Door::Udp, Code::RejectedTooOld, "calls:1:2|c|#customer:a"), "packed");
     check(as_is(Door::Udp, Code::RejectedBadCustomer, "calls:1:2|c|#customer:a"), "2");
+    let long = format!("calls:{}|c|#customer:a", vec!["1"; 3_000].join(":"));
+    check(as_is(Door::Udp, Code::RejectedTooManyValues, &long[..RAW_BYTES_MAX]), "packed");
     let mut newer = as_is(Door::Udp, Code::RejectedTooOld, good);
     newer.stored.reason = None;
     check(newer, "newer");
@@ -63,6 +65,43 @@ fn a_mended_text_stands_for_itself() {
     check(mended(r#"{"meter":"calls","customer":"a"}"#), "1");
     check(mended("calls:1|c"), "no_customer");
     check(mended(&"x".repeat(65_537)), "oversize");
+}
+
+#[test]
+fn of_a_packed_line_a_letter_is_one_value_unless_all_of_it_was_rejected() {
+    use EvidenceCode as Code;
+    fn check(door: Door, reason: EvidenceCode, text: &str, expected: Share) {
+        let mended = letter(door, reason, text, Some("calls:5|c|#customer:a,id:7"));
+        let (replays, kept) = read_again(&[mended], None, &Naming::default());
+        let found: Vec<_> = replays.iter().map(|replay| replay.share).collect();
+        assert!(found == [expected] && kept.is_empty(), "{text}: {found:?} {kept:?}");
+    }
+    let packed = "calls:1:x|c|#customer:a,id:7";
+    for door in [Door::Udp, Door::UnixDatagram, Door::DsdStream, Door::Events] {
+        check(door, Code::RejectedBadQuantity, packed, Share::OneValue);
+        check(door, Code::RejectedTooOld, packed, Share::OneValue);
+        check(door, Code::RejectedBadDimension, packed, Share::Whole);
+        check(door, Code::RejectedTruncated, packed, Share::Whole);
+        check(door, Code::RejectedBadQuantity, "calls:x|c|#customer:a,id:7", Share::Whole);
+    }
+    // Names of tags and customers may mean something else by now.
+    check(Door::Udp, Code::RejectedBadQuantity, "calls:1:x|c|#who:a,id:7", Share::OneValue);
+    check(Door::Udp, Code::RejectedBadTime, "calls:1:2|c|#customer:a,id:7|Tx", Share::Whole);
+    check(Door::Udp, Code::RejectedBadUnique, "calls:a:b|s|#customer:a,id:7", Share::Whole);
+    let json = r#"{"meter":"calls","customer":"a","quantity":"x","id":"7"}"#;
+    check(Door::Events, Code::RejectedBadQuantity, json, Share::Whole);
+    // What was kept of these ends before their type.
+    let cut = |values: &str| format!("calls:{values}")[..RAW_BYTES_MAX].to_owned();
+    let many = cut(&"1:".repeat(3_000));
+    check(Door::Udp, Code::RejectedTooManyValues, &many, Share::OneValue);
+    check(Door::Udp, Code::RejectedBadUnique, &many, Share::Whole);
+    check(Door::Udp, Code::RejectedBadTime, &many, Share::Whole);
+    check(Door::Udp, Code::RejectedBadQuantity, &cut(&"1".repeat(6_000)), Share::Whole);
+
+    // The whole line, mended, would count the others once more.
+    let whole =
+        letter(Door::Udp, Code::RejectedBadQuantity, packed, Some("calls:1:5|c|#customer:a"));
+    tests::check(whole, "packed");
 }
 
 #[test]

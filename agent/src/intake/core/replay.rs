@@ -2,23 +2,28 @@
 //!
 //! Invariants: a letter is taken whole or not at all; its number is handed over in the job that holds its
 //! events, so that a crash leaves the letter or its events, never both and never neither. What is rejected again
-//! changes nothing: it was counted when it came first, and stays.
+//! changes nothing: it was counted when it came first, and stays. A known id makes a duplicate only of a letter that
+//! is a whole line: the other values of a packed one share its id.
 
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::time::Timestamp;
 
 use super::{Answer, Core, as_count};
 use crate::event::RejectReason;
-use crate::intake::replay::Replay;
+use crate::intake::replay::{Replay, Share};
 
 impl Core {
     /// Takes a dead letter. An event keeps its own time or, without one, has that of the letter's first
     /// arrival; either is judged now, so that nothing gets into a month that may be closed. Numbered sources
     /// are left alone: the number is an old one.
     pub fn replay(&mut self, replay: &Replay, arrival: Timestamp) -> Answer {
-        let Replay { number, at: _, message } = replay;
+        let Replay { number, at: _, share, message } = replay;
         let events = as_count(message.events.len());
-        if message.id.is_some_and(|id| self.ids.holds(id)) {
+        let counted = match share {
+            Share::Whole => message.id.is_some_and(|id| self.ids.holds(id)),
+            Share::OneValue => false,
+        };
+        if counted {
             self.count(EvidenceCode::Duplicates, events);
             self.replayed.push(*number);
             return Answer::Duplicate;

@@ -130,8 +130,13 @@ fn what_is_not_metered_is_handed_out_unchanged_by_whatever_door() {
     // First sight, second sight, and one that cannot be split; usage and bad lines are not handed out.
     send(&mut core, "datadog.x:1|c|c:ci\ncalls:1|c|#customer:a\ndatadog.x:1|c|c:ci\r\nbad");
     send(&mut core, "datadog.y:1|c|@0.1\n_sc|datadog.up|0");
-    let items =
-        [(Door::Events, "datadog.z:1|g"), (Door::DsdStream, "datadog.z:2|g"), (Door::Http, "{}")];
+    // No DogStatsD server reads JSON.
+    let items = [
+        (Door::Events, "datadog.z:1|g"),
+        (Door::Events, r#"{"meter":"datadog.z","customer":"a"}"#),
+        (Door::DsdStream, "datadog.z:2|g"),
+        (Door::Http, "{}"),
+    ];
     for (door, line) in items {
         let parsed = Parsed::NotMetered { name: "datadog.z".to_owned() };
         core.item(door, parsed, line.as_bytes(), NOW);
@@ -142,6 +147,7 @@ fn what_is_not_metered_is_handed_out_unchanged_by_whatever_door() {
         "datadog.x:1|c|c:ci\ndatadog.x:1|c|c:ci\ndatadog.y:1|c|@0.1\ndatadog.z:1|g\ndatadog.z:2|g";
     assert_eq!(String::from_utf8(packet.bytes).unwrap(), expected);
     assert_eq!((packet.lines, packer.take(Packed::All)), (5, None));
+    assert_eq!(packer.take_left_out(), 1, "a line that was to go on");
 }
 
 #[test]

@@ -34,7 +34,7 @@ pub struct Packer {
     lines: u64,
     /// The length of the datagram whose lines come now.
     received_bytes: usize,
-    cut: u64,
+    left_out: u64,
 }
 
 impl Packer {
@@ -55,10 +55,11 @@ impl Packer {
         self.lines = self.lines.saturating_add(1);
     }
 
-    /// A line of an acknowledged door, of which only the beginning is there if it is long.
+    /// A line of an acknowledged door, of which only the beginning is there if it is long. It may be JSON, which no
+    /// DogStatsD server reads.
     pub(in crate::intake) fn kept_line(&mut self, raw: &[u8]) {
-        if raw.len() >= RAW_BYTES_MAX {
-            self.cut = self.cut.saturating_add(1);
+        if raw.len() >= RAW_BYTES_MAX || raw.trim_ascii_start().starts_with(b"{") {
+            self.left_out = self.left_out.saturating_add(1);
         } else {
             self.begin(raw.len());
             self.line(raw);
@@ -81,9 +82,9 @@ impl Packer {
         self.full.pop_front()
     }
 
-    /// Lines since the last call that cannot be forwarded, since they were not kept whole.
-    pub fn take_cut(&mut self) -> u64 {
-        std::mem::take(&mut self.cut)
+    /// Lines since the last call that cannot be forwarded, since they are JSON or were not kept whole.
+    pub fn take_left_out(&mut self) -> u64 {
+        std::mem::take(&mut self.left_out)
     }
 }
 
@@ -123,11 +124,13 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_not_kept_whole_is_only_counted() {
+    fn a_line_that_is_json_or_was_not_kept_whole_is_only_counted() {
         let mut packer = Packer::default();
         packer.kept_line(&[b'x'; RAW_BYTES_MAX]);
+        packer.kept_line(br#"{"meter":"a","quantity":1}"#);
         packer.kept_line(b"a:1|c");
-        assert_eq!((packer.take_cut(), packer.take_cut()), (1, 0));
+        packer.kept_line(br#" {"meter":"a","quantity":1}"#);
+        assert_eq!((packer.take_left_out(), packer.take_left_out()), (3, 0));
         let packet = packer.take(Packed::All).unwrap();
         assert_eq!((packet.bytes.as_slice(), packet.lines), (&b"a:1|c"[..], 1));
         assert_eq!(packer.take(Packed::All), None);

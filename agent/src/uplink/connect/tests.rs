@@ -1,5 +1,6 @@
 //! Real sockets that answer, refuse, or keep silent.
 
+use std::io::ErrorKind;
 use std::net::UdpSocket;
 
 use super::super::peer::{Authority, Peer, block_on, listen, listen_at, listen_tcp};
@@ -55,6 +56,34 @@ fn where_udp_leads_nowhere_tcp_is_used() {
             let (link, peer) = tokio::join!(dialled, Peer::accept_tcp(&listener, &collector));
             assert_eq!(link.unwrap().handle.transport(), Transport::Tcp);
             peer.unwrap();
+        }
+    });
+}
+
+/// The kernel forbids UDP sockets, as a sandbox does; and TCP is there, or is not.
+#[test]
+fn where_udp_sockets_are_forbidden_tcp_is_used() {
+    let ca = Authority::named("ca");
+    block_on(async {
+        let (listener, address) = listen_tcp().await;
+        let target = &target(&address.to_string(), ca.agent(), 5_000);
+        let connect = |transport| async move {
+            match transport {
+                Transport::Quic => Err(LinkError::Socket(ErrorKind::PermissionDenied.into())),
+                Transport::Tcp => target.connect_over(transport, address).await,
+            }
+        };
+        for order in [AUTO, TCP_FIRST] {
+            let dialled = race(order, Duration::ZERO, connect);
+            let collector = ca.collector();
+            let both = tokio::try_join!(dialled, Peer::accept_tcp(&listener, &collector));
+            assert_eq!(both.unwrap().0.handle.transport(), Transport::Tcp);
+        }
+        drop(listener);
+        for order in [AUTO, TCP_FIRST] {
+            let error = race(order, Duration::ZERO, connect).await.unwrap_err().to_string();
+            let told = ["failed to open a UDP socket: permission denied", "Connection refused"];
+            assert!(told.iter().all(|part| error.contains(part)), "{error}");
         }
     });
 }

@@ -1,7 +1,7 @@
 //! Dead letters that are taken once more.
 
 use super::*;
-use crate::intake::replay::Replay;
+use crate::intake::replay::{Replay, Share};
 use crate::parse;
 
 const DAY_MILLIS: i64 = 86_400_000;
@@ -10,7 +10,7 @@ fn letter(number: u64, line: &str, age_millis: i64) -> Replay {
     let Parsed::Message(message) = parse::line(line.as_bytes(), &Naming::default()) else {
         panic!("{line} is no message")
     };
-    Replay { number, at: NOW.plus_millis(-age_millis), message }
+    Replay { number, at: NOW.plus_millis(-age_millis), share: Share::Whole, message }
 }
 
 /// What becomes of letter 7, which came `age_millis` ago; whether it leaves; what is counted.
@@ -66,6 +66,28 @@ fn a_letter_is_taken_whole_or_stays() {
         false,
         "accepted=1",
     );
+}
+
+/// Both letters of a line of which one value was counted, or none; and a letter that is a whole line.
+#[test]
+fn values_of_one_line_share_its_id_and_are_no_duplicates_of_each_other() {
+    fn check(line: &str, share: Share, answer: Answer, counted: &str) {
+        let mut core = core();
+        send(&mut core, line);
+        for number in [7, 8] {
+            let letter = Replay { share, ..letter(number, "calls:5|c|#customer:a,id:7", 0) };
+            assert_eq!(core.replay(&letter, NOW), answer, "{line} {number}");
+        }
+        // The id is known from then on, whatever made it so.
+        send(&mut core, "calls:5|c|#customer:a,id:7");
+        assert_eq!(counts(&core), counted, "{line}");
+    }
+    let taken = "accepted=3 duplicates=1 replayed=2 bad_quantity=2";
+    check("calls:1:x:y|c|#customer:a,id:7", Share::OneValue, Answer::Accepted, taken);
+    let taken = "accepted=2 duplicates=1 replayed=2 bad_quantity=2";
+    check("calls:x:y|c|#customer:a,id:7", Share::OneValue, Answer::Accepted, taken);
+    let known = "accepted=1 duplicates=3";
+    check("calls:1|c|#customer:a,id:7", Share::Whole, Answer::Duplicate, known);
 }
 
 #[test]
