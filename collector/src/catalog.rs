@@ -7,18 +7,20 @@
 //! seal_interval = "1s"
 //! [[meter]]     name, aggregation, dimensions = [..], negative, unit,
 //!               cloud_event = { type, quantity, unique, dimensions = { NAME = PATH } }
-//! [[customer]]  id, name, time_zone, currency
-//! [plan]        name, currency
-//! [[plan.price]] meter, unit_price
+//! [[plan]]      name, currency, interval, rounding, effective; [[plan.fee]], [[plan.price]]: see `read/plan.rs`
+//! [[customer]]  id, name, time_zone, currency, billing_anchor, plan
+//! [[subscription]] customer, plan, start, end
 //! [identities]  default = "allow" or "deny"
 //! [[identity]]  name, meters = [..], customers = [..]
 //! ```
 //!
-//! Invariants: names are unique; every price is of a meter that exists; every customer's currency is
-//! the plan's; the rules fit one control frame. Limits: [`METERS_MAX`], [`CUSTOMERS_MAX`].
+//! Invariants: names are unique; every price is of a meter that exists; all versions of a plan have one currency
+//! and interval; every customer is on plans that exist, in one currency; the rules fit one control frame.
+//! Limits: [`METERS_MAX`], [`CUSTOMERS_MAX`] and those beside them.
 
 pub mod aggregation;
 mod identities;
+pub mod plan;
 mod read;
 
 use std::collections::BTreeMap;
@@ -26,12 +28,15 @@ use std::sync::Arc;
 
 use thiserror::Error;
 use tidemark_common::id::{CustomerId, MeterName, RulesVersion};
+use tidemark_common::time::Bucket;
 use tidemark_common::wire::{CloudEventMeter, CloudEventRule, MeterRule, Rules};
 
 use crate::document::Problem;
 use crate::grants::Grants;
-use crate::money::{Currency, UnitPrice};
-use crate::period::Zone;
+use crate::money::Currency;
+use crate::period::{Anchor, Zone};
+
+use plan::Plan;
 
 pub use aggregation::{Aggregation, QuantityOverflow};
 
@@ -39,6 +44,15 @@ pub use aggregation::{Aggregation, QuantityOverflow};
 pub const METERS_MAX: usize = 2_000;
 /// A catalogue has at most this many customers.
 pub const CUSTOMERS_MAX: usize = 100_000;
+/// A customer has at most this many subscriptions, those that ended too.
+pub const SUBSCRIPTIONS_PER_CUSTOMER_MAX: usize = 100;
+/// A catalogue has at most this many plans, versions counted.
+pub const PLANS_MAX: usize = 1_000;
+/// A plan has at most this many fees, and prices.
+pub const FEES_MAX: usize = 100;
+pub const PRICES_MAX: usize = 2_000;
+/// A price has at most this many tiers.
+pub const TIERS_MAX: usize = 100;
 
 /// Everything priced or billed, as one file says it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,9 +60,10 @@ pub struct Catalog {
     /// How often agents seal their open batch while the uplink has room.
     pub seal_interval_millis: u32,
     pub meters: BTreeMap<MeterName, Meter>,
+    pub plans: Plans,
     pub customers: BTreeMap<CustomerId, Customer>,
-    /// What all customers are on; without one, usage is metered and nothing is billed.
-    pub plan: Option<Plan>,
+    /// What each customer is on; without any, its usage is metered and nothing is billed.
+    pub subscriptions: Subscriptions,
     /// Which agents may bill whom.
     pub grants: Arc<Grants>,
 }
@@ -82,14 +97,26 @@ pub struct Customer {
     /// For people.
     pub name: Option<String>,
     pub zone: Zone,
+    /// What all its plans' prices are in; `None`: it is on none, and does not say.
+    pub currency: Option<Currency>,
+    /// The first day of one of its periods; without one they are those of the calendar.
+    pub anchor: Option<Anchor>,
 }
 
-/// A set of prices in one currency.
+/// Plans by name, the versions of each by when they take effect.
+pub type Plans = BTreeMap<String, Vec<Plan>>;
+
+/// What customers are on.
+pub type Subscriptions = BTreeMap<CustomerId, Vec<Subscription>>;
+
+/// A customer is on a plan, from `start` to before `end`.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Plan {
-    pub name: String,
-    pub currency: Currency,
-    pub prices: BTreeMap<MeterName, UnitPrice>,
+pub struct Subscription {
+    pub plan: String,
+    /// `None`: it always was.
+    pub start: Option<Bucket>,
+    /// `None`: until further notice.
+    pub end: Option<Bucket>,
 }
 
 impl Catalog {
@@ -105,16 +132,14 @@ impl Catalog {
     /// what it had before.
     #[must_use]
     pub fn rules_content(&self) -> Rules {
-        let mut cloud_events: Vec<CloudEventRule> = self
-            .meters
-            .values()
-            .filter_map(|meter| meter.cloud_event.as_ref())
-            .map(|event| CloudEventRule {
-                event_type: event.event_type.clone(),
-                meters: vec![event.meter.clone()],
-            })
-            .collect();
-        cloud_events.sort_by(|left, right| left.event_type.cmp(&right.event_type));
+        let mut by_type: BTreeMap<&str, Vec<CloudEventMeter>> = BTreeMap::new();
+        for event in self.meters.values().filter_map(|meter| meter.cloud_event.as_ref()) {
+            by_type.entry(&event.event_type).or_default().push(event.meter.clone());
+        }
+        let cloud_events = by_type.into_iter().map(|(event_type, meters)| CloudEventRule {
+            event_type: event_type.to_owned(),
+            meters,
+        });
         let meters = self.meters.values().map(|meter| MeterRule {
             meter: meter.name.clone(),
             dimensions: meter.dimensions.clone(),
@@ -124,7 +149,7 @@ impl Catalog {
             version: RulesVersion(0),
             seal_interval_millis: self.seal_interval_millis,
             meters: meters.collect(),
-            cloud_events,
+            cloud_events: cloud_events.collect(),
         }
     }
 
@@ -163,13 +188,19 @@ impl Catalog {
         self.customers.get(customer).map_or_else(Zone::utc, |customer| customer.zone.clone())
     }
 
-    /// Why usage of `meter` is on no bill; `None` if it is.
+    /// Whether usage of `meter` may be on a bill of the customer: why not, or `None`. A bill may still leave out
+    /// some of it, for its dimensions or its time.
     #[must_use]
-    pub fn unbilled(&self, meter: &MeterName) -> Option<Unbilled> {
+    pub fn unbilled(&self, customer: &CustomerId, meter: &MeterName) -> Option<Unbilled> {
+        if !self.customers.contains_key(customer) {
+            return Some(Unbilled::UnknownCustomer);
+        }
         if !self.meters.contains_key(meter) {
             return Some(Unbilled::UnknownMeter);
         }
-        let priced = self.plan.as_ref().is_some_and(|plan| plan.prices.contains_key(meter));
+        let subscriptions = self.subscriptions.get(customer).into_iter().flatten();
+        let mut versions = subscriptions.filter_map(|on| self.plans.get(&on.plan)).flatten();
+        let priced = versions.any(|plan| plan.prices.iter().any(|price| price.meter == *meter));
         (!priced).then_some(Unbilled::Unpriced)
     }
 }
@@ -197,7 +228,7 @@ pub enum NotASuccessor {
 pub enum Unbilled {
     UnknownCustomer,
     UnknownMeter,
-    /// The meter exists, and the plan has no price for it.
+    /// The meter exists, and no plan that the customer is on has a price for it.
     Unpriced,
     /// The sender's identity may not bill it.
     Unauthorised,
@@ -221,7 +252,8 @@ impl Unbilled {
             Self::UnknownCustomer => "add a [[customer]] with this id to the catalogue",
             Self::UnknownMeter => "add a [[meter]] with this name to the catalogue",
             Self::Unpriced => {
-                "add a [[plan.price]] for this meter (a unit_price of \"0\" makes it free)"
+                "put the customer on a plan with a [[plan.price]] for this meter (a unit_price of \"0\" makes it \
+                 free)"
             }
             Self::Unauthorised => {
                 "allow the agent's identity to bill this customer, or find out who sends it"

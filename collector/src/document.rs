@@ -143,6 +143,12 @@ impl<'a> Table<'a> {
             .collect()
     }
 
+    /// Whether the key is there.
+    #[must_use]
+    pub fn has(&self, key: &str) -> bool {
+        self.entries.contains_key(key)
+    }
+
     /// A string.
     pub fn text(
         &mut self,

@@ -30,10 +30,12 @@ pub mod usage;
 
 pub mod live;
 
+pub mod billing;
 pub mod catalog;
 pub mod money;
 pub mod period;
 pub mod rating;
+pub mod terms;
 
 pub mod api;
 pub mod backup;

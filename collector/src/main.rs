@@ -193,11 +193,14 @@ fn check_config(path: &Path) -> Result<()> {
     let config = Config::load(path)?;
     let catalog = config.load_catalog()?;
     let tls = ServerTls::new(&config.load_pem()?)?;
-    let prices = catalog.plan.as_ref().map_or(0, |plan| plan.prices.len());
+    let prices =
+        catalog.plans.values().flatten().map(|version| version.prices.len()).sum::<usize>();
     let mut report = format!(
-        "ok: meters: {}, customers: {}, prices: {prices}, API tokens: {}\n",
+        "ok: meters: {}, customers: {}, plans: {}, prices: {}, API tokens: {}\n",
         catalog.meters.len(),
         catalog.customers.len(),
+        catalog.plans.len(),
+        prices,
         config.tokens.len(),
     );
     if let Some(shown) = tls.shown() {

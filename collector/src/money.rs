@@ -1,171 +1,73 @@
-//! Money: currencies, unit prices, exact amounts, and the one place that rounds.
+//! Money: currencies, prices, exact amounts, and the one place that rounds.
 //!
 //! ```text
-//! Quantity (10^-9) x UnitPrice (10^-12) = ExactAmount (10^-21, 256 bits) --round--> Money (minor units)
+//! Quantity (10^-9) x Price (10^-12) = ExactAmount (10^-21, 256 bits) --round--> Money (minor units)
 //! ```
 //!
-//! **Owns** every rounding of money: half away from zero, once, in [`ExactAmount::round`].
+//! **Owns** every rounding of money: once for a line, in [`ExactAmount::round`] or [`Price::share`].
 //! **Does not own** what is priced or which quantity: `rating` does.
 //!
 //! Invariants: no floats; a product is never cut short (the 256 bits hold any two 128-bit factors);
 //! a sum says when it overflows and refuses to mix currencies.
 
+mod currency;
+mod price;
 mod wide;
 
+use std::cmp::Ordering;
 use std::fmt;
+use std::num::NonZeroU32;
 
 use thiserror::Error;
 
 use tidemark_common::quantity::Quantity;
 
+pub use currency::{Currency, UnknownCurrency};
+pub use price::{
+    PERCENT_FRACTION_DIGITS_MAX, PRICE_FRACTION_DIGITS_MAX, PRICE_INTEGER_DIGITS_MAX, Percent,
+    Price, PriceError,
+};
 use wide::Wide;
-
-/// A unit price has at most this many fraction digits.
-pub const PRICE_FRACTION_DIGITS_MAX: usize = 12;
-/// A unit price has at most this many integer digits.
-pub const PRICE_INTEGER_DIGITS_MAX: usize = 15;
 
 /// Decimal places of an [`ExactAmount`]: those of a quantity plus those of a price.
 const EXACT_PLACES: u32 = 21;
+/// Decimal places of a [`Price`].
+const PRICE_PLACES: u32 = 12;
 
-/// Active codes of ISO 4217 whose minor unit is not a hundredth, with their decimal places.
-const OTHER_MINOR_UNITS: [(&str, u32); 26] = [
-    ("BHD", 3),
-    ("BIF", 0),
-    ("CLF", 4),
-    ("CLP", 0),
-    ("DJF", 0),
-    ("GNF", 0),
-    ("IQD", 3),
-    ("ISK", 0),
-    ("JOD", 3),
-    ("JPY", 0),
-    ("KMF", 0),
-    ("KRW", 0),
-    ("KWD", 3),
-    ("LYD", 3),
-    ("OMR", 3),
-    ("PYG", 0),
-    ("RWF", 0),
-    ("TND", 3),
-    ("UGX", 0),
-    ("UYI", 0),
-    ("UYW", 4),
-    ("VND", 0),
-    ("VUV", 0),
-    ("XAF", 0),
-    ("XOF", 0),
-    ("XPF", 0),
-];
-
-/// Active codes of ISO 4217 with hundredths, in groups of three letters.
-const HUNDREDTHS: &str = "AED AFN ALL AMD AOA ARS AUD AWG AZN BAM BBD BDT BMD BND BOB BOV BRL BSD BTN BWP BYN \
-    BZD CAD CDF CHE CHF CHW CNY COP COU CRC CUP CVE CZK DKK DOP DZD EGP ERN ETB EUR FJD FKP GBP GEL GHS GIP \
-    GMD GTQ GYD HKD HNL HTG HUF IDR ILS INR IRR JMD KES KGS KHR KPW KYD KZT LAK LBP LKR LRD LSL MAD MDL MGA \
-    MKD MMK MNT MOP MRU MUR MVR MWK MXN MXV MYR MZN NAD NGN NIO NOK NPR NZD PAB PEN PGK PHP PKR PLN QAR RON \
-    RSD RUB SAR SBD SCR SDG SEK SGD SHP SLE SOS SRD SSP STN SVC SYP SZL THB TJS TMT TOP TRY TTD TWD TZS UAH \
-    USD USN UYU UZS VED VES WST XAD XCD XCG YER ZAR ZMW ZWG";
-
-/// A currency of ISO 4217.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct Currency {
-    code: [u8; 3],
-    places: u32,
+/// What becomes of half a minor unit.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rounding {
+    /// It goes away from zero, so that a credit rounds as the charge that it takes back did.
+    #[default]
+    HalfUp,
+    /// It goes to the even neighbour.
+    HalfEven,
 }
 
-/// Why a text is no currency.
-#[derive(Debug, Clone, PartialEq, Eq, Error)]
-#[error("{code:?} is not an active currency code of ISO 4217")]
-pub struct UnknownCurrency {
-    pub code: String,
-}
+impl Rounding {
+    pub const ALL: [Self; 2] = [Self::HalfUp, Self::HalfEven];
 
-impl Currency {
-    /// Reads a code in capital letters (`EUR`).
-    ///
-    /// # Errors
-    /// A code that ISO 4217 does not list as active.
-    pub fn parse(text: &str) -> Result<Self, UnknownCurrency> {
-        let unknown = || UnknownCurrency { code: text.to_owned() };
-        let code: [u8; 3] = text.as_bytes().try_into().map_err(|_| unknown())?;
-        let places = match OTHER_MINOR_UNITS.iter().find(|(other, _)| *other == text) {
-            Some((_, places)) => *places,
-            None if HUNDREDTHS.split_ascii_whitespace().any(|other| other == text) => 2,
-            None => return Err(unknown()),
-        };
-        Ok(Self { code, places })
-    }
-
-    /// The three letters.
+    /// The name, as the catalogue writes it.
     #[must_use]
-    pub fn code(&self) -> &str {
-        std::str::from_utf8(&self.code).expect("a code was parsed from ASCII letters")
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::HalfUp => "half_up",
+            Self::HalfEven => "half_even",
+        }
     }
-}
 
-impl fmt::Display for Currency {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.code())
+    #[must_use]
+    pub fn parse(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|rounding| rounding.name() == name)
     }
-}
 
-/// What one unit of a meter costs, in units of 10^-12 of the currency; not negative.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct UnitPrice(i128);
-
-/// Why a text is no unit price.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-pub enum PriceError {
-    #[error("is not a plain decimal number such as \"0.002\"")]
-    NotANumber,
-    #[error("is negative")]
-    Negative,
-    #[error("has more than 12 fraction digits")]
-    TooPrecise,
-    #[error("has more than 15 integer digits")]
-    TooLarge,
-}
-
-impl UnitPrice {
-    /// Reads `digits[.digits]` exactly.
-    ///
-    /// # Errors
-    /// Names what keeps `text` from being an exact price; nothing is rounded.
-    pub fn parse(text: &str) -> Result<Self, PriceError> {
-        if text.starts_with('-') {
-            return Err(PriceError::Negative);
+    /// Whether a whole number goes up, given how its remainder compares with half of one.
+    fn raises(self, whole: u128, remainder: Ordering) -> bool {
+        match (remainder, self) {
+            (Ordering::Less, _) => false,
+            (Ordering::Equal, Self::HalfEven) => whole % 2 == 1,
+            (Ordering::Equal, Self::HalfUp) | (Ordering::Greater, _) => true,
         }
-        let (whole, fraction) = match text.split_once('.') {
-            Some((_, "")) | Some(("", _)) => return Err(PriceError::NotANumber),
-            Some(parts) => parts,
-            None => (text, ""),
-        };
-        let all_digits = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
-        if whole.is_empty() || !all_digits(whole) || !all_digits(fraction) {
-            return Err(PriceError::NotANumber);
-        }
-        let (whole, fraction) = (whole.trim_start_matches('0'), fraction.trim_end_matches('0'));
-        if whole.len() > PRICE_INTEGER_DIGITS_MAX {
-            return Err(PriceError::TooLarge);
-        }
-        if fraction.len() > PRICE_FRACTION_DIGITS_MAX {
-            return Err(PriceError::TooPrecise);
-        }
-        let padded = format!("{whole}{fraction:0<12}");
-        padded.parse().map(Self).map_err(|_| PriceError::NotANumber)
-    }
-}
-
-/// The shortest exact decimal: no trailing zeros.
-impl fmt::Display for UnitPrice {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let one = 10_i128.pow(12);
-        let (whole, fraction) = (self.0.div_euclid(one), self.0.rem_euclid(one));
-        if fraction == 0 {
-            return write!(f, "{whole}");
-        }
-        let digits = format!("{fraction:012}");
-        write!(f, "{whole}.{}", digits.trim_end_matches('0'))
     }
 }
 
@@ -180,7 +82,7 @@ pub enum MoneyError {
     Mixed { left: Money, right: Money },
 }
 
-/// A price times a quantity, nothing rounded: magnitude in units of 10^-21.
+/// Prices times quantities, nothing rounded: magnitude in units of 10^-21.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ExactAmount {
     negative: bool,
@@ -188,29 +90,66 @@ pub struct ExactAmount {
 }
 
 impl ExactAmount {
-    /// `quantity` times `unit_price`, exactly.
+    pub const ZERO: Self = Self { negative: false, magnitude: Wide::ZERO };
+
+    /// `quantity` times `price`, exactly.
     #[must_use]
-    pub fn product(quantity: Quantity, unit_price: UnitPrice) -> Self {
+    pub fn product(quantity: Quantity, price: Price) -> Self {
         Self {
             negative: quantity.is_negative(),
-            magnitude: Wide::product(quantity.0.unsigned_abs(), unit_price.0.unsigned_abs()),
+            magnitude: Wide::product(quantity.0.unsigned_abs(), price.0.unsigned_abs()),
         }
     }
 
-    /// The amount in whole minor units of `currency`. Half a minor unit goes away from zero, so that
-    /// a credit rounds as the charge that it takes back did.
+    /// The sum, or `None` beyond 256 bits.
+    #[must_use]
+    pub fn checked_add(self, other: Self) -> Option<Self> {
+        if self.negative == other.negative {
+            let magnitude = self.magnitude.checked_add(other.magnitude)?;
+            return Some(Self { magnitude, ..self });
+        }
+        // The greater one has its way.
+        match self.magnitude.checked_sub(other.magnitude) {
+            Some(magnitude) => Some(Self { magnitude, ..self }),
+            None => Some(Self { magnitude: other.magnitude.checked_sub(self.magnitude)?, ..other }),
+        }
+    }
+
+    /// The amount in whole minor units of `currency`.
     ///
     /// # Errors
     /// The amount does not fit 128 bits of minor units.
-    pub fn round(self, currency: Currency) -> Result<Money, MoneyError> {
+    pub fn round(self, currency: Currency, rounding: Rounding) -> Result<Money, MoneyError> {
         let too_large = MoneyError::TooLarge { currency };
         // An exact amount has 21 places and no currency has more than 4.
-        let dropped = EXACT_PLACES.saturating_sub(currency.places);
-        let half = 5_u128.saturating_mul(10_u128.pow(dropped.saturating_sub(1)));
-        let raised = self.magnitude.checked_add(half).ok_or(too_large)?;
-        let magnitude = raised.shifted_right_by_digits(dropped).to_u128().ok_or(too_large)?;
-        let minor = i128::try_from(magnitude).map_err(|_| too_large)?;
-        Ok(Money { minor: if self.negative { minor.saturating_neg() } else { minor }, currency })
+        let one = 10_u128.pow(EXACT_PLACES.saturating_sub(currency.places));
+        let (whole, remainder) = self.magnitude.div_rem(one).ok_or(too_large)?;
+        let raised = rounding.raises(whole, remainder.saturating_mul(2).cmp(&one));
+        Money::of(whole, raised, self.negative, currency)
+    }
+}
+
+impl Price {
+    /// Numerator / denominator of the price, in whole minor units of `currency`.
+    ///
+    /// # Errors
+    /// The amount does not fit 128 bits of minor units.
+    pub fn share(
+        self,
+        numerator: u32,
+        denominator: NonZeroU32,
+        currency: Currency,
+        rounding: Rounding,
+    ) -> Result<Money, MoneyError> {
+        let too_large = MoneyError::TooLarge { currency };
+        // Below 10^27 * 2^32, and 2^32 * 10^12.
+        let whole = self.0.unsigned_abs().checked_mul(numerator.into()).ok_or(too_large)?;
+        let unit = 10_u128.pow(PRICE_PLACES.saturating_sub(currency.places));
+        let one = unit.checked_mul(denominator.get().into()).ok_or(too_large)?;
+        let (minor, remainder) =
+            whole.checked_div(one).zip(whole.checked_rem(one)).ok_or(too_large)?;
+        let raised = rounding.raises(minor, remainder.saturating_mul(2).cmp(&one));
+        Money::of(minor, raised, false, currency)
     }
 }
 
@@ -228,6 +167,18 @@ impl Money {
         Self { minor: 0, currency }
     }
 
+    fn of(
+        whole: u128,
+        raised: bool,
+        negative: bool,
+        currency: Currency,
+    ) -> Result<Self, MoneyError> {
+        let magnitude = whole.checked_add(u128::from(raised));
+        let minor = magnitude.and_then(|magnitude| i128::try_from(magnitude).ok());
+        let minor = minor.ok_or(MoneyError::TooLarge { currency })?;
+        Ok(Self { minor: if negative { minor.saturating_neg() } else { minor }, currency })
+    }
+
     /// The sum.
     ///
     /// # Errors
@@ -237,6 +188,20 @@ impl Money {
             return Err(MoneyError::Mixed { left: self, right: other });
         }
         match self.minor.checked_add(other.minor) {
+            Some(minor) => Ok(Self { minor, currency: self.currency }),
+            None => Err(MoneyError::Overflow { left: self, right: other }),
+        }
+    }
+
+    /// What is left without `other`.
+    ///
+    /// # Errors
+    /// As [`Self::checked_add`].
+    pub fn checked_sub(self, other: Self) -> Result<Self, MoneyError> {
+        if self.currency != other.currency {
+            return Err(MoneyError::Mixed { left: self, right: other });
+        }
+        match self.minor.checked_sub(other.minor) {
             Some(minor) => Ok(Self { minor, currency: self.currency }),
             None => Err(MoneyError::Overflow { left: self, right: other }),
         }

@@ -10,8 +10,9 @@
 use std::fmt;
 use std::sync::LazyLock;
 
+use jiff::civil::Date;
 use jiff::tz::{TimeZone, TimeZoneDatabase};
-use jiff::{Timestamp as Instant, ToSpan};
+use jiff::{Span, Timestamp as Instant, Unit};
 use thiserror::Error;
 
 use tidemark_common::time::{BUCKET_MILLIS, Bucket, Timestamp};
@@ -32,6 +33,8 @@ pub struct Zone(TimeZone);
 pub enum PeriodError {
     #[error("{name:?} is not a time zone of the IANA database")]
     UnknownZone { name: String },
+    #[error("{text:?} is no date such as 2026-01-31, between 1970 and 2099")]
+    NotADate { text: String },
     #[error("failed to find the period of {at}: it is out of range")]
     OutOfRange { at: i64 },
     #[error("failed to place {at} in {zone}: it is not a multiple of 15 minutes of UTC")]
@@ -47,12 +50,109 @@ pub struct Period {
     pub end: Bucket,
 }
 
+/// How long a billing period is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Interval {
+    Day,
+    /// From Monday on, unless anchored.
+    Week,
+    Month,
+    Quarter,
+    Year,
+}
+
+/// The first day of some period: all others begin whole intervals before or after it. A day of the month that a
+/// month does not have is its last one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Anchor(Date);
+
 /// How an answer is cut in time.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Window {
     Total,
     Hour,
     Day,
+}
+
+impl Interval {
+    pub const ALL: [Self; 5] = [Self::Day, Self::Week, Self::Month, Self::Quarter, Self::Year];
+
+    /// The name, as the catalogue and the API write it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Day => "day",
+            Self::Week => "week",
+            Self::Month => "month",
+            Self::Quarter => "quarter",
+            Self::Year => "year",
+        }
+    }
+
+    /// How many days or months it has.
+    fn length(self) -> Length {
+        match self {
+            Self::Day => Length::Days(1),
+            Self::Week => Length::Days(7),
+            Self::Month => Length::Months(1),
+            Self::Quarter => Length::Months(3),
+            Self::Year => Length::Months(12),
+        }
+    }
+}
+
+#[derive(Debug, Clone, Copy)]
+enum Length {
+    Days(i32),
+    Months(i32),
+}
+
+impl Length {
+    /// The day that is `count` lengths after `first`.
+    fn after(self, first: Date, count: i32) -> Result<Date, jiff::Error> {
+        let span = match self {
+            Self::Days(days) => Span::new().try_days(days.saturating_mul(count))?,
+            Self::Months(months) => Span::new().try_months(months.saturating_mul(count))?,
+        };
+        first.checked_add(span)
+    }
+
+    /// The greatest number of lengths after `first` that is not after `day`.
+    fn until(self, first: Date, day: Date) -> Result<i32, jiff::Error> {
+        let passed = match self {
+            Self::Days(days) => first.until((Unit::Day, day))?.get_days().div_euclid(days),
+            Self::Months(months) => {
+                let number = |date: Date| {
+                    i32::from(date.year()).saturating_mul(12).saturating_add(date.month().into())
+                };
+                number(day).saturating_sub(number(first)).div_euclid(months)
+            }
+        };
+        // Months are counted without their days.
+        let is_late = self.after(first, passed)? > day;
+        Ok(if is_late { passed.saturating_sub(1) } else { passed })
+    }
+}
+
+impl Anchor {
+    /// A Monday, and the first of a year.
+    const CALENDAR: Self = Self(Date::constant(2001, 1, 1));
+
+    /// # Errors
+    /// A text that is no date such as `2026-01-31`.
+    pub fn parse(text: &str) -> Result<Self, PeriodError> {
+        let not_a_date = || PeriodError::NotADate { text: text.to_owned() };
+        let date: Date = text.parse().map_err(|_| not_a_date())?;
+        // The parser also takes times, and leaves them out.
+        let is_plain = date.to_string() == text && (1970..2100).contains(&date.year());
+        if is_plain { Ok(Self(date)) } else { Err(not_a_date()) }
+    }
+}
+
+impl fmt::Display for Anchor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
 }
 
 impl Zone {
@@ -87,19 +187,32 @@ impl Zone {
     /// The calendar month that holds `at`, in this zone.
     ///
     /// # Errors
-    /// An instant outside of what calendars and buckets cover.
+    /// As [`Self::period_of`].
     pub fn month_of(&self, at: Timestamp) -> Result<Period, PeriodError> {
+        self.period_of(at, Interval::Month, None)
+    }
+
+    /// The period that holds `at`, in this zone: of the calendar, or counted from `anchor`.
+    ///
+    /// # Errors
+    /// An instant outside of what calendars and buckets cover.
+    pub fn period_of(
+        &self,
+        at: Timestamp,
+        interval: Interval,
+        anchor: Option<Anchor>,
+    ) -> Result<Period, PeriodError> {
         let out_of_range = |_| PeriodError::OutOfRange { at: at.0 };
-        let local = Instant::from_millisecond(at.0).map_err(out_of_range)?.to_zoned(self.0.clone());
-        let first =
-            local.first_of_month().and_then(|day| day.start_of_day()).map_err(out_of_range)?;
-        let next = first
-            .date()
-            .checked_add(1.month())
-            .and_then(|date| date.to_zoned(self.0.clone()))
-            .and_then(|day| day.start_of_day())
-            .map_err(out_of_range)?;
-        Ok(Period { start: self.edge(first.timestamp())?, end: self.edge(next.timestamp())? })
+        let instant = Instant::from_millisecond(at.0).map_err(out_of_range)?;
+        let day = instant.to_zoned(self.0.clone()).date();
+        let (length, Anchor(first)) = (interval.length(), anchor.unwrap_or(Anchor::CALENDAR));
+        let count = length.until(first, day).map_err(out_of_range)?;
+        let edge = |count| {
+            let day = length.after(first, count).and_then(|day| day.to_zoned(self.0.clone()));
+            let begin = day.and_then(|day| day.start_of_day()).map_err(out_of_range)?;
+            self.edge(begin.timestamp())
+        };
+        Ok(Period { start: edge(count)?, end: edge(count.saturating_add(1))? })
     }
 
     /// `range` cut at this zone's local hours or midnights, ascending. The first and the last may be

@@ -43,7 +43,7 @@ pub struct Entry {
 #[derive(Debug, Clone, Deserialize)]
 pub struct Bill {
     pub customer: String,
-    pub lines: Vec<BillLine>,
+    pub sections: Vec<BillSection>,
     pub total: String,
     pub currency: String,
     pub as_of: String,
@@ -51,6 +51,13 @@ pub struct Bill {
     pub events_in_transit: u64,
 }
 
+#[derive(Debug, Clone, Deserialize)]
+pub struct BillSection {
+    pub plan: String,
+    pub lines: Vec<BillLine>,
+}
+
+/// A line of usage per unit.
 #[derive(Debug, Clone, Deserialize)]
 pub struct BillLine {
     pub meter: String,

@@ -38,11 +38,14 @@ aggregation = "sum"
 dimensions = ["door"]
 [[customer]]
 id = "acme"
+plan = "standard"
 [[customer]]
 id = "globex"
+plan = "standard"
 [[customer]]
 id = "initech"
-[plan]
+plan = "standard"
+[[plan]]
 name = "standard"
 currency = "EUR"
 [[plan.price]]

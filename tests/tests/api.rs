@@ -14,8 +14,9 @@ aggregation = "sum"
 dimensions = ["region"]
 [[customer]]
 id = "acme"
+plan = "standard"
 time_zone = "Asia/Kolkata"
-[plan]
+[[plan]]
 name = "standard"
 currency = "EUR"
 [[plan.price]]

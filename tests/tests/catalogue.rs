@@ -17,7 +17,8 @@ name = "api.calls"
 aggregation = "sum"
 [[customer]]
 id = "acme"
-[plan]
+plan = "standard"
+[[plan]]
 name = "standard"
 currency = "EUR"
 [[plan.price]]
@@ -37,9 +38,11 @@ aggregation = "sum"
 cloud_event = { type = "completion", quantity = "data.total" }
 [[customer]]
 id = "acme"
+plan = "standard"
 [[customer]]
 id = "globex"
-[plan]
+plan = "standard"
+[[plan]]
 name = "standard"
 currency = "EUR"
 [[plan.price]]

@@ -42,9 +42,11 @@ dimensions = ["model"]
 cloud_event = { type = "com.example.completion", quantity = "data.usage.total", dimensions = { model = "data.model" } }
 [[customer]]
 id = "acme"
+plan = "standard"
 [[customer]]
 id = "globex"
-[plan]
+plan = "standard"
+[[plan]]
 name = "standard"
 currency = "EUR"
 [[plan.price]]
@@ -229,8 +231,9 @@ fn usage_is_grouped_billed_and_reported() -> Result<()> {
 
         let bill = stack.api().bill("acme")?;
         let lines: BTreeMap<&str, (&str, &str)> = bill
-            .lines
+            .sections
             .iter()
+            .flat_map(|section| &section.lines)
             .map(|line| (line.meter.as_str(), (line.quantity.as_str(), line.amount.as_str())))
             .collect();
         ensure!(lines.get("api.calls") == Some(&("10", "2.50")), "{lines:?}");

@@ -17,9 +17,11 @@ name = "api.calls"
 aggregation = "sum"
 [[customer]]
 id = "acme"
+plan = "standard"
 [[customer]]
 id = "globex"
-[plan]
+plan = "standard"
+[[plan]]
 name = "standard"
 currency = "EUR"
 [[plan.price]]

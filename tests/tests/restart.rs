@@ -17,7 +17,8 @@ name = "api.calls"
 aggregation = "sum"
 [[customer]]
 id = "acme"
-[plan]
+plan = "standard"
+[[plan]]
 name = "standard"
 currency = "EUR"
 [[plan.price]]

@@ -170,9 +170,6 @@ impl Counts {
 pub(super) fn reason(catalog: &Catalog, seen: &Seen) -> Option<Unbilled> {
     match &seen.seen_as {
         SeenAs::Unauthorised(_) => Some(Unbilled::Unauthorised),
-        SeenAs::Normal if !catalog.customers.contains_key(&seen.customer) => {
-            Some(Unbilled::UnknownCustomer)
-        }
-        SeenAs::Normal => catalog.unbilled(&seen.meter),
+        SeenAs::Normal => catalog.unbilled(&seen.customer, &seen.meter),
     }
 }

@@ -30,13 +30,15 @@ aggregation = "unique_count"
 
 [[customer]]
 id = "acme"
+plan = "standard"
 name = "Acme Ltd"
 time_zone = "Asia/Kolkata"
 
 [[customer]]
 id = "zoë & sons/eu"
+plan = "standard"
 
-[plan]
+[[plan]]
 name = "standard"
 currency = "EUR"
 
@@ -172,20 +174,36 @@ async fn answers_carry_their_cut() {
 async fn a_bill_prices_the_current_period_and_names_what_it_leaves_out() {
     let world = world().await;
     let bill = world.get("/v1/customers/acme/bill").await.ok();
-    let lines: Vec<_> = bill["lines"]
+    let section = &bill["sections"][0];
+    let lines: Vec<_> = section["lines"]
         .as_array()
         .unwrap()
         .iter()
         .map(|line| {
-            ["meter", "aggregation", "quantity", "unit_price", "amount", "currency"]
-                .map(|key| line[key].as_str().unwrap().to_owned())
-                .join(" ")
+            [
+                "kind",
+                "meter",
+                "aggregation",
+                "quantity",
+                "model",
+                "unit_price",
+                "amount",
+                "currency",
+            ]
+            .map(|key| line[key].as_str().unwrap().to_owned())
+            .join(" ")
         })
         .collect();
-    assert_eq!(lines, ["seats unique_count 2 9.5 19.00 EUR", "tokens sum 15.5 0.002 0.03 EUR"]);
+    assert_eq!(
+        lines,
+        [
+            "usage tokens sum 15.5 per_unit 0.002 0.03 EUR",
+            "usage seats unique_count 2 per_unit 9.5 19.00 EUR"
+        ]
+    );
     assert_eq!((&bill["total"], &bill["currency"]), (&json!("19.03"), &json!("EUR")));
     assert_eq!(
-        bill["period"],
+        section["period"],
         json!({"start": "2026-03-01T00:00:00+05:30", "end": "2026-04-01T00:00:00+05:30", "time_zone": "Asia/Kolkata"})
     );
     let left_out: Vec<_> = bill["suspense"]
@@ -206,6 +224,81 @@ async fn a_bill_prices_the_current_period_and_names_what_it_leaves_out() {
 }
 
 #[tokio::test]
+async fn a_change_of_plan_splits_the_bill_and_charges_usage_once() {
+    let world = world().await;
+    // On `standard` until the tenth in UTC, on `pro` from then on, on `extra` all along.
+    let catalog = CATALOG.replacen("plan = \"standard\"\n", "", 1)
+        + r#"
+[[plan]]
+name = "pro"
+currency = "EUR"
+[[plan.fee]]
+name = "Base"
+amount = "31"
+[[plan.price]]
+meter = "tokens"
+where = { model = "b" }
+model = "package"
+package_size = "3"
+package_price = "1"
+[[plan]]
+name = "extra"
+currency = "EUR"
+[[plan.price]]
+meter = "tokens"
+unit_price = "100"
+[[subscription]]
+customer = "acme"
+plan = "standard"
+end = "2026-03-10T00:00:00Z"
+[[subscription]]
+customer = "acme"
+plan = "pro"
+start = "2026-03-10T00:00:00Z"
+[[subscription]]
+customer = "acme"
+plan = "extra"
+"#;
+    world.adopt(&catalog);
+    let bill = world.get("/v1/customers/acme/bill").await.ok();
+    let sections: Vec<_> = bill["sections"]
+        .as_array()
+        .unwrap()
+        .iter()
+        .map(|section| {
+            let lines = section["lines"].as_array().unwrap().iter().map(|line| {
+                let text = |key: &str| line[key].as_str().unwrap_or("-").to_owned();
+                let part = &line["part"];
+                format!(
+                    "{} {} {}/{} {}",
+                    text("meter"),
+                    text("quantity"),
+                    part["quarters"],
+                    part["of"],
+                    text("amount")
+                )
+            });
+            let lines: Vec<_> = lines.collect();
+            format!("{}: {}", section["plan"].as_str().unwrap(), lines.join(", "))
+        })
+        .collect();
+    assert_eq!(
+        sections,
+        [
+            // The month began at half past six in the evening of UTC: nine days and 22 quarters of an hour.
+            "standard: tokens 1.5 886/2976 0.00, seats 0 886/2976 0.00",
+            // 31.00 - round(31 * 886 / 2976) = 31.00 - 9.23.
+            "pro: - - 2090/2976 21.77, tokens 4 2090/2976 2.00",
+            "extra: tokens 10 null/null 1000.00",
+        ]
+    );
+    assert_eq!(bill["total"], "1023.77");
+    let left_out =
+        bill["suspense"].as_array().unwrap().iter().map(|entry| entry["meter"].as_str().unwrap());
+    assert_eq!(left_out.collect::<Vec<_>>(), ["mystery", "peak", "seats"]);
+}
+
+#[tokio::test]
 async fn suspense_is_what_the_catalogue_does_not_explain() {
     let world = world().await;
     let suspense = || async {
@@ -222,7 +315,7 @@ async fn suspense_is_what_the_catalogue_does_not_explain() {
         ["acme peak unpriced", "acme mystery unknown_meter", "stranger tokens unknown_customer"]
     );
     // The catalogue learns, and the usage is explained without being posted again.
-    world.adopt(&format!("{CATALOG}\n[[customer]]\nid = \"stranger\"\n"));
+    world.adopt(&format!("{CATALOG}\n[[customer]]\nid = \"stranger\"\nplan = \"standard\"\n"));
     assert_eq!(suspense().await, ["acme peak unpriced", "acme mystery unknown_meter"]);
     let bill = world.get("/v1/customers/stranger/bill").await.ok();
     assert_eq!(bill["total"], "0.01");
@@ -433,8 +526,8 @@ async fn what_cannot_be_answered_says_why_and_what_to_do() {
         "/v1/customers/acme/bill",
         409,
         "no-plan",
-        "the catalogue has no [plan]",
-        "add [plan] with a currency and [[plan.price]] to the catalogue",
+        "the customer \"acme\" is on no plan in this period",
+        "name a [[plan]] as the customer's `plan`, or add a [[subscription]] to the catalogue",
     )
     .await;
 }

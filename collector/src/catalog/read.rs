@@ -3,21 +3,20 @@
 //! **Owns** the file's grammar and the checks between its tables. **Does not own** TOML itself
 //! (`document`), or what a name, a price or a zone may be: their own types say so.
 
+mod customer;
+mod plan;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
 use std::sync::Arc;
 
-use tidemark_common::id::{CustomerId, DIMENSIONS_MAX, MeterName, check_dimension_name};
+use tidemark_common::id::{DIMENSIONS_MAX, MeterName, check_dimension_name};
 use tidemark_common::wire::{CONTROL_BYTES_MAX, CloudEventMeter, DimensionPath, encode_rules};
 
 use crate::document::{self, Located, Problem, Problems, Table, closest};
 use crate::duration;
-use crate::money::{Currency, UnitPrice};
-use crate::period::Zone;
 
-use super::{
-    Aggregation, CUSTOMERS_MAX, Catalog, CloudEvent, Customer, METERS_MAX, Meter, Plan, identities,
-};
+use super::{Aggregation, Catalog, CloudEvent, METERS_MAX, Meter, identities};
 
 const SEAL_INTERVAL_DEFAULT_MILLIS: u32 = 1_000;
 const SEAL_INTERVAL_MIN_MILLIS: u32 = 10;
@@ -32,11 +31,13 @@ pub(super) fn catalog(text: &str, file: &str) -> Result<Catalog, Vec<Problem>> {
     let (mut root, mut problems) = document::parse(text, file)?;
     let seal_interval_millis = seal_interval(&mut root, &mut problems);
     let (meters, broken) = meters(&mut root, &mut problems);
-    let plan = plan(&mut root, &meters, &broken, &mut problems);
-    let customers = customers(&mut root, plan.as_ref(), &mut problems);
+    let known = plan::Known { meters: &meters, broken: &broken };
+    let (plans, broken_plans) = plan::plans(&mut root, &known, &mut problems);
+    let offered = customer::Offered { plans: &plans, broken: &broken_plans };
+    let (customers, subscriptions) = customer::customers(&mut root, &offered, &mut problems);
     let grants = Arc::new(identities::grants(&mut root, &mut problems));
     root.finish(&mut problems);
-    let catalog = Catalog { seal_interval_millis, meters, customers, plan, grants };
+    let catalog = Catalog { seal_interval_millis, meters, plans, customers, subscriptions, grants };
     if problems.is_empty() {
         check_rules_fit(&catalog, &mut problems);
     }
@@ -67,7 +68,6 @@ fn meters(
     problems: &mut Problems<'_>,
 ) -> (BTreeMap<MeterName, Meter>, BTreeSet<MeterName>) {
     let (mut meters, mut broken) = (BTreeMap::new(), BTreeSet::new());
-    let mut event_types: BTreeMap<String, MeterName> = BTreeMap::new();
     for mut table in root.tables("meter", problems) {
         let span = table.span.clone();
         let name = table.required_text("name", "api.calls", problems);
@@ -78,15 +78,6 @@ fn meters(
             broken.extend(name);
             continue;
         };
-        if let Some(event) = &meter.cloud_event
-            && let Some(other) = event_types.insert(event.event_type.clone(), meter.name.clone())
-        {
-            let message = format!(
-                "CloudEvents of type {:?} already make the meter {other}",
-                event.event_type
-            );
-            problems.report(span.clone(), message, "give each meter a type of its own");
-        }
         let name = meter.name.clone();
         if meters.insert(name.clone(), meter).is_some() {
             problems.report(span, format!("the meter {name} stands twice"), "remove one of them");
@@ -103,12 +94,11 @@ fn meter(
     name: Option<&MeterName>,
     problems: &mut Problems<'_>,
 ) -> Option<Meter> {
-    let aggregation = table.required_text("aggregation", "sum", problems);
+    let aggregation = aggregation(table, problems);
     let dimensions = dimensions(table, problems);
     let negative = table.flag("negative", problems);
     let unit = label(table, "unit", problems);
     let event = table.table("cloud_event", problems);
-    let aggregation = aggregation.and_then(|text| parse_aggregation(&text, problems));
     let cloud_event = match (event, name) {
         (Some(event), Some(name)) => cloud_event(event, name, &dimensions, problems),
         (Some(_), None) | (None, _) => None,
@@ -123,17 +113,34 @@ fn meter(
     })
 }
 
-fn parse_aggregation(text: &Located<String>, problems: &mut Problems<'_>) -> Option<Aggregation> {
-    let parsed = Aggregation::parse(&text.value);
-    if parsed.is_none() {
-        let names = || Aggregation::ALL.into_iter().map(Aggregation::name);
+fn aggregation(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Aggregation> {
+    const KEY: &str = "aggregation";
+    if table.has(KEY) {
+        return one_of(table, KEY, &Aggregation::ALL, Aggregation::name, problems).flatten();
+    }
+    // Says that it is missing.
+    table.required_text(KEY, "sum", problems).map(|_| Aggregation::Sum)
+}
+
+/// One of a few names; `None`: it is wrong; `Some(None)`: it is not there.
+fn one_of<T: Copy>(
+    table: &mut Table<'_>,
+    key: &'static str,
+    all: &[T],
+    name: fn(T) -> &'static str,
+    problems: &mut Problems<'_>,
+) -> Option<Option<T>> {
+    let Some(text) = table.text(key, problems) else { return Some(None) };
+    let found = all.iter().copied().find(|one| name(*one) == text.value);
+    if found.is_none() {
+        let names = || all.iter().copied().map(name);
         let remedy = match closest(&text.value, names()) {
             Some(near) => format!("did you mean {near:?}?"),
             None => format!("write one of {}", names().collect::<Vec<_>>().join(", ")),
         };
-        problems.report(text.span.clone(), format!("{:?} is no aggregation", text.value), remedy);
+        problems.report(text.span, format!("{:?} is no {key}", text.value), remedy);
     }
-    parsed
+    found.map(Some)
 }
 
 fn dimensions(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<String> {
@@ -212,53 +219,6 @@ fn path(text: Option<Located<String>>, problems: &mut Problems<'_>) -> Option<St
     Some(text.value)
 }
 
-fn plan(
-    root: &mut Table<'_>,
-    meters: &BTreeMap<MeterName, Meter>,
-    broken: &BTreeSet<MeterName>,
-    problems: &mut Problems<'_>,
-) -> Option<Plan> {
-    let mut table = root.table("plan", problems)?;
-    let name = table
-        .required_text("name", "standard", problems)
-        .and_then(|name| bounded(name, "name", problems));
-    let currency = table.required_text("currency", "EUR", problems);
-    let currency = currency
-        .and_then(|code| parsed(&code, Currency::parse, "write a code such as \"EUR\"", problems));
-    let mut prices = BTreeMap::new();
-    for mut price in table.tables("price", problems) {
-        let span = price.span.clone();
-        let meter = price.required_text("meter", "api.calls", problems);
-        let unit_price = unit_price(&mut price, problems);
-        price.finish(problems);
-        let meter = meter.and_then(|meter| known_meter(&meter, meters, broken, problems));
-        if let (Some(meter), Some(unit_price)) = (meter, unit_price)
-            && prices.insert(meter.clone(), unit_price).is_some()
-        {
-            problems.report(
-                span,
-                format!("the meter {meter} has two prices"),
-                "remove one of them",
-            );
-        }
-    }
-    table.finish(problems);
-    Some(Plan { name: name?, currency: currency?, prices })
-}
-
-fn unit_price(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<UnitPrice> {
-    // A number in TOML is a binary float for most tools that touch the file: 0.1 is not a tenth.
-    let text = table.required_text("unit_price", "0.002", problems)?;
-    let remedy = "write a decimal in quotes, such as \"0.002\", of at most 15 integer and 12 fraction digits";
-    match UnitPrice::parse(&text.value) {
-        Ok(price) => Some(price),
-        Err(error) => {
-            problems.report(text.span, format!("the unit price {:?} {error}", text.value), remedy);
-            None
-        }
-    }
-}
-
 fn known_meter(
     text: &Located<String>,
     meters: &BTreeMap<MeterName, Meter>,
@@ -276,61 +236,6 @@ fn known_meter(
     };
     problems.report(text.span.clone(), format!("there is no meter {:?}", text.value), remedy);
     None
-}
-
-fn customers(
-    root: &mut Table<'_>,
-    plan: Option<&Plan>,
-    problems: &mut Problems<'_>,
-) -> BTreeMap<CustomerId, Customer> {
-    let mut customers = BTreeMap::new();
-    for mut table in root.tables("customer", problems) {
-        let span = table.span.clone();
-        let read = customer(&mut table, plan, problems);
-        table.finish(problems);
-        let Some(customer) = read else { continue };
-        let id = customer.id.clone();
-        if customers.insert(id.clone(), customer).is_some() {
-            problems.report(
-                span,
-                format!("the customer {:?} stands twice", id.as_str()),
-                "remove one of them",
-            );
-        } else if customers.len() == CUSTOMERS_MAX.saturating_add(1) {
-            let message = format!("there are more than {CUSTOMERS_MAX} customers");
-            problems.report(span, message, "split them over several ledgers");
-        }
-    }
-    customers
-}
-
-fn customer(
-    table: &mut Table<'_>,
-    plan: Option<&Plan>,
-    problems: &mut Problems<'_>,
-) -> Option<Customer> {
-    let id = table.required_text("id", "acme", problems);
-    let name = label(table, "name", problems);
-    let zone = match table.text("time_zone", problems) {
-        None => Some(Zone::utc()),
-        Some(text) => {
-            parsed(&text, Zone::parse, "write an IANA name such as \"Europe/Berlin\"", problems)
-        }
-    };
-    if let Some(text) = table.text("currency", problems)
-        && let Some(currency) =
-            parsed(&text, Currency::parse, "write a code such as \"EUR\"", problems)
-        && let Some(plan) = plan
-        && plan.currency != currency
-    {
-        let message = format!(
-            "the customer is billed in {currency}, and the plan's prices are in {}",
-            plan.currency
-        );
-        problems.report(text.span, message, "use the plan's currency");
-    }
-    let id = parsed(&id?, CustomerId::parse, "write 1 to 128 bytes of printable text", problems);
-    Some(Customer { id: id?, name, zone: zone? })
 }
 
 fn meter_name(text: &Located<String>, problems: &mut Problems<'_>) -> Option<MeterName> {

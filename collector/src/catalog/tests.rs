@@ -4,6 +4,8 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::grants::Otherwise;
+use crate::money::Rounding;
+use crate::period::Interval;
 
 const GOOD: &str = r#"
 seal_interval = "500ms"
@@ -25,11 +27,12 @@ id = "acme"
 name = "Acme Ltd"
 time_zone = "Asia/Kolkata"
 currency = "EUR"
+plan = "standard"
 
 [[customer]]
 id = "zoë & sons"
 
-[plan]
+[[plan]]
 name = "standard"
 currency = "EUR"
 
@@ -59,20 +62,27 @@ fn a_good_file_is_read_whole() {
     let acme = CustomerId::parse("acme").unwrap();
     assert_eq!(catalog.zone_of(&acme).name(), "Asia/Kolkata");
     assert_eq!(catalog.zone_of(&CustomerId::parse("stranger").unwrap()).name(), "UTC");
-    let plan = catalog.plan.as_ref().unwrap();
-    assert_eq!(plan.prices.values().map(ToString::to_string).collect::<Vec<_>>(), ["0.000002"]);
+    let [plan] = &catalog.plans["standard"][..] else { panic!("{:?}", catalog.plans) };
+    assert_eq!((plan.interval, plan.rounding), (Interval::Month, Rounding::HalfUp));
+    assert_eq!(plan.prices.len(), 1);
+    assert_eq!(catalog.subscriptions[&acme][0].plan, "standard");
 
-    let unbilled = |meter: &str| catalog.unbilled(&MeterName::parse(meter).unwrap());
-    assert_eq!(unbilled("llm.tokens"), None);
-    assert_eq!(unbilled("seats"), Some(Unbilled::Unpriced));
-    assert_eq!(unbilled("other"), Some(Unbilled::UnknownMeter));
+    let unbilled = |customer: &str, meter: &str| {
+        let customer = CustomerId::parse(customer).unwrap();
+        catalog.unbilled(&customer, &MeterName::parse(meter).unwrap())
+    };
+    assert_eq!(unbilled("acme", "llm.tokens"), None);
+    assert_eq!(unbilled("acme", "seats"), Some(Unbilled::Unpriced));
+    assert_eq!(unbilled("acme", "other"), Some(Unbilled::UnknownMeter));
+    assert_eq!(unbilled("zoë & sons", "llm.tokens"), Some(Unbilled::Unpriced));
+    assert_eq!(unbilled("stranger", "llm.tokens"), Some(Unbilled::UnknownCustomer));
 }
 
 #[test]
 fn the_example_is_good() {
     let text = include_str!("../../../deploy/examples/catalog.toml");
     let catalog = parse(text).unwrap();
-    assert_eq!(catalog.plan.unwrap().prices.len(), catalog.meters.len());
+    assert_eq!(catalog.plans["standard"][0].prices.len(), catalog.meters.len());
 }
 
 #[test]
@@ -108,7 +118,7 @@ fn an_identity_that_leaves_something_out_is_refused() {
 #[test]
 fn an_empty_file_is_an_empty_catalogue() {
     let catalog = parse("").unwrap();
-    assert!(catalog.meters.is_empty() && catalog.customers.is_empty() && catalog.plan.is_none());
+    assert!(catalog.meters.is_empty() && catalog.customers.is_empty() && catalog.plans.is_empty());
     assert_eq!(catalog.rules_content().seal_interval_millis, 1_000);
 }
 
@@ -142,8 +152,10 @@ fn unknown_keys_name_the_closest() {
         &["c.toml:4: [meter] has no key `dimension`; did you mean `dimensions`?"],
     );
     check(
-        "[plan]\nname = \"p\"\ncurrency = \"EUR\"\ndiscount = 5",
-        &["c.toml:4: [plan] has no key `discount`; it knows currency, name, price"],
+        "[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\ndiscount = 5",
+        &[
+            "c.toml:4: [plan] has no key `discount`; it knows currency, effective, fee, interval, name, price, rounding",
+        ],
     );
 }
 
@@ -159,7 +171,7 @@ aggregation = "count"
 id = "a"
 time_zone = "Mars/Olympus"
 currency = "EURO"
-[plan]
+[[plan]]
 name = "p"
 currency = "EUR"
 [[plan.price]]
@@ -183,7 +195,7 @@ unit_price = 0.1
 #[test]
 fn a_broken_meter_is_reported_once() {
     check(
-        "[[meter]]\nname = \"a\"\naggregation = \"most\"\n[plan]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan.price]]\nmeter = \"a\"\nunit_price = \"1\"",
+        "[[meter]]\nname = \"a\"\naggregation = \"most\"\n[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan.price]]\nmeter = \"a\"\nunit_price = \"1\"",
         &[
             "c.toml:3: \"most\" is no aggregation; write one of sum, count, max, min, average, latest, unique_count",
         ],
@@ -193,13 +205,7 @@ fn a_broken_meter_is_reported_once() {
 #[test]
 fn duplicates_are_refused() {
     let meter = "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ncloud_event = { type = \"t\" }\n";
-    check(
-        &format!("{meter}{meter}"),
-        &[
-            "c.toml:5: CloudEvents of type \"t\" already make the meter a; give each meter a type of its own",
-            "c.toml:5: the meter a stands twice; remove one of them",
-        ],
-    );
+    check(&format!("{meter}{meter}"), &["c.toml:5: the meter a stands twice; remove one of them"]);
     check(
         "[[customer]]\nid = \"x\"\n[[customer]]\nid = \"x\"",
         &["c.toml:3: the customer \"x\" stands twice; remove one of them"],
@@ -210,8 +216,10 @@ fn duplicates_are_refused() {
     );
     let price = "[[plan.price]]\nmeter = \"a\"\nunit_price = \"1\"\n";
     check(
-        &format!("{meter}[plan]\nname = \"p\"\ncurrency = \"EUR\"\n{price}{price}"),
-        &["c.toml:11: the meter a has two prices; remove one of them"],
+        &format!("{meter}[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\n{price}{price}"),
+        &[
+            "c.toml:11: a price of the meter a before this one takes all that it could; remove one of them, or put the one with more in `where` first",
+        ],
     );
 }
 
@@ -219,19 +227,19 @@ fn duplicates_are_refused() {
 fn prices_are_exact_decimals_in_quotes() {
     let with_price = |price: &str| {
         format!(
-            "[[meter]]\nname = \"a\"\naggregation = \"sum\"\n[plan]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan.price]]\nmeter = \"a\"\nunit_price = {price}"
+            "[[meter]]\nname = \"a\"\naggregation = \"sum\"\n[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan.price]]\nmeter = \"a\"\nunit_price = {price}"
         )
     };
     let remedy = "write a decimal in quotes, such as \"0.002\", of at most 15 integer and 12 fraction digits";
     check(&with_price("\"0.000000000001\""), &[]);
     for (price, why) in [
-        ("0.0000000000001", "has more than 12 fraction digits"),
+        ("0.0000000000001", "has too many fraction digits"),
         ("-1", "is negative"),
         ("1e3", "is not a plain decimal number such as \"0.002\""),
     ] {
         check(
             &with_price(&format!("{price:?}")),
-            &[&format!("c.toml:9: the unit price {price:?} {why}; {remedy}")],
+            &[&format!("c.toml:9: `unit_price` is {price:?}, which {why}; {remedy}")],
         );
     }
     check(
@@ -276,9 +284,19 @@ fn cloud_events_name_kept_dimensions_and_sound_paths() {
 #[test]
 fn one_currency_for_all() {
     check(
-        "[[customer]]\nid = \"x\"\ncurrency = \"USD\"\n[plan]\nname = \"p\"\ncurrency = \"EUR\"",
+        "[[customer]]\nid = \"x\"\ncurrency = \"USD\"\nplan = \"p\"\n[[plan]]\nname = \"p\"\ncurrency = \"EUR\"",
         &[
-            "c.toml:3: the customer is billed in USD, and the plan's prices are in EUR; use the plan's currency",
+            "c.toml:4: the customer is billed in USD, and the plan's prices are in EUR; use a plan in the customer's currency",
+        ],
+    );
+    let plans =
+        "[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\n[[plan]]\nname = \"q\"\ncurrency = \"USD\"\n";
+    check(
+        &format!(
+            "{plans}[[customer]]\nid = \"x\"\nplan = \"p\"\n[[subscription]]\ncustomer = \"x\"\nplan = \"q\""
+        ),
+        &[
+            "c.toml:12: the customer is billed in EUR, and the plan's prices are in USD; use a plan in the customer's currency",
         ],
     );
 }
@@ -352,4 +370,155 @@ fn a_running_periods_usage_is_not_priced_anew() {
     check_follows(&["a:sum b:max", "b:max", "a:max b:max"], Some("aggregation of a"));
     check_follows(&["a:sum", ""], Some("without any [[meter]]"));
     check_follows(&["", ""], None);
+}
+
+/// A plan's lines -> the problems with them.
+fn check_plan(lines: &str, expected: &[&str]) {
+    let meter = "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ndimensions = [\"d\"]\n";
+    check(&format!("{meter}[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\n{lines}"), expected);
+}
+
+#[test]
+fn models_say_what_they_need() {
+    let price = "[[plan.price]]\nmeter = \"a\"\n";
+    check_plan(
+        &format!("{price}model = \"packages\""),
+        &["c.toml:10: \"packages\" is no model; did you mean \"package\"?"],
+    );
+    check_plan(
+        &format!("{price}model = \"package\"\npackage_size = \"0\"\nunit_price = \"1\""),
+        &[
+            "c.toml:8: [plan.price] has no `package_price`; add package_price = \"5.00\"",
+            "c.toml:12: [plan.price] has no key `unit_price`; it knows included, maximum, meter, minimum, model, package_price, package_size, where",
+        ],
+    );
+    check_plan(
+        &format!("{price}model = \"graduated\""),
+        &["c.toml:8: the price has 0 tiers; write 1 to 100 [[plan.price.tier]] below it"],
+    );
+    check_plan(
+        &format!("{price}model = \"percentage\"\npercent = \"2.00000000001\""),
+        &[
+            "c.toml:11: `percent` is \"2.00000000001\", which has too many fraction digits; write a decimal in \
+             quotes, such as \"2.9\", of at most 15 integer and 10 fraction digits",
+        ],
+    );
+    check_plan(
+        &format!("{price}unit_price = \"1\"\nminimum = \"2\"\nmaximum = \"1\"\nincluded = \"-1\""),
+        &[
+            "c.toml:8: the price's `minimum` is above its `maximum`; keep it at or below",
+            "c.toml:13: `included` is \"-1\", which is negative; write a decimal in quotes, such as \"1000\", of at \
+             most 15 integer and 9 fraction digits",
+        ],
+    );
+}
+
+#[test]
+fn tiers_ascend_and_the_last_is_open() {
+    let tiers = |bounds: &[Option<&str>]| {
+        let tier = |up_to: &Option<&str>| {
+            let bound = up_to.map_or_else(String::new, |up_to| format!("up_to = \"{up_to}\"\n"));
+            format!("[[plan.price.tier]]\n{bound}unit_price = \"1\"\n")
+        };
+        let tiers: String = bounds.iter().map(tier).collect();
+        format!("[[plan.price]]\nmeter = \"a\"\nmodel = \"volume\"\n{tiers}")
+    };
+    check_plan(&tiers(&[None]), &[]);
+    check_plan(&tiers(&[Some("1.5"), Some("2"), None]), &[]);
+    check_plan(
+        &tiers(&[Some("2"), Some("2"), None]),
+        &[
+            "c.toml:14: this tier's `up_to` is not above that of the tier before it; write the tiers in ascending order",
+        ],
+    );
+    check_plan(
+        &tiers(&[None, Some("2")]),
+        &[
+            "c.toml:11: this tier has no `up_to`, and is not the last; add one above the last tier's",
+            "c.toml:13: the last tier has an `up_to`; leave it out: the last tier holds all above",
+        ],
+    );
+}
+
+#[test]
+fn prices_are_told_apart_by_dimensions_that_are_kept() {
+    let price =
+        |filter: &str| format!("[[plan.price]]\nmeter = \"a\"\n{filter}unit_price = \"1\"\n");
+    let narrow = price("where = { d = \"x\" }\n");
+    check_plan(&format!("{narrow}{}{}", price("where = { d = \"y\" }\n"), price("")), &[]);
+    check_plan(
+        &format!("{}{narrow}", price("")),
+        &[
+            "c.toml:11: a price of the meter a before this one takes all that it could; remove one of them, or put the \
+             one with more in `where` first",
+        ],
+    );
+    check_plan(
+        &price("where = { e = \"x\" }\n"),
+        &[
+            "c.toml:10: the meter a does not keep the dimension \"e\"; list it in the meter's `dimensions`",
+        ],
+    );
+}
+
+#[test]
+fn versions_of_a_plan_follow_each_other() {
+    let version = |more: &str| format!("[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\n{more}");
+    let later = "effective = \"2026-07-01T00:00:00Z\"\n";
+    let catalog = parse(&format!("{}{}", version(later), version(""))).unwrap();
+    let effective: Vec<_> =
+        catalog.plans["p"].iter().map(|plan| plan.effective.is_some()).collect();
+    assert_eq!(effective, [false, true]);
+    check(
+        &format!("{}{}", version(""), version("")),
+        &[
+            "c.toml:4: the plan \"p\" stands twice; remove one of them, or say with `effective` when the newer one begins",
+        ],
+    );
+    check(
+        &format!("{}{}", version(""), version(&format!("{later}interval = \"year\""))),
+        &[
+            "c.toml:4: this version of the plan \"p\" has another currency or interval than the one before; give it a \
+             name of its own",
+        ],
+    );
+    check(
+        &version("effective = \"2026-07-01T00:01:00Z\""),
+        &[
+            "c.toml:4: \"2026-07-01T00:01:00Z\" is not a multiple of 15 minutes; the nearest are 2026-07-01T00:00:00Z and \
+             2026-07-01T00:15:00Z; write a time on a quarter of an hour in quotes, such as \"2026-07-01T00:00:00+02:00\"",
+        ],
+    );
+}
+
+#[test]
+fn subscriptions_are_of_customers_and_plans_that_exist() {
+    let known = "[[plan]]\nname = \"basic\"\ncurrency = \"EUR\"\n[[customer]]\nid = \"acme\"\nplan = \"basi\"\n";
+    let subscription = "[[subscription]]\ncustomer = \"acne\"\nplan = \"basic\"\n";
+    check(
+        &format!(
+            "{known}billing_anchor = \"2026-02-30\"\n{subscription}start = \"2027-01-01T00:00:00Z\"\nend = \"2026-01-01T00:00:00Z\""
+        ),
+        &[
+            "c.toml:7: \"2026-02-30\" is no date such as 2026-01-31, between 1970 and 2099; write the date of a period's \
+             first day in quotes, such as \"2026-01-31\"",
+            "c.toml:8: the subscription's `end` is not after its `start`; swap them",
+            "c.toml:8: there is no customer \"acne\"; add a [[customer]] with that id",
+        ],
+    );
+    check(known, &["c.toml:6: there is no plan \"basi\"; did you mean \"basic\"?"]);
+}
+
+#[test]
+fn one_cloud_event_makes_several_meters() {
+    let meter = |name: &str, path: &str| {
+        format!(
+            "[[meter]]\nname = \"{name}\"\naggregation = \"sum\"\ncloud_event = {{ type = \"t\", quantity = \"{path}\" }}\n"
+        )
+    };
+    let catalog = parse(&(meter("input", "data.in") + &meter("output", "data.out"))).unwrap();
+    let rules = catalog.rules_content();
+    let meters: Vec<_> =
+        rules.cloud_event("t").unwrap().meters.iter().map(|meter| meter.meter.as_str()).collect();
+    assert_eq!(meters, ["input", "output"]);
 }

@@ -4,14 +4,14 @@ use proptest::prelude::*;
 
 use super::*;
 
-fn price(text: &str) -> UnitPrice {
-    UnitPrice::parse(text).unwrap()
+fn price(text: &str) -> Price {
+    Price::parse(text).unwrap()
 }
 
 /// quantity, unit price, currency -> the rounded amount.
 fn check(quantity: Quantity, unit_price: &str, currency: &str, expected: &str) {
     let currency = Currency::parse(currency).unwrap();
-    let money = ExactAmount::product(quantity, price(unit_price)).round(currency);
+    let money = ExactAmount::product(quantity, price(unit_price)).round(currency, Rounding::HalfUp);
     let shown = money.map_or_else(|error| error.to_string(), |money| money.to_string());
     assert_eq!(shown, expected, "{quantity} at {unit_price}");
 }
@@ -59,7 +59,7 @@ fn a_product_beyond_decimal_digits_stays_exact() {
 #[test]
 fn prices_are_read_exactly() {
     let check = |text: &str, expected: Result<&str, PriceError>| {
-        let read = UnitPrice::parse(text).map(|price| price.to_string());
+        let read = Price::parse(text).map(|price| price.to_string());
         assert_eq!(read.as_deref(), expected.as_ref().map(|text| &**text), "{text}");
     };
     check("0", Ok("0"));
@@ -74,6 +74,38 @@ fn prices_are_read_exactly() {
     for text in ["", ".", "1.", ".5", "1e3", "1,5", " 1", "+1", "0x1", "1.2.3", "١"] {
         check(text, Err(PriceError::NotANumber));
     }
+}
+
+#[test]
+fn a_half_goes_where_the_rounding_says() {
+    let check = |quantity: &str, half_up: i128, half_even: i128| {
+        let yen = Currency::parse("JPY").unwrap();
+        let exact = ExactAmount::product(self::quantity(quantity), price("1"));
+        let rounded = Rounding::ALL.map(|rounding| exact.round(yen, rounding).unwrap().minor);
+        assert_eq!(rounded, [half_up, half_even], "{quantity}");
+    };
+    check("0.5", 1, 0);
+    check("1.5", 2, 2);
+    check("2.5", 3, 2);
+    check("2.500000001", 3, 3);
+    check("2.499999999", 2, 2);
+    check("-0.5", -1, 0);
+    check("-2.5", -3, -2);
+    check("-3.5", -4, -4);
+}
+
+#[test]
+fn percentages_are_hundredths() {
+    let check = |text: &str, expected: Result<(&str, &str), PriceError>| {
+        let read = Percent::parse(text).map(|read| (read.to_string(), read.of_one().to_string()));
+        let read = read.as_ref().map(|(percent, price)| (percent.as_str(), price.as_str()));
+        assert_eq!(read, expected.as_ref().map(|pair| *pair), "{text}");
+    };
+    check("2.9", Ok(("2.9", "0.029")));
+    check("100", Ok(("100", "1")));
+    check("0.0000000001", Ok(("0.0000000001", "0.000000000001")));
+    check("0.00000000001", Err(PriceError::TooPrecise));
+    check("-1", Err(PriceError::Negative));
 }
 
 #[test]
@@ -105,28 +137,48 @@ proptest! {
     #[test]
     fn wide_arithmetic_agrees_with_128_bits(units in -1_000_000_000_000_i128..1_000_000_000_000, price_units in 0..1_000_000_000_000_i128) {
         let eur = Currency::parse("EUR").unwrap();
-        let money = ExactAmount::product(Quantity(units), UnitPrice(price_units)).round(eur).unwrap();
+        let money = ExactAmount::product(Quantity(units), Price(price_units)).round(eur, Rounding::HalfUp).unwrap();
         let exact = units.abs() * price_units;
         let cent = 10_i128.pow(19);
         let expected = (exact + cent / 2) / cent * units.signum();
         prop_assert_eq!(money.minor, expected);
     }
 
-    /// Multiplying back: a product of any factors divided by ten to the zero is itself.
     #[test]
-    fn any_product_of_factors_that_fit_is_exact(left in any::<u64>(), right in any::<u64>()) {
-        let product = u128::from(left) * u128::from(right);
-        prop_assert_eq!(Wide::product(left.into(), right.into()).to_u128(), Some(product));
+    fn wide_division_undoes_multiplication(value in any::<u128>(), divisor in 1..1_u128 << 127, less in any::<u128>()) {
+        let left = less % divisor;
+        let wide = Wide::product(value, divisor);
+        prop_assert_eq!(wide.div_rem(divisor), Some((value, 0)));
+        let sum = wide.checked_add(Wide::product(left, 1)).unwrap();
+        prop_assert_eq!(sum.div_rem(divisor), Some((value, left)));
+        prop_assert_eq!(sum.checked_sub(wide), Some(Wide::product(left, 1)));
+        prop_assert_eq!(wide.checked_sub(sum).is_some(), left == 0);
     }
 
+    /// Sums of either sign, where 128 bits suffice.
     #[test]
-    fn wide_division_undoes_multiplication(value in any::<u128>(), digits in 0_u32..=38) {
-        let wide = Wide::product(value, 10_u128.pow(digits));
-        prop_assert_eq!(wide.shifted_right_by_digits(digits).to_u128(), Some(value));
+    fn exact_sums_agree_with_128_bits(left in -1_000_000_i128..1_000_000, right in -1_000_000_i128..1_000_000) {
+        let yen = Currency::parse("JPY").unwrap();
+        let of = |whole: i128| ExactAmount::product(Quantity(whole * 1_000_000_000), price("1"));
+        let sum = of(left).checked_add(of(right)).unwrap();
+        prop_assert_eq!(sum.round(yen, Rounding::HalfEven).unwrap().minor, left + right);
+    }
+
+    /// However a whole is cut, its parts sum to it.
+    #[test]
+    fn shares_of_a_price_sum_to_it(units in 0..10_i128.pow(27), cut in 0_u32..=2_976) {
+        let whole = NonZeroU32::new(2_976).unwrap();
+        for (rounding, code) in [(Rounding::HalfUp, "EUR"), (Rounding::HalfEven, "JPY")] {
+            let currency = Currency::parse(code).unwrap();
+            let upto = |end| Price(units).share(end, whole, currency, rounding).unwrap();
+            let second = upto(2_976).checked_sub(upto(cut)).unwrap();
+            prop_assert_eq!(upto(cut).checked_add(second), Ok(upto(2_976)));
+            prop_assert!(second.minor >= 0);
+        }
     }
 
     #[test]
     fn any_text_is_judged_without_panic(text in ".*") {
-        let _judged = UnitPrice::parse(&text);
+        let _judged = Price::parse(&text);
     }
 }

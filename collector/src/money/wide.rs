@@ -1,17 +1,17 @@
 //! Unsigned 256-bit integers, as far as exact amounts need them.
 //!
-//! **Owns** the product of two 128-bit factors, adding to it, and dividing by a power of ten.
-//! **Does not own** what the numbers mean, or any rounding: division here cuts off.
+//! **Owns** the product of two 128-bit factors, sums, differences, and dividing.
+//! **Does not own** what the numbers mean, or any rounding: division here cuts off, and says what is left.
 
 const LIMB_BITS: u32 = 64;
-/// The largest power of ten by which one limb step divides.
-const STEP_DIGITS: u32 = 18;
 
 /// Four limbs of 64 bits, least significant first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Wide([u64; 4]);
 
 impl Wide {
+    pub(super) const ZERO: Self = Self([0; 4]);
+
     /// `left` times `right`; 256 bits hold any such product.
     pub(super) fn product(left: u128, right: u128) -> Self {
         let mut limbs = [0_u64; 4];
@@ -32,50 +32,48 @@ impl Wide {
     }
 
     /// The sum, or `None` beyond 256 bits.
-    pub(super) fn checked_add(self, other: u128) -> Option<Self> {
-        let [low, high] = halves(other);
+    pub(super) fn checked_add(self, other: Self) -> Option<Self> {
+        self.each_limb(other, u64::overflowing_add)
+    }
+
+    /// The difference, or `None` below zero.
+    pub(super) fn checked_sub(self, other: Self) -> Option<Self> {
+        self.each_limb(other, u64::overflowing_sub)
+    }
+
+    /// Adds or subtracts limb by limb; `None` if something is carried beyond the last.
+    fn each_limb(self, other: Self, step: fn(u64, u64) -> (u64, bool)) -> Option<Self> {
         let mut carry = false;
         let mut limbs = self.0;
-        for (limb, added) in limbs.iter_mut().zip([low, high, 0, 0]) {
-            let (sum, over) = limb.overflowing_add(added);
-            let (sum, over_again) = sum.overflowing_add(u64::from(carry));
-            (*limb, carry) = (sum, over || over_again);
+        for (limb, other) in limbs.iter_mut().zip(other.0) {
+            let (one, over) = step(*limb, other);
+            let (both, over_again) = step(one, u64::from(carry));
+            (*limb, carry) = (both, over || over_again);
         }
         (!carry).then_some(Self(limbs))
     }
 
-    /// Divided by 10^`digits`, cut off. Cutting off in steps is the same as at once.
-    pub(super) fn shifted_right_by_digits(self, digits: u32) -> Self {
-        let mut wide = self;
-        let mut left = digits;
-        while left > 0 {
-            let step = left.min(STEP_DIGITS);
-            wide = wide.divided_by(10_u64.pow(step));
-            left = left.saturating_sub(step);
+    /// The quotient, cut off, and the remainder; `None` if 128 bits do not hold the quotient, or `divisor` is
+    /// zero or above 2^127.
+    pub(super) fn div_rem(self, divisor: u128) -> Option<(u128, u128)> {
+        if divisor == 0 || divisor.leading_zeros() == 0 {
+            return None;
         }
-        wide
-    }
-
-    /// The value, if 128 bits hold it.
-    pub(super) fn to_u128(self) -> Option<u128> {
-        match self.0 {
-            [low, high, 0, 0] => Some(u128::from(high) << LIMB_BITS | u128::from(low)),
-            _ => None,
+        let (mut quotient, mut remainder) = (0_u128, 0_u128);
+        for limb in self.0.into_iter().rev() {
+            for bit in (0..LIMB_BITS).rev() {
+                // The remainder is below the divisor, which is below 2^127.
+                remainder = (remainder << 1) | u128::from((limb >> bit) & 1);
+                if quotient.leading_zeros() == 0 {
+                    return None;
+                }
+                quotient <<= 1;
+                if let Some(less) = remainder.checked_sub(divisor) {
+                    (remainder, quotient) = (less, quotient | 1);
+                }
+            }
         }
-    }
-
-    fn divided_by(self, divisor: u64) -> Self {
-        let mut limbs = self.0;
-        let mut remainder = 0_u64;
-        for limb in limbs.iter_mut().rev() {
-            let dividend = u128::from(remainder) << LIMB_BITS | u128::from(*limb);
-            let divisor = u128::from(divisor);
-            // The remainder is below the divisor, so the quotient fits one limb.
-            [*limb, _] = halves(dividend.checked_div(divisor).expect("a power of ten is not zero"));
-            [remainder, _] =
-                halves(dividend.checked_rem(divisor).expect("a power of ten is not zero"));
-        }
-        Self(limbs)
+        Some((quotient, remainder))
     }
 }
 

@@ -184,3 +184,87 @@ proptest! {
         }
     }
 }
+
+/// An instant, what periods are counted from -> the first and last day of its period.
+fn check_period(interval: Interval, anchor: Option<&str>, instant: &str, expected: &str) {
+    let zone = zone("Europe/Berlin");
+    let anchor = anchor.map(|anchor| Anchor::parse(anchor).unwrap());
+    let period = zone.period_of(at(instant), interval, anchor).unwrap();
+    let day = |bucket: Bucket| zone.rfc3339(bucket.start());
+    let [start, end] = [day(period.start), day(period.end)];
+    for edge in [&start, &end] {
+        assert!(edge.contains("T00:00:00"), "{edge} is no midnight");
+    }
+    assert_eq!(format!("{} {}", &start[..10], &end[..10]), expected, "{interval:?} {instant}");
+}
+
+#[test]
+fn calendar_periods() {
+    let check = |interval, expected| check_period(interval, None, "2026-03-29T12:00:00Z", expected);
+    check(Interval::Day, "2026-03-29 2026-03-30");
+    check(Interval::Week, "2026-03-23 2026-03-30");
+    check(Interval::Month, "2026-03-01 2026-04-01");
+    check(Interval::Quarter, "2026-01-01 2026-04-01");
+    check(Interval::Year, "2026-01-01 2027-01-01");
+    // Before the calendar's anchor, and on edges.
+    check_period(Interval::Quarter, None, "1999-12-31T22:59:59Z", "1999-10-01 2000-01-01");
+    check_period(Interval::Quarter, None, "1999-12-31T23:00:00Z", "2000-01-01 2000-04-01");
+    check_period(Interval::Week, None, "2026-03-22T22:59:59Z", "2026-03-16 2026-03-23");
+}
+
+#[test]
+fn anniversaries() {
+    let month = |instant, expected| {
+        check_period(Interval::Month, Some("2026-01-31"), instant, expected);
+    };
+    month("2026-01-31T12:00:00Z", "2026-01-31 2026-02-28");
+    month("2026-02-27T12:00:00Z", "2026-01-31 2026-02-28");
+    month("2026-02-28T12:00:00Z", "2026-02-28 2026-03-31");
+    month("2026-03-30T12:00:00Z", "2026-02-28 2026-03-31");
+    month("2026-04-30T12:00:00Z", "2026-04-30 2026-05-31");
+    month("2028-02-29T12:00:00Z", "2028-02-29 2028-03-31");
+    // Before the anchor too.
+    month("2025-12-31T12:00:00Z", "2025-12-31 2026-01-31");
+    month("2025-12-30T12:00:00Z", "2025-11-30 2025-12-31");
+    let check = |interval, anchor, instant, expected| {
+        check_period(interval, Some(anchor), instant, expected)
+    };
+    check(Interval::Quarter, "2025-11-30", "2026-02-27T12:00:00Z", "2025-11-30 2026-02-28");
+    check(Interval::Year, "2024-02-29", "2026-02-28T12:00:00Z", "2026-02-28 2027-02-28");
+    check(Interval::Year, "2024-02-29", "2028-02-28T12:00:00Z", "2027-02-28 2028-02-29");
+    check(Interval::Week, "2026-01-01", "2026-03-29T12:00:00Z", "2026-03-26 2026-04-02");
+    check(Interval::Week, "2026-01-01", "2025-12-31T12:00:00Z", "2025-12-25 2026-01-01");
+}
+
+#[test]
+fn anchors_are_dates() {
+    for text in [
+        "",
+        "2026-02-30",
+        "2026-1-1",
+        "2026-01-01T00:00:00",
+        "1969-12-31",
+        "2100-01-01",
+        "31.1.2026",
+    ] {
+        assert!(Anchor::parse(text).is_err(), "{text}");
+    }
+    assert_eq!(Anchor::parse("2026-01-31").unwrap().to_string(), "2026-01-31");
+}
+
+proptest! {
+    /// Each instant from 1972 on is in its period, and the next period begins where it ends.
+    #[test]
+    fn periods_follow_each_other(millis in 63_072_000_000_i64..4_000_000_000_000, nth in 0_usize..5, day in 0_i64..20_000) {
+        let at = Timestamp(millis);
+        let date = jiff::civil::date(1970, 1, 1).checked_add(Span::new().days(day)).unwrap();
+        let zone = zone("America/New_York");
+        for anchor in [None, Some(Anchor(date))] {
+            let interval = Interval::ALL[nth];
+            let period = zone.period_of(at, interval, anchor).unwrap();
+            prop_assert!(period.start.start() <= at && at < period.end.start());
+            let next = zone.period_of(period.end.start(), interval, anchor).unwrap();
+            prop_assert_eq!(next.start, period.end);
+        }
+    }
+}

@@ -10,8 +10,11 @@
 
 use std::fmt::Write as _;
 
+use tidemark_collector::catalog::plan::{MeterPrice, Model, Plan, TierPrice};
 use tidemark_collector::catalog::{Catalog, Meter};
+use tidemark_collector::period::Zone;
 use tidemark_common::id::RulesVersion;
+use tidemark_common::time::Bucket;
 use tidemark_common::wire::{decode_rules, encode_rules};
 
 const FILE: &str = "catalog.toml";
@@ -57,16 +60,92 @@ fn write(catalog: &Catalog) -> String {
             line(&mut text, format_args!("name = {}", quoted(name)));
         }
         line(&mut text, format_args!("time_zone = {}", quoted(customer.zone.name())));
+        if let Some(currency) = customer.currency {
+            line(&mut text, format_args!("currency = {}", quoted(currency.code())));
+        }
+        if let Some(anchor) = customer.anchor {
+            line(&mut text, format_args!("billing_anchor = {}", quoted(&anchor.to_string())));
+        }
     }
-    if let Some(plan) = &catalog.plan {
-        line(&mut text, format_args!("[plan]\nname = {}", quoted(&plan.name)));
-        line(&mut text, format_args!("currency = {}", quoted(plan.currency.code())));
-        for (meter, price) in &plan.prices {
-            line(&mut text, format_args!("[[plan.price]]\nmeter = {}", quoted(meter.as_str())));
-            line(&mut text, format_args!("unit_price = {}", quoted(&price.to_string())));
+    for plan in catalog.plans.values().flatten() {
+        write_plan(&mut text, plan);
+    }
+    for (customer, subscriptions) in &catalog.subscriptions {
+        for subscription in subscriptions {
+            line(
+                &mut text,
+                format_args!("[[subscription]]\ncustomer = {}", quoted(customer.as_str())),
+            );
+            line(&mut text, format_args!("plan = {}", quoted(&subscription.plan)));
+            write_instant(&mut text, "start", subscription.start);
+            write_instant(&mut text, "end", subscription.end);
         }
     }
     text
+}
+
+fn write_instant(text: &mut String, key: &str, instant: Option<Bucket>) {
+    if let Some(instant) = instant {
+        line(text, format_args!("{key} = {}", quoted(&Zone::utc().rfc3339(instant.start()))));
+    }
+}
+
+fn write_plan(text: &mut String, plan: &Plan) {
+    line(text, format_args!("[[plan]]\nname = {}", quoted(&plan.name)));
+    line(text, format_args!("currency = {}", quoted(plan.currency.code())));
+    line(text, format_args!("interval = {}", quoted(plan.interval.name())));
+    line(text, format_args!("rounding = {}", quoted(plan.rounding.name())));
+    write_instant(text, "effective", plan.effective);
+    for fee in &plan.fees {
+        line(text, format_args!("[[plan.fee]]\nname = {}", quoted(&fee.name)));
+        line(text, format_args!("amount = {}", quoted(&fee.amount.to_string())));
+        line(text, format_args!("timing = {}", quoted(fee.timing.name())));
+    }
+    for price in &plan.prices {
+        write_price(text, price);
+    }
+}
+
+fn write_price(text: &mut String, price: &MeterPrice) {
+    line(text, format_args!("[[plan.price]]\nmeter = {}", quoted(price.meter.as_str())));
+    line(text, format_args!("model = {}", quoted(price.model.name())));
+    line(text, format_args!("included = {}", quoted(&price.included.to_string())));
+    for (key, bound) in [("minimum", price.minimum), ("maximum", price.maximum)] {
+        if let Some(bound) = bound {
+            line(text, format_args!("{key} = {}", quoted(&bound.to_string())));
+        }
+    }
+    match &price.model {
+        Model::PerUnit { unit_price } => {
+            line(text, format_args!("unit_price = {}", quoted(&unit_price.to_string())));
+        }
+        Model::Package { size, price } => {
+            line(text, format_args!("package_size = {}", quoted(&size.to_string())));
+            line(text, format_args!("package_price = {}", quoted(&price.to_string())));
+        }
+        Model::Percentage { percent, per_event } => {
+            line(text, format_args!("percent = {}", quoted(&percent.to_string())));
+            line(text, format_args!("per_event = {}", quoted(&per_event.to_string())));
+        }
+        Model::Graduated(_) | Model::Volume(_) => {}
+    }
+    line(text, format_args!("[plan.price.where]"));
+    for (name, value) in &price.filter {
+        line(text, format_args!("{} = {}", quoted(name), quoted(value)));
+    }
+    if let Model::Graduated(tiers) | Model::Volume(tiers) = &price.model {
+        for tier in &tiers.bounded {
+            write_tier(text, tier.price);
+            line(text, format_args!("up_to = {}", quoted(&tier.up_to.to_string())));
+        }
+        write_tier(text, tiers.last);
+    }
+}
+
+fn write_tier(text: &mut String, price: TierPrice) {
+    line(text, format_args!("[[plan.price.tier]]"));
+    line(text, format_args!("unit_price = {}", quoted(&price.unit_price.to_string())));
+    line(text, format_args!("flat = {}", quoted(&price.flat.to_string())));
 }
 
 fn write_meter(text: &mut String, meter: &Meter) {

@@ -3,16 +3,16 @@
 //! [`units`] adds and multiplies one digit at a time in plain text. It shares no idea with the product's
 //! readers: no fast path, no 128-bit arithmetic, no counting of significant digits.
 
-use tidemark_collector::money::{PRICE_FRACTION_DIGITS_MAX, UnitPrice};
+use tidemark_collector::money::{PRICE_FRACTION_DIGITS_MAX, Price};
 use tidemark_common::quantity::{FRACTION_DIGITS_MAX, INTEGER_DIGITS_MAX, Quantity, QuantityError};
 
 pub fn check(input: &[u8]) {
     check_quantity(input);
     if let Ok(text) = str::from_utf8(input)
-        && let Ok(price) = UnitPrice::parse(text)
+        && let Ok(price) = Price::parse(text)
     {
         let shown = price.to_string();
-        assert_eq!(UnitPrice::parse(&shown), Ok(price), "{text:?} is shown as {shown}");
+        assert_eq!(Price::parse(&shown), Ok(price), "{text:?} is shown as {shown}");
         let slow = units(input, INTEGER_DIGITS_MAX, PRICE_FRACTION_DIGITS_MAX);
         let again = units(shown.as_bytes(), INTEGER_DIGITS_MAX, PRICE_FRACTION_DIGITS_MAX);
         assert_eq!(slow, again, "{text:?} is shown as {shown}");

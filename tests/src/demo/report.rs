@@ -130,8 +130,9 @@ fn posted_by_door(stack: &Stack, customer: &str) -> Result<BTreeMap<String, u64>
 }
 
 fn customer_row(bill: Bill) -> CustomerRow {
-    let billed = bill.lines.iter().map(|line| line.events).sum();
-    let lines = bill.lines.into_iter().map(|line| LineShown {
+    let lines: Vec<_> = bill.sections.into_iter().flat_map(|section| section.lines).collect();
+    let billed = lines.iter().map(|line| line.events).sum();
+    let lines = lines.into_iter().map(|line| LineShown {
         meter: line.meter,
         quantity: line.quantity,
         unit_price: line.unit_price,

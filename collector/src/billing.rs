@@ -1,0 +1,180 @@
+//! Bills: what a customer owes of the periods that hold one instant, from one snapshot.
+//!
+//! **Owns** which usage each subscription is charged for, and what is on no line. **Does not own** what it comes to
+//! (`rating`), which terms hold (`terms`), or where usage is read (`live`).
+//!
+//! Usage is charged once: by the first subscription, in the catalogue's order, whose plan in force at the time of the
+//! events has a price that takes it.
+
+pub mod shown;
+
+use std::collections::BTreeMap;
+
+use thiserror::Error;
+
+use tidemark_common::id::{CustomerId, MeterName};
+use tidemark_common::time::Timestamp;
+
+use crate::catalog::{Catalog, Customer, Unbilled};
+use crate::ledger::store::UsageQuestion;
+use crate::live::{ReadError, Snapshot};
+use crate::money::{Money, MoneyError};
+use crate::period::{Period, PeriodError};
+use crate::rating::{self, Gathered, RatingError, Taken};
+use crate::terms::{self, Section};
+use crate::usage::{Class, Overflow, UsageRow};
+
+/// A customer's bill.
+#[derive(Debug)]
+pub struct Bill<'a> {
+    pub customer: &'a Customer,
+    /// One for each subscription, in the catalogue's order.
+    pub sections: Vec<RatedSection<'a>>,
+    /// The sum of the sections' totals.
+    pub total: Money,
+    /// Events that are on no line, by meter and reason: of the time that all sections have in common.
+    pub suspense: BTreeMap<(MeterName, Unbilled), u64>,
+}
+
+/// A subscription's share.
+#[derive(Debug)]
+pub struct RatedSection<'a> {
+    pub plan: &'a str,
+    pub period: Period,
+    /// The lines of each part, ascending.
+    pub parts: Vec<rating::Bill<'a>>,
+    pub total: Money,
+}
+
+/// Why there is no bill.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum BillError {
+    #[error("the catalogue has no customer {id:?}")]
+    UnknownCustomer { id: String },
+    #[error("the customer {id:?} is on no plan in this period")]
+    NoPlan { id: String },
+    #[error(transparent)]
+    Period(#[from] PeriodError),
+    #[error(transparent)]
+    Read(#[from] ReadError),
+    #[error(transparent)]
+    Usage(#[from] Overflow),
+    #[error(transparent)]
+    Rating(#[from] RatingError),
+    #[error("failed to total the bill: {0}")]
+    Total(#[from] MoneyError),
+}
+
+/// The customer's terms at one instant.
+#[derive(Debug)]
+pub struct Terms<'a> {
+    id: &'a CustomerId,
+    customer: &'a Customer,
+    sections: Vec<Section<'a>>,
+}
+
+impl<'a> Terms<'a> {
+    /// What the customer is on in the periods that hold `at`.
+    ///
+    /// # Errors
+    /// A customer that is not known, or on nothing.
+    pub fn at(catalog: &'a Catalog, id: &'a CustomerId, at: Timestamp) -> Result<Self, BillError> {
+        let unknown = || BillError::UnknownCustomer { id: id.as_str().to_owned() };
+        let customer = catalog.customers.get(id).ok_or_else(unknown)?;
+        let sections = terms::sections(catalog, id, customer, at)?;
+        if sections.is_empty() {
+            return Err(BillError::NoPlan { id: id.as_str().to_owned() });
+        }
+        Ok(Self { id, customer, sections })
+    }
+
+    /// Reads the usage of these terms from `snapshot`, row by row, and rates it.
+    ///
+    /// # Errors
+    /// Usage that cannot be read or summed; see [`BillError`].
+    pub fn bill(
+        &'a self,
+        catalog: &'a Catalog,
+        snapshot: &Snapshot,
+        rows_max: u64,
+    ) -> Result<Bill<'a>, BillError> {
+        let mut gathering = Gathering::new(&self.sections);
+        let Period { start: from, end: to } = self.span();
+        let asked = UsageQuestion { customer: self.id, meter: None, from, to };
+        snapshot.visit_usage(&asked, rows_max, |row| gathering.take(catalog, &row))?;
+        gathering.rate(catalog, self)
+    }
+
+    /// From the first beginning to the last end of its periods.
+    fn span(&self) -> Period {
+        let periods = self.sections.iter().map(|section| section.period);
+        periods
+            .reduce(|all, one| Period {
+                start: all.start.min(one.start),
+                end: all.end.max(one.end),
+            })
+            .expect("terms have a section")
+    }
+}
+
+/// Usage on its way to the lines.
+struct Gathering<'a> {
+    sections: &'a [Section<'a>],
+    /// For each section, its parts.
+    gathered: Vec<Vec<Gathered<'a>>>,
+    suspense: BTreeMap<(MeterName, Unbilled), u64>,
+}
+
+impl<'a> Gathering<'a> {
+    fn new(sections: &'a [Section<'a>]) -> Self {
+        let parts = |section: &'a Section<'a>| section.parts.iter().map(Gathered::new).collect();
+        Self { sections, gathered: sections.iter().map(parts).collect(), suspense: BTreeMap::new() }
+    }
+
+    fn take(&mut self, catalog: &Catalog, row: &UsageRow) -> Result<(), BillError> {
+        let reason = match row.class {
+            Class::Unauthorised => Unbilled::Unauthorised,
+            Class::Normal if !catalog.meters.contains_key(&row.meter) => Unbilled::UnknownMeter,
+            Class::Normal => {
+                for part in self.gathered.iter_mut().flatten() {
+                    match part.take(row)? {
+                        Taken::Priced => return Ok(()),
+                        Taken::Unpriced | Taken::OtherTime => {}
+                    }
+                }
+                Unbilled::Unpriced
+            }
+        };
+        let holds = |section: &Section<'_>| {
+            (section.period.start..section.period.end).contains(&row.bucket)
+        };
+        if self.sections.iter().all(holds) {
+            let events = self.suspense.entry((row.meter.clone(), reason)).or_default();
+            *events = events.saturating_add(row.usage.events);
+        }
+        Ok(())
+    }
+
+    fn rate(self, catalog: &'a Catalog, terms: &'a Terms<'a>) -> Result<Bill<'a>, BillError> {
+        let rated = self.sections.iter().zip(&self.gathered).map(|(section, gathered)| {
+            let parts = gathered.iter().map(|part| part.rate(catalog));
+            let parts = parts.collect::<Result<Vec<_>, _>>()?;
+            let total = sum(parts.iter().map(|part| part.total))?;
+            Ok(RatedSection {
+                plan: &section.subscription.plan,
+                period: section.period,
+                parts,
+                total,
+            })
+        });
+        let sections = rated.collect::<Result<Vec<_>, BillError>>()?;
+        let total = sum(sections.iter().map(|section| section.total))?;
+        Ok(Bill { customer: terms.customer, sections, total, suspense: self.suspense })
+    }
+}
+
+/// The sum of at least one amount.
+fn sum(amounts: impl Iterator<Item = Money>) -> Result<Money, MoneyError> {
+    let summed = amounts.map(Ok).reduce(|sum, next| sum?.checked_add(next?));
+    summed.expect("a bill has sections, and a section parts")
+}

@@ -1,0 +1,120 @@
+//! Terms: which version of which plan holds for a customer, when.
+//!
+//! **Owns** how a period is cut into parts. **Does not own** what a part costs (`rating`), or where periods begin
+//! (`period`).
+//!
+//! Pure. A section is one subscription's share of its plan's period; its parts do not overlap, ascend, and cover it.
+
+use std::num::NonZeroU32;
+
+use tidemark_common::id::CustomerId;
+use tidemark_common::time::{Bucket, Timestamp};
+
+use crate::catalog::plan::Plan;
+use crate::catalog::{Catalog, Customer, Subscription};
+use crate::money::{Currency, Money, MoneyError, Price, Rounding};
+use crate::period::{Period, PeriodError};
+
+/// One subscription in one period of its plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Section<'a> {
+    pub subscription: &'a Subscription,
+    pub period: Period,
+    pub parts: Vec<Part<'a>>,
+}
+
+/// A stretch of a period with one version of a plan.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Part<'a> {
+    pub plan: &'a Plan,
+    pub share: Share,
+}
+
+/// Which stretch of a period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Share {
+    pub period: Period,
+    /// Within the period, and not empty.
+    pub part: Period,
+}
+
+impl Share {
+    /// All of a period.
+    #[must_use]
+    pub fn whole(period: Period) -> Self {
+        Self { period, part: period }
+    }
+
+    #[must_use]
+    pub fn is_whole(self) -> bool {
+        self.part == self.period
+    }
+
+    /// How many quarters of an hour the period has.
+    #[must_use]
+    pub fn length(self) -> NonZeroU32 {
+        let length = self.period.end.0.saturating_sub(self.period.start.0);
+        NonZeroU32::new(length).unwrap_or(NonZeroU32::MIN)
+    }
+
+    /// How many of them lie before the part's first, and before its end.
+    #[must_use]
+    pub fn bounds(self) -> [u32; 2] {
+        [self.part.start, self.part.end].map(|edge| edge.0.saturating_sub(self.period.start.0))
+    }
+
+    /// The part's share of an amount for the whole period: what is due by its end, less what was due by its
+    /// beginning, so that the shares of all parts add up to the whole.
+    ///
+    /// # Errors
+    /// An amount beyond 128 bits of minor units.
+    pub fn of(
+        self,
+        amount: Price,
+        currency: Currency,
+        rounding: Rounding,
+    ) -> Result<Money, MoneyError> {
+        let due = |by| amount.share(by, self.length(), currency, rounding);
+        let [begin, end] = self.bounds();
+        due(end)?.checked_sub(due(begin)?)
+    }
+}
+
+/// What the customer is on at `at`: each subscription whose period that holds `at` it covers in part.
+///
+/// # Errors
+/// An instant outside of what calendars cover.
+pub fn sections<'a>(
+    catalog: &'a Catalog,
+    id: &CustomerId,
+    customer: &Customer,
+    at: Timestamp,
+) -> Result<Vec<Section<'a>>, PeriodError> {
+    let mut sections = Vec::new();
+    for subscription in catalog.subscriptions.get(id).into_iter().flatten() {
+        let versions = catalog.plans.get(&subscription.plan).map_or(&[][..], Vec::as_slice);
+        let Some(first) = versions.first() else { continue };
+        let period = customer.zone.period_of(at, first.interval, customer.anchor)?;
+        let parts = parts(subscription, versions, period);
+        if !parts.is_empty() {
+            sections.push(Section { subscription, period, parts });
+        }
+    }
+    Ok(sections)
+}
+
+/// Cuts what the subscription covers of the period where another version of its plan takes effect.
+fn parts<'a>(subscription: &Subscription, versions: &'a [Plan], period: Period) -> Vec<Part<'a>> {
+    let start = subscription.start.map_or(period.start, |start| start.max(period.start));
+    let end = subscription.end.map_or(period.end, |end| end.min(period.end));
+    let begins = |plan: &Plan| plan.effective.unwrap_or(Bucket(0));
+    let ends = versions.iter().skip(1).map(begins).chain([Bucket(u32::MAX)]);
+    let cut = versions.iter().zip(ends).map(|(plan, next)| {
+        let part = Period { start: start.max(begins(plan)), end: end.min(next) };
+        Part { plan, share: Share { period, part } }
+    });
+    cut.filter(|part| part.share.part.start < part.share.part.end).collect()
+}
+
+#[cfg(test)]
+mod tests;
