@@ -127,7 +127,8 @@ struct Gathering<'a> {
 
 impl<'a> Gathering<'a> {
     fn new(sections: &'a [Section<'a>]) -> Self {
-        let parts = |section: &'a Section<'a>| section.parts.iter().map(Gathered::new).collect();
+        let parts =
+            |section: &'a Section<'a>| section.parts.iter().copied().map(Gathered::new).collect();
         Self { sections, gathered: sections.iter().map(parts).collect(), suspense: BTreeMap::new() }
     }
 

@@ -9,7 +9,7 @@
 //!               cloud_event = { type, quantity, unique, dimensions = { NAME = PATH } }
 //! [[plan]]      name, currency, interval, rounding, effective; [[plan.fee]], [[plan.price]]: see `read/plan.rs`
 //! [[customer]]  id, name, time_zone, currency, billing_anchor, plan
-//! [[subscription]] customer, plan, start, end
+//! [[subscription]] customer, plan, start, end, trial_end, discount; [[subscription.fee]], [[subscription.price]]
 //! [identities]  default = "allow" or "deny"
 //! [[identity]]  name, meters = [..], customers = [..]
 //! ```
@@ -33,10 +33,10 @@ use tidemark_common::wire::{CloudEventMeter, CloudEventRule, MeterRule, Rules};
 
 use crate::document::Problem;
 use crate::grants::Grants;
-use crate::money::Currency;
+use crate::money::{Currency, Percent};
 use crate::period::{Anchor, Zone};
 
-use plan::Plan;
+use plan::{Fee, MeterPrice, Plan};
 
 pub use aggregation::{Aggregation, QuantityOverflow};
 
@@ -110,13 +110,21 @@ pub type Plans = BTreeMap<String, Vec<Plan>>;
 pub type Subscriptions = BTreeMap<CustomerId, Vec<Subscription>>;
 
 /// A customer is on a plan, from `start` to before `end`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Subscription {
     pub plan: String,
     /// `None`: it always was.
     pub start: Option<Bucket>,
     /// `None`: until further notice.
     pub end: Option<Bucket>,
+    /// Before it, nothing is charged.
+    pub trial_end: Option<Bucket>,
+    /// What is taken off.
+    pub discount: Option<Percent>,
+    /// Each in place of the plan's fee of the same name, or beside them.
+    pub fees: Vec<Fee>,
+    /// These take usage before the plan's own.
+    pub prices: Vec<MeterPrice>,
 }
 
 impl Catalog {
@@ -198,9 +206,12 @@ impl Catalog {
         if !self.meters.contains_key(meter) {
             return Some(Unbilled::UnknownMeter);
         }
-        let subscriptions = self.subscriptions.get(customer).into_iter().flatten();
-        let mut versions = subscriptions.filter_map(|on| self.plans.get(&on.plan)).flatten();
-        let priced = versions.any(|plan| plan.prices.iter().any(|price| price.meter == *meter));
+        let has = |prices: &[MeterPrice]| prices.iter().any(|price| price.meter == *meter);
+        let mut subscriptions = self.subscriptions.get(customer).into_iter().flatten();
+        let priced = subscriptions.any(|on| {
+            let mut versions = self.plans.get(&on.plan).into_iter().flatten();
+            has(&on.prices) || versions.any(|plan| has(&plan.prices))
+        });
         (!priced).then_some(Unbilled::Unpriced)
     }
 }

@@ -193,6 +193,21 @@ impl Money {
         }
     }
 
+    /// That many percent of it.
+    ///
+    /// # Errors
+    /// A share beyond 128 bits.
+    pub fn percent(self, percent: Percent, rounding: Rounding) -> Result<Self, MoneyError> {
+        // A factor has the places of a price.
+        let one = 10_u128.pow(PRICE_PLACES);
+        let factor = percent.of_one().0.unsigned_abs();
+        let (whole, remainder) = Wide::product(self.minor.unsigned_abs(), factor)
+            .div_rem(one)
+            .ok_or(MoneyError::TooLarge { currency: self.currency })?;
+        let raised = rounding.raises(whole, remainder.saturating_mul(2).cmp(&one));
+        Self::of(whole, raised, self.minor < 0, self.currency)
+    }
+
     /// What is left without `other`.
     ///
     /// # Errors

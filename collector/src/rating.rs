@@ -17,24 +17,40 @@ use thiserror::Error;
 use tidemark_common::id::MeterName;
 use tidemark_common::quantity::Quantity;
 
-use crate::catalog::plan::{Fee, MeterPrice, Plan};
+use crate::catalog::plan::{Fee, MeterPrice};
 use crate::catalog::{Catalog, Meter, QuantityOverflow};
-use crate::money::{Money, MoneyError, Price};
-use crate::terms::{Part, Share};
+use crate::money::{Money, MoneyError, Percent, Price};
+use crate::terms::{Charging, Part, Share};
 use crate::usage::{Accumulator, Overflow, UsageRow};
 
 /// A part's usage, by the price that takes it.
 #[derive(Debug, Clone)]
 pub struct Gathered<'a> {
-    part: &'a Part<'a>,
-    used: Vec<Accumulator>,
+    part: Part<'a>,
+    used: Vec<(&'a MeterPrice, Accumulator)>,
 }
 
 /// One line of a bill.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Line<'a> {
-    Fee { fee: &'a Fee, share: Share, amount: Money },
+    Fee {
+        fee: &'a Fee,
+        part: Part<'a>,
+        amount: Money,
+    },
     Usage(UsageLine<'a>),
+    /// What is taken off the lines before it.
+    Discount {
+        percent: Percent,
+        part: Part<'a>,
+        amount: Money,
+    },
+    /// What the lines before it are short of a commitment.
+    Commitment {
+        commitment: Price,
+        part: Part<'a>,
+        amount: Money,
+    },
 }
 
 /// A price's line.
@@ -42,14 +58,14 @@ pub enum Line<'a> {
 pub struct UsageLine<'a> {
     pub meter: &'a Meter,
     pub price: &'a MeterPrice,
-    pub share: Share,
+    pub part: Part<'a>,
     pub events: u64,
     /// What was used, as the meter aggregates it.
     pub quantity: Quantity,
     /// What is not billed of it.
     pub included: Quantity,
     pub billed: Quantity,
-    /// The charge before minimum and maximum, rounded.
+    /// The charge before minimum, maximum and trial, rounded.
     pub charge: Money,
     pub amount: Money,
 }
@@ -57,7 +73,7 @@ pub struct UsageLine<'a> {
 /// The priced usage of one part.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bill<'a> {
-    /// One for each fee and price of the plan, in its order, also without usage.
+    /// One for each fee and price, in the plan's order, also without usage; then discount and commitment.
     pub lines: Vec<Line<'a>>,
     /// The sum of the lines' rounded amounts.
     pub total: Money,
@@ -79,11 +95,11 @@ pub enum RatingError {
 impl<'a> Gathered<'a> {
     /// Nothing yet.
     #[must_use]
-    pub fn new(part: &'a Part<'a>) -> Self {
-        Self { part, used: vec![Accumulator::default(); part.plan.prices.len()] }
+    pub fn new(part: Part<'a>) -> Self {
+        Self { part, used: part.prices().map(|price| (price, Accumulator::default())).collect() }
     }
 
-    /// Takes a row of the part's time, if the plan has a price for it.
+    /// Takes a row of the part's time, if there is a price for it.
     ///
     /// # Errors
     /// A sum beyond 128 bits.
@@ -92,10 +108,11 @@ impl<'a> Gathered<'a> {
         if !(part.start..part.end).contains(&row.bucket) {
             return Ok(Taken::OtherTime);
         }
-        let price = self.part.plan.price_of(&row.meter, &row.dimensions);
-        match price.and_then(|price| self.used.get_mut(price)) {
+        let takes =
+            |(price, _): &&mut (&MeterPrice, Accumulator)| price.takes(&row.meter, &row.dimensions);
+        match self.used.iter_mut().find(takes) {
             None => Ok(Taken::Unpriced),
-            Some(used) => used.merge(&row.usage).map(|()| Taken::Priced),
+            Some((_, used)) => used.merge(&row.usage).map(|()| Taken::Priced),
         }
     }
 
@@ -107,18 +124,52 @@ impl<'a> Gathered<'a> {
     /// # Panics
     /// If the plan is not of this catalogue.
     pub fn rate(&self, catalog: &'a Catalog) -> Result<Bill<'a>, RatingError> {
-        let Part { plan, share } = *self.part;
-        let fees = plan.fees.iter().map(|fee| rate_fee(fee, plan, share));
-        let prices = plan.prices.iter().zip(&self.used).map(|(price, used)| {
+        let part = self.part;
+        let fees = part.fees().map(|fee| rate_fee(fee, part));
+        let prices = self.used.iter().map(|(price, used)| {
             let meter = catalog.meters.get(&price.meter);
             let meter = meter.expect("a catalogue prices only meters that it holds");
-            rate_usage(meter, price, plan, share, used).map(Line::Usage)
+            rate_usage(meter, price, part, used).map(Line::Usage)
         });
         let lines = fees.chain(prices).collect::<Result<Vec<_>, _>>()?;
-        let total = lines.iter().try_fold(Money::zero(plan.currency), |sum, line| {
-            sum.checked_add(line.amount()).map_err(RatingError::Total)
-        })?;
-        Ok(Bill { lines, total })
+        let mut bill = Bill { lines, total: Money::zero(part.plan.currency) };
+        let amounts = bill.lines.iter().map(Line::amount);
+        bill.total = sum(bill.total, amounts).map_err(RatingError::Total)?;
+        bill.add_discount(part).map_err(RatingError::Total)?;
+        bill.add_commitment(part).map_err(RatingError::Total)?;
+        Ok(bill)
+    }
+}
+
+fn sum(zero: Money, mut amounts: impl Iterator<Item = Money>) -> Result<Money, MoneyError> {
+    amounts.try_fold(zero, Money::checked_add)
+}
+
+impl<'a> Bill<'a> {
+    fn add_discount(&mut self, part: Part<'a>) -> Result<(), MoneyError> {
+        let Some(percent) = part.subscription.discount else { return Ok(()) };
+        let off = self.total.percent(percent, part.plan.rounding)?;
+        let amount = Money { minor: off.minor.saturating_neg(), ..off };
+        self.add(Line::Discount { percent, part, amount })
+    }
+
+    fn add_commitment(&mut self, part: Part<'a>) -> Result<(), MoneyError> {
+        let Some(commitment) = part.plan.commitment else { return Ok(()) };
+        let least = match part.charging {
+            Charging::Trial => Money::zero(part.plan.currency),
+            Charging::Charged => {
+                part.share.of(commitment, part.plan.currency, part.plan.rounding)?
+            }
+        };
+        let short = least.checked_sub(self.total)?;
+        let amount = Money { minor: short.minor.max(0), ..short };
+        self.add(Line::Commitment { commitment, part, amount })
+    }
+
+    fn add(&mut self, line: Line<'a>) -> Result<(), MoneyError> {
+        self.total = self.total.checked_add(line.amount())?;
+        self.lines.push(line);
+        Ok(())
     }
 }
 
@@ -136,41 +187,50 @@ impl Line<'_> {
     #[must_use]
     pub fn amount(&self) -> Money {
         match self {
-            Self::Fee { amount, .. } => *amount,
+            Self::Fee { amount, .. }
+            | Self::Discount { amount, .. }
+            | Self::Commitment { amount, .. } => *amount,
             Self::Usage(line) => line.amount,
         }
     }
 }
 
-fn rate_fee<'a>(fee: &'a Fee, plan: &Plan, share: Share) -> Result<Line<'a>, RatingError> {
-    let amount = share.of(fee.amount, plan.currency, plan.rounding);
+fn rate_fee<'a>(fee: &'a Fee, part: Part<'a>) -> Result<Line<'a>, RatingError> {
+    let amount = part.share.of(fee.amount, part.plan.currency, part.plan.rounding);
     let amount = amount.map_err(|source| RatingError::Fee { name: fee.name.clone(), source })?;
-    Ok(Line::Fee { fee, share, amount })
+    Ok(Line::Fee { fee, part, amount: charged(amount, part) })
 }
 
 fn rate_usage<'a>(
     meter: &'a Meter,
     price: &'a MeterPrice,
-    plan: &Plan,
-    share: Share,
+    part: Part<'a>,
     used: &Accumulator,
 ) -> Result<UsageLine<'a>, RatingError> {
     let quantity = meter.aggregation.quantity(used);
     let quantity = quantity
         .map_err(|source| RatingError::Quantity { meter: meter.name.clone(), source })?
         .unwrap_or(Quantity::ZERO);
-    let included = included(price.included, share);
+    let included = included(price.included, part.share);
     let billed = billed(quantity, included);
     let amounts = || {
-        let too_large = MoneyError::TooLarge { currency: plan.currency };
-        let exact = charge::exact(&price.model, billed, used.events).ok_or(too_large)?;
-        let charge = exact.round(plan.currency, plan.rounding)?;
-        Ok((charge, bounded(charge, price, plan, share)?))
+        let (currency, rounding) = (part.plan.currency, part.plan.rounding);
+        let exact = charge::exact(&price.model, billed, used.events);
+        let charge = exact.ok_or(MoneyError::TooLarge { currency })?.round(currency, rounding)?;
+        Ok((charge, charged(bounded(charge, price, part)?, part)))
     };
     let (charge, amount) =
         amounts().map_err(|source| RatingError::Amount { meter: meter.name.clone(), source })?;
     let events = used.events;
-    Ok(UsageLine { meter, price, share, events, quantity, included, billed, charge, amount })
+    Ok(UsageLine { meter, price, part, events, quantity, included, billed, charge, amount })
+}
+
+/// Nothing in a trial.
+fn charged(amount: Money, part: Part<'_>) -> Money {
+    match part.charging {
+        Charging::Charged => amount,
+        Charging::Trial => Money { minor: 0, ..amount },
+    }
 }
 
 /// The part's share of what is included in the whole period, rounded up to what quantities can say.
@@ -195,14 +255,10 @@ fn billed(quantity: Quantity, included: Quantity) -> Quantity {
 }
 
 /// The charge, raised to the minimum and lowered to the maximum of the part.
-fn bounded(
-    charge: Money,
-    price: &MeterPrice,
-    plan: &Plan,
-    share: Share,
-) -> Result<Money, MoneyError> {
+fn bounded(charge: Money, price: &MeterPrice, part: Part<'_>) -> Result<Money, MoneyError> {
     let of = |bound: Option<Price>| {
-        bound.map(|bound| share.of(bound, plan.currency, plan.rounding)).transpose()
+        let due = |bound| part.share.of(bound, part.plan.currency, part.plan.rounding);
+        bound.map(due).transpose()
     };
     let raised = of(price.minimum)?.map_or(charge.minor, |bound| charge.minor.max(bound.minor));
     let minor = of(price.maximum)?.map_or(raised, |bound| raised.min(bound.minor));

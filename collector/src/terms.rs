@@ -10,7 +10,7 @@ use std::num::NonZeroU32;
 use tidemark_common::id::CustomerId;
 use tidemark_common::time::{Bucket, Timestamp};
 
-use crate::catalog::plan::Plan;
+use crate::catalog::plan::{Fee, MeterPrice, Plan};
 use crate::catalog::{Catalog, Customer, Subscription};
 use crate::money::{Currency, Money, MoneyError, Price, Rounding};
 use crate::period::{Period, PeriodError};
@@ -24,10 +24,36 @@ pub struct Section<'a> {
 }
 
 /// A stretch of a period with one version of a plan.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Part<'a> {
     pub plan: &'a Plan,
+    pub subscription: &'a Subscription,
     pub share: Share,
+    pub charging: Charging,
+}
+
+/// Whether a part is charged for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Charging {
+    Charged,
+    /// Nothing is.
+    Trial,
+}
+
+impl<'a> Part<'a> {
+    /// The plan's fees, or what the subscription has in their place, and then its own.
+    pub fn fees(self) -> impl Iterator<Item = &'a Fee> {
+        let Self { plan, subscription, .. } = self;
+        let own =
+            |fee: &'a Fee| subscription.fees.iter().find(|own| own.name == fee.name).unwrap_or(fee);
+        let added = |own: &&Fee| plan.fees.iter().all(|fee| fee.name != own.name);
+        plan.fees.iter().map(own).chain(subscription.fees.iter().filter(added))
+    }
+
+    /// The subscription's prices, then the plan's.
+    pub fn prices(self) -> impl Iterator<Item = &'a MeterPrice> {
+        self.subscription.prices.iter().chain(&self.plan.prices)
+    }
 }
 
 /// Which stretch of a period.
@@ -103,15 +129,28 @@ pub fn sections<'a>(
     Ok(sections)
 }
 
-/// Cuts what the subscription covers of the period where another version of its plan takes effect.
-fn parts<'a>(subscription: &Subscription, versions: &'a [Plan], period: Period) -> Vec<Part<'a>> {
+/// Cuts what the subscription covers of the period where another version of its plan takes effect, and where its
+/// trial ends.
+fn parts<'a>(
+    subscription: &'a Subscription,
+    versions: &'a [Plan],
+    period: Period,
+) -> Vec<Part<'a>> {
     let start = subscription.start.map_or(period.start, |start| start.max(period.start));
     let end = subscription.end.map_or(period.end, |end| end.min(period.end));
+    let trial_end = subscription.trial_end.unwrap_or(Bucket(0));
     let begins = |plan: &Plan| plan.effective.unwrap_or(Bucket(0));
     let ends = versions.iter().skip(1).map(begins).chain([Bucket(u32::MAX)]);
-    let cut = versions.iter().zip(ends).map(|(plan, next)| {
-        let part = Period { start: start.max(begins(plan)), end: end.min(next) };
-        Part { plan, share: Share { period, part } }
+    let cut = versions.iter().zip(ends).flat_map(|(plan, next)| {
+        let (start, end) = (start.max(begins(plan)), end.min(next));
+        let part = |charging, start, end| {
+            let share = Share { period, part: Period { start, end } };
+            Part { plan, subscription, share, charging }
+        };
+        [
+            part(Charging::Trial, start, end.min(trial_end)),
+            part(Charging::Charged, start.max(trial_end), end),
+        ]
     });
     cut.filter(|part| part.share.part.start < part.share.part.end).collect()
 }

@@ -14,7 +14,7 @@ use crate::catalog::plan::{Fee, Model, Tiers};
 use crate::money::Money;
 use crate::period::{Period, Zone};
 use crate::rating::{Line, UsageLine};
-use crate::terms::Share;
+use crate::terms::{Charging, Part};
 
 /// A customer's bill.
 #[derive(Debug, Serialize)]
@@ -51,6 +51,22 @@ struct PeriodShown {
 enum LineShown {
     Fee(FeeShown),
     Usage(Box<UsageShown>),
+    Discount(ChangeShown),
+    Commitment(ChangeShown),
+}
+
+/// What changes the sum of the lines before it.
+#[derive(Debug, Serialize)]
+struct ChangeShown {
+    #[serde(skip_serializing_if = "Option::is_none")]
+    percent: Option<String>,
+    /// For a whole period.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    commitment: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    part: Option<PartShown>,
+    amount: String,
+    currency: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -86,7 +102,7 @@ struct UsageShown {
     minimum: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     maximum: Option<String>,
-    /// Before minimum and maximum, where one of them holds.
+    /// Before minimum, maximum and trial, where one of them holds.
     #[serde(skip_serializing_if = "Option::is_none")]
     charge: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,6 +136,9 @@ struct PartShown {
     to: String,
     quarters: u32,
     of: u32,
+    /// Nothing is charged.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    trial: bool,
 }
 
 #[derive(Debug, Serialize)]
@@ -167,25 +186,38 @@ fn section_shown(section: &RatedSection<'_>, zone: &Zone) -> SectionShown {
 }
 
 fn line_shown(line: &Line<'_>, zone: &Zone) -> LineShown {
+    let change = |percent, commitment, part: &Part<'_>, amount: &Money| ChangeShown {
+        percent,
+        commitment,
+        part: part_shown(*part, zone),
+        amount: amount.amount(),
+        currency: amount.currency.to_string(),
+    };
     match line {
-        Line::Fee { fee, share, amount } => LineShown::Fee(fee_shown(fee, *share, *amount, zone)),
+        Line::Fee { fee, part, amount } => LineShown::Fee(fee_shown(fee, *part, *amount, zone)),
         Line::Usage(line) => LineShown::Usage(Box::new(usage_shown(line, zone))),
+        Line::Discount { percent, part, amount } => {
+            LineShown::Discount(change(Some(percent.to_string()), None, part, amount))
+        }
+        Line::Commitment { commitment, part, amount } => {
+            LineShown::Commitment(change(None, Some(commitment.to_string()), part, amount))
+        }
     }
 }
 
-fn fee_shown(fee: &Fee, share: Share, amount: Money, zone: &Zone) -> FeeShown {
+fn fee_shown(fee: &Fee, part: Part<'_>, amount: Money, zone: &Zone) -> FeeShown {
     FeeShown {
         name: fee.name.clone(),
         timing: fee.timing.name(),
         fee: fee.amount.to_string(),
-        part: part_shown(share, zone),
+        part: part_shown(part, zone),
         amount: amount.amount(),
         currency: amount.currency.to_string(),
     }
 }
 
 fn usage_shown(line: &UsageLine<'_>, zone: &Zone) -> UsageShown {
-    let UsageLine { meter, price, share, .. } = line;
+    let UsageLine { meter, price, part, .. } = line;
     let includes = price.included != Quantity::ZERO;
     UsageShown {
         meter: meter.name.as_str().to_owned(),
@@ -200,7 +232,7 @@ fn usage_shown(line: &UsageLine<'_>, zone: &Zone) -> UsageShown {
         minimum: price.minimum.map(|bound| bound.to_string()),
         maximum: price.maximum.map(|bound| bound.to_string()),
         charge: (line.charge != line.amount).then(|| line.charge.amount()),
-        part: part_shown(*share, zone),
+        part: part_shown(*part, zone),
         amount: line.amount.amount(),
         currency: line.amount.currency.to_string(),
     }
@@ -233,13 +265,15 @@ fn tiers_shown(tiers: &Tiers) -> Vec<TierShown> {
         .collect()
 }
 
-/// Nothing for a whole period.
-fn part_shown(share: Share, zone: &Zone) -> Option<PartShown> {
+/// Nothing for a whole period that is charged.
+fn part_shown(Part { share, charging, .. }: Part<'_>, zone: &Zone) -> Option<PartShown> {
     let [begin, end] = share.bounds();
-    (!share.is_whole()).then(|| PartShown {
+    let trial = charging == Charging::Trial;
+    (trial || !share.is_whole()).then(|| PartShown {
         from: zone.rfc3339(share.part.start.start()),
         to: zone.rfc3339(share.part.end.start()),
         quarters: end.saturating_sub(begin),
         of: share.length().get(),
+        trial,
     })
 }

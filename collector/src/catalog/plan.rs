@@ -1,6 +1,6 @@
 //! What a plan costs.
 //!
-//! **Owns** the shapes of fees and prices, and which price takes which usage. **Does not own** their grammar
+//! **Owns** the shapes of fees and prices, and which usage a price takes. **Does not own** their grammar
 //! (`read/plan.rs`), or what they come to (`rating`).
 
 use std::collections::BTreeMap;
@@ -22,6 +22,8 @@ pub struct Plan {
     pub rounding: Rounding,
     /// When this version takes effect; `None`: it always was.
     pub effective: Option<Bucket>,
+    /// What at least is charged for a period.
+    pub commitment: Option<Price>,
     pub fees: Vec<Fee>,
     /// Usage is charged by the first that takes it.
     pub prices: Vec<MeterPrice>,
@@ -137,13 +139,5 @@ impl MeterPrice {
     pub fn hides(&self, other: &Self) -> bool {
         let narrower = |(name, value)| other.filter.get(name) == Some(value);
         self.meter == other.meter && self.filter.iter().all(narrower)
-    }
-}
-
-impl Plan {
-    /// The number of the price that takes usage with these dimensions.
-    #[must_use]
-    pub fn price_of(&self, meter: &MeterName, dimensions: &Dimensions) -> Option<usize> {
-        self.prices.iter().position(|price| price.takes(meter, dimensions))
     }
 }

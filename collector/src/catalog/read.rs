@@ -33,7 +33,7 @@ pub(super) fn catalog(text: &str, file: &str) -> Result<Catalog, Vec<Problem>> {
     let (meters, broken) = meters(&mut root, &mut problems);
     let known = plan::Known { meters: &meters, broken: &broken };
     let (plans, broken_plans) = plan::plans(&mut root, &known, &mut problems);
-    let offered = customer::Offered { plans: &plans, broken: &broken_plans };
+    let offered = customer::Offered { known, plans: &plans, broken: &broken_plans };
     let (customers, subscriptions) = customer::customers(&mut root, &offered, &mut problems);
     let grants = Arc::new(identities::grants(&mut root, &mut problems));
     root.finish(&mut problems);

@@ -154,7 +154,7 @@ fn unknown_keys_name_the_closest() {
     check(
         "[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\ndiscount = 5",
         &[
-            "c.toml:4: [plan] has no key `discount`; it knows currency, effective, fee, interval, name, price, rounding",
+            "c.toml:4: [plan] has no key `discount`; it knows commitment, currency, effective, fee, interval, name, price, rounding",
         ],
     );
 }

@@ -77,6 +77,8 @@ pub struct Percent(Price);
 pub const PERCENT_FRACTION_DIGITS_MAX: usize = 10;
 
 impl Percent {
+    pub const HUNDRED: Self = Self(Price(1_000_000_000_000));
+
     /// Reads `digits[.digits]` exactly: "2.9".
     ///
     /// # Errors

@@ -95,6 +95,22 @@ fn a_half_goes_where_the_rounding_says() {
 }
 
 #[test]
+fn a_percentage_of_an_amount_is_rounded_once() {
+    let check = |minor: i128, percent: &str, half_up: i128, half_even: i128| {
+        let eur = Currency::parse("EUR").unwrap();
+        let of = |rounding| {
+            Money { minor, currency: eur }.percent(Percent::parse(percent).unwrap(), rounding)
+        };
+        assert_eq!(Rounding::ALL.map(|rounding| of(rounding).unwrap().minor), [half_up, half_even]);
+    };
+    check(1_900, "12.5", 238, 238);
+    check(100, "0.5", 1, 0);
+    check(-100, "1.5", -2, -2);
+    check(-100, "0.5", -1, 0);
+    check(i128::MAX, "100", i128::MAX, i128::MAX);
+}
+
+#[test]
 fn percentages_are_hundredths() {
     let check = |text: &str, expected: Result<(&str, &str), PriceError>| {
         let read = Percent::parse(text).map(|read| (read.to_string(), read.of_one().to_string()));

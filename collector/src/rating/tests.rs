@@ -1,12 +1,15 @@
 //! From usage to amounts.
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow fails the test")]
 
+use std::sync::LazyLock;
+
 use proptest::prelude::*;
 
 use tidemark_common::batch::Dimensions;
 use tidemark_common::time::Bucket;
 
 use super::*;
+use crate::catalog::Subscription;
 use crate::period::Period;
 use crate::usage::Class;
 
@@ -40,13 +43,22 @@ fn row(meter: &str, dimensions: &[(&str, &str)], quantity: &str) -> UsageRow {
     }
 }
 
+/// A stretch of April, charged, on the first plan without changes.
+fn part(catalog: &Catalog, stretch: Period) -> Part<'_> {
+    static PLAIN: LazyLock<Subscription> = LazyLock::new(Subscription::default);
+    let share = Share { period: APRIL, part: stretch };
+    Part { plan: &catalog.plans["p"][0], subscription: &PLAIN, share, charging: Charging::Charged }
+}
+
 /// The amounts of all lines, and the total.
-fn amounts(catalog: &Catalog, part: Period, rows: &[UsageRow]) -> Result<Vec<String>, RatingError> {
-    let share = Share { period: APRIL, part };
-    let part = Part { plan: &catalog.plans["p"][0], share };
-    let mut gathered = Gathered::new(&part);
+fn amounts(
+    catalog: &Catalog,
+    part: Part<'_>,
+    rows: &[UsageRow],
+) -> Result<Vec<String>, RatingError> {
+    let mut gathered = Gathered::new(part);
     for row in rows {
-        gathered.take(&UsageRow { bucket: share.part.start, ..row.clone() }).unwrap();
+        gathered.take(&UsageRow { bucket: part.share.part.start, ..row.clone() }).unwrap();
     }
     let bill = gathered.rate(catalog)?;
     let lines = bill.lines.iter().map(|line| line.amount().amount());
@@ -57,7 +69,8 @@ fn amounts(catalog: &Catalog, part: Period, rows: &[UsageRow]) -> Result<Vec<Str
 fn check(plan: &str, used: &str, expected: &str) {
     let rows: Vec<_> =
         used.split_whitespace().map(|quantity| row("calls", &[], quantity)).collect();
-    let found = amounts(&catalog(plan), APRIL, &rows).unwrap().join(" ");
+    let catalog = catalog(plan);
+    let found = amounts(&catalog, part(&catalog, APRIL), &rows).unwrap().join(" ");
     assert_eq!(found, expected, "{plan} {used}");
 }
 
@@ -134,8 +147,7 @@ fn usage_goes_to_the_first_price_that_takes_it() {
         + &price("model = \"a\"", 10)
         + &price("region = \"eu\"", 100);
     let catalog = catalog(&plan);
-    let part = Part { plan: &catalog.plans["p"][0], share: Share::whole(APRIL) };
-    let mut gathered = Gathered::new(&part);
+    let mut gathered = Gathered::new(part(&catalog, APRIL));
     let mut take =
         |dimensions: &[(&str, &str)]| gathered.take(&row("calls", dimensions, "1")).unwrap();
     assert_eq!(take(&[("model", "a"), ("region", "eu")]), Taken::Priced);
@@ -158,7 +170,9 @@ fn parts_prorate_what_is_for_a_period() {
     let catalog = catalog(&plan);
     let days = |from: u32, to: u32| {
         let [start, end] = [from, to].map(|day| Bucket(APRIL.start.0 + day * 96));
-        amounts(&catalog, Period { start, end }, &[row("calls", &[], "50")]).unwrap().join(" ")
+        amounts(&catalog, part(&catalog, Period { start, end }), &[row("calls", &[], "50")])
+            .unwrap()
+            .join(" ")
     };
     // A third of 100 is 33.333333334 by then, and 16.666666666 of the rest of the half.
     assert_eq!(days(0, 10), "3.33 16.67 20.00 EUR");
@@ -166,12 +180,65 @@ fn parts_prorate_what_is_for_a_period() {
     assert_eq!(days(15, 30), "5.00 3.50 8.50 EUR");
 }
 
+/// A plan and what a subscription changes of it, with ten calls -> amounts of April, charged and in a trial.
+fn check_changes(plan: &str, subscription: &str, charged: &str, in_trial: &str) {
+    let text = format!(
+        "{plan}\n[[customer]]\nid = \"a\"\n[[subscription]]\ncustomer = \"a\"\nplan = \"p\"\n{subscription}"
+    );
+    let catalog = catalog(&text);
+    let subscription = &catalog.subscriptions.first_key_value().unwrap().1[0];
+    for (charging, expected) in [(Charging::Charged, charged), (Charging::Trial, in_trial)] {
+        let part = Part { subscription, charging, ..part(&catalog, APRIL) };
+        let found = amounts(&catalog, part, &[row("calls", &[("model", "a")], "10")]).unwrap();
+        assert_eq!(found.join(" "), expected, "{text}");
+    }
+}
+
+#[test]
+fn a_subscription_changes_what_its_plan_costs() {
+    let plan = format!("[[plan.fee]]\nname = \"f\"\namount = \"9\"\n{PRICE}unit_price = \"1\"\n");
+    check_changes(&plan, "", "9.00 10.00 19.00 EUR", "0.00 0.00 0.00 EUR");
+    check_changes(
+        &plan,
+        "discount = \"12.5\"",
+        "9.00 10.00 -2.38 16.62 EUR",
+        "0.00 0.00 0.00 0.00 EUR",
+    );
+    check_changes(
+        &plan,
+        "[[subscription.fee]]\nname = \"f\"\namount = \"5\"\n[[subscription.fee]]\nname = \"g\"\namount = \"1\"",
+        "5.00 1.00 10.00 16.00 EUR",
+        "0.00 0.00 0.00 0.00 EUR",
+    );
+    check_changes(
+        &plan,
+        "[[subscription.price]]\nmeter = \"calls\"\nwhere = { model = \"a\" }\nunit_price = \"0.5\"",
+        "9.00 5.00 0.00 14.00 EUR",
+        "0.00 0.00 0.00 0.00 EUR",
+    );
+    let committed = format!("commitment = \"30\"\n{plan}");
+    check_changes(&committed, "", "9.00 10.00 11.00 30.00 EUR", "0.00 0.00 0.00 0.00 EUR");
+    check_changes(
+        &committed,
+        "discount = \"100\"",
+        "9.00 10.00 -19.00 30.00 30.00 EUR",
+        "0.00 0.00 0.00 0.00 0.00 EUR",
+    );
+    check_changes(
+        &format!("commitment = \"19\"\n{plan}"),
+        "",
+        "9.00 10.00 0.00 19.00 EUR",
+        "0.00 0.00 0.00 0.00 EUR",
+    );
+}
+
 #[test]
 fn what_is_too_large_is_an_error() {
     let plan = format!("{PRICE}unit_price = \"999999999999999\"\n");
     let mut huge = row("calls", &[], "1");
     huge.usage.sum = Quantity(i128::MAX);
-    let refused = amounts(&catalog(&plan), APRIL, &[huge]).unwrap_err();
+    let catalog = catalog(&plan);
+    let refused = amounts(&catalog, part(&catalog, APRIL), &[huge]).unwrap_err();
     assert!(matches!(refused, RatingError::Amount { .. }), "{refused}");
 }
 
@@ -183,8 +250,7 @@ fn quantity(units: i128) -> UsageRow {
 }
 
 fn minor(catalog: &Catalog, units: i128) -> i128 {
-    let part = Part { plan: &catalog.plans["p"][0], share: Share::whole(APRIL) };
-    let mut gathered = Gathered::new(&part);
+    let mut gathered = Gathered::new(part(catalog, APRIL));
     gathered.take(&quantity(units)).unwrap();
     gathered.rate(catalog).unwrap().total.minor
 }

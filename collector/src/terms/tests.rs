@@ -21,12 +21,17 @@ id = "a"
 
 /// What a customer is on, and when -> its sections: plan, and the days of April at which each part begins and ends.
 fn check(subscriptions: &[(&str, &str, &str)], expected: &[&str]) {
+    check_trial("", subscriptions, expected);
+}
+
+/// The same with a trial that ends on a day.
+fn check_trial(trial_end: &str, subscriptions: &[(&str, &str, &str)], expected: &[&str]) {
     let tables = subscriptions.iter().map(|(plan, start, end)| {
         let edge = |key: &str, day: &str| match day {
             "" => String::new(),
             day => format!("{key} = \"2026-04-{day}T00:00:00Z\"\n"),
         };
-        let edges = edge("start", start) + &edge("end", end);
+        let edges = edge("start", start) + &edge("end", end) + &edge("trial_end", trial_end);
         format!("[[subscription]]\ncustomer = \"a\"\nplan = \"{plan}\"\n{edges}")
     });
     let text = CATALOG.to_owned() + &tables.collect::<String>();
@@ -39,7 +44,8 @@ fn check(subscriptions: &[(&str, &str, &str)], expected: &[&str]) {
         let parts = section.parts.iter().map(|part| {
             let version = if part.plan.effective.is_some() { "new" } else { "old" };
             let Period { start, end } = part.share.part;
-            format!(" {version} {}..{}", day(start), day(end))
+            let trial = if part.charging == Charging::Trial { "trial " } else { "" };
+            format!(" {trial}{version} {}..{}", day(start), day(end))
         });
         format!("{}{}", section.subscription.plan, parts.collect::<String>())
     });
@@ -59,6 +65,19 @@ fn a_period_is_cut_at_changes() {
     // It has ended, though in this period; before it, it is not there.
     check(&[("standard", "", "02")], &["standard old 04-01..04-02"]);
     check(&[("standard", "", "01")], &[]);
+}
+
+#[test]
+fn a_trial_is_a_part_of_its_own() {
+    let on = |start, end| [("standard", start, end)];
+    check_trial(
+        "05",
+        &on("", ""),
+        &["standard trial old 04-01..04-05 old 04-05..04-11 new 04-11..05-01"],
+    );
+    check_trial("11", &on("03", ""), &["standard trial old 04-03..04-11 new 04-11..05-01"]);
+    check_trial("15", &on("03", "14"), &["standard trial old 04-03..04-11 trial new 04-11..04-14"]);
+    check_trial("01", &on("", ""), &["standard old 04-01..04-11 new 04-11..05-01"]);
 }
 
 #[test]

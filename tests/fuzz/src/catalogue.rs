@@ -10,7 +10,7 @@
 
 use std::fmt::Write as _;
 
-use tidemark_collector::catalog::plan::{MeterPrice, Model, Plan, TierPrice};
+use tidemark_collector::catalog::plan::{Fee, MeterPrice, Model, Plan, TierPrice};
 use tidemark_collector::catalog::{Catalog, Meter};
 use tidemark_collector::period::Zone;
 use tidemark_common::id::RulesVersion;
@@ -79,6 +79,11 @@ fn write(catalog: &Catalog) -> String {
             line(&mut text, format_args!("plan = {}", quoted(&subscription.plan)));
             write_instant(&mut text, "start", subscription.start);
             write_instant(&mut text, "end", subscription.end);
+            write_instant(&mut text, "trial_end", subscription.trial_end);
+            if let Some(percent) = subscription.discount {
+                line(&mut text, format_args!("discount = {}", quoted(&percent.to_string())));
+            }
+            write_charges(&mut text, "subscription", &subscription.fees, &subscription.prices);
         }
     }
     text
@@ -96,18 +101,25 @@ fn write_plan(text: &mut String, plan: &Plan) {
     line(text, format_args!("interval = {}", quoted(plan.interval.name())));
     line(text, format_args!("rounding = {}", quoted(plan.rounding.name())));
     write_instant(text, "effective", plan.effective);
-    for fee in &plan.fees {
-        line(text, format_args!("[[plan.fee]]\nname = {}", quoted(&fee.name)));
+    if let Some(least) = plan.commitment {
+        line(text, format_args!("commitment = {}", quoted(&least.to_string())));
+    }
+    write_charges(text, "plan", &plan.fees, &plan.prices);
+}
+
+fn write_charges(text: &mut String, of: &str, fees: &[Fee], prices: &[MeterPrice]) {
+    for fee in fees {
+        line(text, format_args!("[[{of}.fee]]\nname = {}", quoted(&fee.name)));
         line(text, format_args!("amount = {}", quoted(&fee.amount.to_string())));
         line(text, format_args!("timing = {}", quoted(fee.timing.name())));
     }
-    for price in &plan.prices {
-        write_price(text, price);
+    for price in prices {
+        write_price(text, of, price);
     }
 }
 
-fn write_price(text: &mut String, price: &MeterPrice) {
-    line(text, format_args!("[[plan.price]]\nmeter = {}", quoted(price.meter.as_str())));
+fn write_price(text: &mut String, of: &str, price: &MeterPrice) {
+    line(text, format_args!("[[{of}.price]]\nmeter = {}", quoted(price.meter.as_str())));
     line(text, format_args!("model = {}", quoted(price.model.name())));
     line(text, format_args!("included = {}", quoted(&price.included.to_string())));
     for (key, bound) in [("minimum", price.minimum), ("maximum", price.maximum)] {
@@ -129,21 +141,21 @@ fn write_price(text: &mut String, price: &MeterPrice) {
         }
         Model::Graduated(_) | Model::Volume(_) => {}
     }
-    line(text, format_args!("[plan.price.where]"));
+    line(text, format_args!("[{of}.price.where]"));
     for (name, value) in &price.filter {
         line(text, format_args!("{} = {}", quoted(name), quoted(value)));
     }
     if let Model::Graduated(tiers) | Model::Volume(tiers) = &price.model {
         for tier in &tiers.bounded {
-            write_tier(text, tier.price);
+            write_tier(text, of, tier.price);
             line(text, format_args!("up_to = {}", quoted(&tier.up_to.to_string())));
         }
-        write_tier(text, tiers.last);
+        write_tier(text, of, tiers.last);
     }
 }
 
-fn write_tier(text: &mut String, price: TierPrice) {
-    line(text, format_args!("[[plan.price.tier]]"));
+fn write_tier(text: &mut String, of: &str, price: TierPrice) {
+    line(text, format_args!("[[{of}.price.tier]]"));
     line(text, format_args!("unit_price = {}", quoted(&price.unit_price.to_string())));
     line(text, format_args!("flat = {}", quoted(&price.flat.to_string())));
 }

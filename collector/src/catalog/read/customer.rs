@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tidemark_common::id::CustomerId;
 
-use super::plan::instant;
+use super::plan::{self, Known, instant};
 use super::{label, parsed};
 use crate::catalog::{
     CUSTOMERS_MAX, Customer, Plans, SUBSCRIPTIONS_PER_CUSTOMER_MAX, Subscription, Subscriptions,
@@ -13,8 +13,9 @@ use crate::document::{Located, Problems, Table, closest};
 use crate::money::Currency;
 use crate::period::{Anchor, Zone};
 
-/// The plans, and the names of those that have problems of their own.
+/// The plans, the names of those that have problems of their own, and the meters.
 pub(super) struct Offered<'a> {
+    pub(super) known: Known<'a>,
     pub(super) plans: &'a Plans,
     pub(super) broken: &'a BTreeSet<String>,
 }
@@ -36,7 +37,7 @@ pub(super) fn customers(
         if let Some(plan) =
             plan.and_then(|plan| known_plan(&plan, &mut customer, offered, problems))
         {
-            let always = Subscription { plan, start: None, end: None };
+            let always = Subscription { plan, ..Subscription::default() };
             subscriptions.entry(id.clone()).or_default().push(always);
         }
         if customers.insert(id.clone(), customer).is_some() {
@@ -98,9 +99,13 @@ fn subscription(
 ) -> Option<(CustomerId, Subscription)> {
     let span = table.span.clone();
     let id = customer_id(table, "customer", problems);
-    let plan = table.required_text("plan", "standard", problems);
+    let on = table.required_text("plan", "standard", problems);
     let start = instant(table, "start", problems)?;
     let end = instant(table, "end", problems)?;
+    let trial_end = instant(table, "trial_end", problems)?;
+    let discount = plan::discount(table, problems)?;
+    let fees = plan::fees(table, problems);
+    let prices = plan::prices(table, &offered.known, problems);
     if start.zip(end).is_some_and(|(start, end)| start >= end) {
         problems.report(
             span.clone(),
@@ -118,8 +123,8 @@ fn subscription(
         problems.report(span, format!("there is no customer {:?}", id.as_str()), remedy);
         return None;
     }
-    let plan = known_plan(&plan?, customers.get_mut(&id)?, offered, problems)?;
-    Some((id, Subscription { plan, start, end }))
+    let plan = known_plan(&on?, customers.get_mut(&id)?, offered, problems)?;
+    Some((id, Subscription { plan, start, end, trial_end, discount, fees, prices }))
 }
 
 /// A plan in the customer's currency, which is that of its first plan where it does not say.

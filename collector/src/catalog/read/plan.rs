@@ -81,7 +81,8 @@ fn plan(
         .and_then(|code| parsed(&code, Currency::parse, "write a code such as \"EUR\"", problems));
     let interval = one_of(table, "interval", &Interval::ALL, Interval::name, problems);
     let rounding = one_of(table, "rounding", &Rounding::ALL, Rounding::name, problems);
-    let effective = effective(table, problems);
+    let effective = instant(table, "effective", problems);
+    let commitment = optional(table, "commitment", price, PRICE_REMEDY, problems);
     let fees = fees(table, problems);
     let prices = prices(table, known, problems);
     Some(Plan {
@@ -90,20 +91,13 @@ fn plan(
         interval: interval?.unwrap_or(Interval::Month),
         rounding: rounding?.unwrap_or_default(),
         effective: effective?,
+        commitment: commitment?,
         fees,
         prices,
     })
 }
 
-/// `None`: it is wrong; `Some(None)`: it is not there.
-pub(super) fn effective(
-    table: &mut Table<'_>,
-    problems: &mut Problems<'_>,
-) -> Option<Option<Bucket>> {
-    instant(table, "effective", problems)
-}
-
-/// An instant on a quarter of an hour, as [`effective`].
+/// An instant on a quarter of an hour. `None`: it is wrong; `Some(None)`: it is not there.
 pub(super) fn instant(
     table: &mut Table<'_>,
     key: &'static str,
@@ -115,7 +109,7 @@ pub(super) fn instant(
     parsed(&text, parse_edge, remedy, problems).map(Some)
 }
 
-fn fees(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<Fee> {
+pub(super) fn fees(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<Fee> {
     let mut fees: Vec<Fee> = Vec::new();
     for mut table in table.tables("fee", problems) {
         let span = table.span.clone();
@@ -137,7 +131,7 @@ fn fees(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<Fee> {
     fees
 }
 
-fn prices(
+pub(super) fn prices(
     table: &mut Table<'_>,
     known: &Known<'_>,
     problems: &mut Problems<'_>,
@@ -292,6 +286,21 @@ fn tiers(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Tiers> {
         }
     }
     last.filter(|_| sound).map(|last| Tiers { bounded, last })
+}
+
+/// A percentage of all that is charged.
+pub(super) fn discount(
+    table: &mut Table<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Option<Percent>> {
+    let parse = |text: &str| match Percent::parse(text) {
+        Ok(percent) if percent.of_one() > Percent::HUNDRED.of_one() => {
+            Err("is above 100".to_owned())
+        }
+        Ok(percent) => Ok(percent),
+        Err(error) => Err(error.to_string()),
+    };
+    optional(table, "discount", parse, PERCENT_REMEDY, problems)
 }
 
 fn price(text: &str) -> Result<Price, String> {
