@@ -9,7 +9,7 @@
 //! doors      senders, one per door                     resend     a client that resends until durable
 //! audit      both programs' files, byte by byte    full_journal  an agent fed until its journal is full
 //! expected   what the usage API must show              random     seeded numbers
-//! udp_relay  UDP that a test lets through
+//! udp_relay  UDP that a test lets through          second_rater amounts, from the words of pricing.md
 //! scenarios  every other fault of processes, networks, disks and clocks
 //! interrupts  Ctrl-C
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
@@ -34,6 +34,7 @@ pub mod process;
 pub mod random;
 pub mod resend;
 pub mod scenarios;
+pub mod second_rater;
 pub mod settings;
 pub mod speed;
 pub mod stack;
