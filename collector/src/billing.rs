@@ -30,8 +30,9 @@ pub struct Bill<'a> {
     pub customer: &'a Customer,
     /// One for each subscription, in the catalogue's order.
     pub sections: Vec<RatedSection<'a>>,
-    /// The sum of the sections' totals.
+    /// The sum of the sections' totals, and of what they are projected to come to.
     pub total: Money,
+    pub projected: Money,
     /// Events that are on no line, by meter and reason: of the time that all sections have in common.
     pub suspense: BTreeMap<(MeterName, Unbilled), u64>,
 }
@@ -44,6 +45,8 @@ pub struct RatedSection<'a> {
     /// The lines of each part, ascending.
     pub parts: Vec<rating::Bill<'a>>,
     pub total: Money,
+    /// What the total will be at the period's end, if usage goes on as it did.
+    pub projected: Money,
 }
 
 /// Why there is no bill.
@@ -102,7 +105,7 @@ impl<'a> Terms<'a> {
         let Period { start: from, end: to } = self.span();
         let asked = UsageQuestion { customer: self.id, meter: None, from, to };
         snapshot.visit_usage(&asked, rows_max, |row| gathering.take(catalog, &row))?;
-        gathering.rate(catalog, self)
+        gathering.rate(catalog, self, snapshot.ledger_time())
     }
 
     /// From the first beginning to the last end of its periods.
@@ -156,21 +159,26 @@ impl<'a> Gathering<'a> {
         Ok(())
     }
 
-    fn rate(self, catalog: &'a Catalog, terms: &'a Terms<'a>) -> Result<Bill<'a>, BillError> {
+    fn rate(
+        self,
+        catalog: &'a Catalog,
+        terms: &'a Terms<'a>,
+        now: Timestamp,
+    ) -> Result<Bill<'a>, BillError> {
         let rated = self.sections.iter().zip(&self.gathered).map(|(section, gathered)| {
             let parts = gathered.iter().map(|part| part.rate(catalog));
             let parts = parts.collect::<Result<Vec<_>, _>>()?;
-            let total = sum(parts.iter().map(|part| part.total))?;
-            Ok(RatedSection {
-                plan: &section.subscription.plan,
-                period: section.period,
-                parts,
-                total,
-            })
+            let projected = gathered.iter().map(|part| Ok(part.project(catalog, now)?.total));
+            let projected = projected.collect::<Result<Vec<_>, RatingError>>()?;
+            let (total, projected) =
+                (sum(parts.iter().map(|part| part.total))?, sum(projected.into_iter())?);
+            let plan = &section.subscription.plan;
+            Ok(RatedSection { plan, period: section.period, parts, total, projected })
         });
         let sections = rated.collect::<Result<Vec<_>, BillError>>()?;
         let total = sum(sections.iter().map(|section| section.total))?;
-        Ok(Bill { customer: terms.customer, sections, total, suspense: self.suspense })
+        let projected = sum(sections.iter().map(|section| section.projected))?;
+        Ok(Bill { customer: terms.customer, sections, total, projected, suspense: self.suspense })
     }
 }
 

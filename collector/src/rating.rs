@@ -16,10 +16,12 @@ use thiserror::Error;
 
 use tidemark_common::id::MeterName;
 use tidemark_common::quantity::Quantity;
+use tidemark_common::time::Timestamp;
 
 use crate::catalog::plan::{Fee, MeterPrice};
-use crate::catalog::{Catalog, Meter, QuantityOverflow};
+use crate::catalog::{Aggregation, Catalog, Meter, QuantityOverflow};
 use crate::money::{Money, MoneyError, Percent, Price};
+use crate::period::Period;
 use crate::terms::{Charging, Part, Share};
 use crate::usage::{Accumulator, Overflow, UsageRow};
 
@@ -124,12 +126,29 @@ impl<'a> Gathered<'a> {
     /// # Panics
     /// If the plan is not of this catalogue.
     pub fn rate(&self, catalog: &'a Catalog) -> Result<Bill<'a>, RatingError> {
+        self.rate_at(catalog, Pace::NONE)
+    }
+
+    /// What the lines will come to at the part's end, if usage goes on as it did from its beginning until `now`: sums
+    /// and counts grow, the other aggregations stay. An estimate.
+    ///
+    /// # Errors
+    /// As [`Self::rate`].
+    pub fn project(&self, catalog: &'a Catalog, now: Timestamp) -> Result<Bill<'a>, RatingError> {
+        let Period { start, end } = self.part.share.part;
+        let passed = now.millis_since(start.start());
+        let length = end.start().millis_since(start.start());
+        let running = (1..length).contains(&passed);
+        self.rate_at(catalog, if running { Pace { length, passed } } else { Pace::NONE })
+    }
+
+    fn rate_at(&self, catalog: &'a Catalog, pace: Pace) -> Result<Bill<'a>, RatingError> {
         let part = self.part;
         let fees = part.fees().map(|fee| rate_fee(fee, part));
         let prices = self.used.iter().map(|(price, used)| {
             let meter = catalog.meters.get(&price.meter);
             let meter = meter.expect("a catalogue prices only meters that it holds");
-            rate_usage(meter, price, part, used).map(Line::Usage)
+            rate_usage(meter, price, part, used, pace).map(Line::Usage)
         });
         let lines = fees.chain(prices).collect::<Result<Vec<_>, _>>()?;
         let mut bill = Bill { lines, total: Money::zero(part.plan.currency) };
@@ -173,6 +192,24 @@ impl<'a> Bill<'a> {
     }
 }
 
+/// How far usage has come of what it will be.
+#[derive(Debug, Clone, Copy)]
+struct Pace {
+    length: i64,
+    /// Above 0.
+    passed: i64,
+}
+
+impl Pace {
+    /// Usage as it is.
+    const NONE: Self = Self { length: 1, passed: 1 };
+
+    fn of(self, figure: i128) -> Result<i128, QuantityOverflow> {
+        let grown = figure.checked_mul(self.length.into());
+        grown.and_then(|grown| grown.checked_div(self.passed.into())).ok_or(QuantityOverflow)
+    }
+}
+
 /// What became of a row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Taken {
@@ -206,22 +243,30 @@ fn rate_usage<'a>(
     price: &'a MeterPrice,
     part: Part<'a>,
     used: &Accumulator,
+    pace: Pace,
 ) -> Result<UsageLine<'a>, RatingError> {
-    let quantity = meter.aggregation.quantity(used);
-    let quantity = quantity
-        .map_err(|source| RatingError::Quantity { meter: meter.name.clone(), source })?
-        .unwrap_or(Quantity::ZERO);
+    let too_large = |source| RatingError::Quantity { meter: meter.name.clone(), source };
+    let quantity = meter.aggregation.quantity(used).map_err(too_large)?.unwrap_or(Quantity::ZERO);
+    let quantity = match meter.aggregation {
+        Aggregation::Sum | Aggregation::Count => Quantity(pace.of(quantity.0).map_err(too_large)?),
+        Aggregation::Max
+        | Aggregation::Min
+        | Aggregation::Average
+        | Aggregation::Latest
+        | Aggregation::UniqueCount => quantity,
+    };
+    let events = pace.of(used.events.into()).map_err(too_large)?;
+    let events = u64::try_from(events).map_err(|_| too_large(QuantityOverflow))?;
     let included = included(price.included, part.share);
     let billed = billed(quantity, included);
     let amounts = || {
         let (currency, rounding) = (part.plan.currency, part.plan.rounding);
-        let exact = charge::exact(&price.model, billed, used.events);
+        let exact = charge::exact(&price.model, billed, events);
         let charge = exact.ok_or(MoneyError::TooLarge { currency })?.round(currency, rounding)?;
         Ok((charge, charged(bounded(charge, price, part)?, part)))
     };
     let (charge, amount) =
         amounts().map_err(|source| RatingError::Amount { meter: meter.name.clone(), source })?;
-    let events = used.events;
     Ok(UsageLine { meter, price, part, events, quantity, included, billed, charge, amount })
 }
 

@@ -1,4 +1,4 @@
-//! `GET /v1/customers/{id}/bill`: what a customer owes of the current period, as of now.
+//! `GET /v1/customers/{id}/bill?at=`: what a customer owes of the current period, or of the one that holds `at`.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -6,6 +6,7 @@ use axum::http::StatusCode;
 use serde::Serialize;
 
 use tidemark_common::id::CustomerId;
+use tidemark_common::time::{Bucket, Timestamp};
 
 use crate::billing::shown::BillShown;
 use crate::billing::{BillError, Terms};
@@ -33,13 +34,19 @@ pub(super) async fn handle(
     Path(customer): Path<String>,
     Query(pairs): Query<Pairs>,
 ) -> Result<Json<Answer>, Problem> {
-    Parameters::new(pairs, &[])?;
+    let parameters = Parameters::new(pairs, &["at"])?;
     let customer = customer_id(&customer)?;
-    api.read(move |catalog, snapshot| answer(catalog, snapshot, &customer)).await.map(Json)
+    let at = parameters.edge("at")?.map(Bucket::start);
+    api.read(move |catalog, snapshot| answer(catalog, snapshot, &customer, at)).await.map(Json)
 }
 
-fn answer(catalog: &Catalog, snapshot: &Snapshot, id: &CustomerId) -> Result<Answer, Problem> {
-    let terms = Terms::at(catalog, id, snapshot.ledger_time())?;
+fn answer(
+    catalog: &Catalog,
+    snapshot: &Snapshot,
+    id: &CustomerId,
+    at: Option<Timestamp>,
+) -> Result<Answer, Problem> {
+    let terms = Terms::at(catalog, id, at.unwrap_or(snapshot.ledger_time()))?;
     let bill = terms.bill(catalog, snapshot, ROWS_MAX)?;
     let zone: &Zone = &bill.customer.zone;
     Ok(Answer { bill: BillShown::of(&bill, id), cut: Cut::of(snapshot, zone) })

@@ -4,7 +4,10 @@ use std::collections::BTreeMap;
 
 use axum::http::StatusCode;
 
+use tidemark_common::time::Bucket;
+
 use crate::document::closest;
+use crate::period::parse_edge;
 
 use super::problem::Problem;
 
@@ -44,6 +47,21 @@ impl Parameters {
 
     pub(super) fn get(&self, name: &str) -> Option<&str> {
         self.0.get(name).map(String::as_str)
+    }
+
+    /// An instant on a quarter of an hour, if it is given.
+    ///
+    /// # Errors
+    /// A text that is none.
+    pub(super) fn edge(&self, name: &str) -> Result<Option<Bucket>, Problem> {
+        let edge = self.get(name).map(parse_edge).transpose();
+        edge.map_err(|error| {
+            bad(
+                name,
+                &error.to_string(),
+                "give RFC 3339 or unix seconds on a multiple of 15 minutes of UTC",
+            )
+        })
     }
 }
 

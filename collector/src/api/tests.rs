@@ -224,6 +224,27 @@ async fn a_bill_prices_the_current_period_and_names_what_it_leaves_out() {
 }
 
 #[tokio::test]
+async fn a_bill_of_another_period_and_what_this_one_will_come_to() {
+    let world = world().await;
+    let totals = |bill: &Value| {
+        let section = &bill["sections"][0];
+        let start = section["period"]["start"].as_str().unwrap()[..10].to_owned();
+        assert_eq!(bill["projected_total"], section["projected_total"]);
+        [start, bill["total"].to_string(), bill["projected_total"].to_string()]
+            .join(" ")
+            .replace('"', "")
+    };
+    // 15.5 tokens in 917.25 of 2976 quarters of an hour: 50.289452163 at the end; seats stay.
+    let now = world.get("/v1/customers/acme/bill").await.ok();
+    assert_eq!(totals(&now), "2026-03-01 19.03 19.10");
+    let before = world.get("/v1/customers/acme/bill?at=2026-02-28T18:15:00Z").await.ok();
+    assert_eq!(totals(&before), "2026-02-01 2.00 2.00");
+    let after = world.get("/v1/customers/acme/bill?at=2026-04-15T00:00:00Z").await.ok();
+    assert_eq!(totals(&after), "2026-04-01 0.00 0.00");
+    assert_eq!(after["as_of"], now["as_of"]);
+}
+
+#[tokio::test]
 async fn a_change_of_plan_splits_the_bill_and_charges_usage_once() {
     let world = world().await;
     // On `standard` until the tenth in UTC, on `pro` from then on, on `extra` all along.

@@ -17,7 +17,7 @@ use crate::catalog::{Catalog, Meter};
 use crate::document::closest;
 use crate::ledger::Snapshot;
 use crate::ledger::store::UsageQuestion;
-use crate::period::{Period, Window, Zone, parse_edge};
+use crate::period::{Period, Window, Zone};
 use crate::usage::{Accumulator, Class, UsageRow};
 
 use super::cut::Cut;
@@ -96,16 +96,6 @@ pub(super) fn customer_id(text: &str) -> Result<CustomerId, Problem> {
 
 fn question(customer: &str, pairs: Pairs) -> Result<Question, Problem> {
     let parameters = Parameters::new(pairs, &["meter", "from", "to", "group_by", "window"])?;
-    let edge = |name: &str| match parameters.get(name) {
-        None => Ok(None),
-        Some(text) => parse_edge(text).map(Some).map_err(|error| {
-            bad(
-                name,
-                &error.to_string(),
-                "give RFC 3339 or unix seconds on a multiple of 15 minutes of UTC",
-            )
-        }),
-    };
     let window = match parameters.get("window") {
         None | Some("total") => Window::Total,
         Some("hour") => Window::Hour,
@@ -131,8 +121,8 @@ fn question(customer: &str, pairs: Pairs) -> Result<Question, Problem> {
     Ok(Question {
         customer: customer_id(customer)?,
         meter,
-        from: edge("from")?,
-        to: edge("to")?,
+        from: parameters.edge("from")?,
+        to: parameters.edge("to")?,
         group_by: names,
         window,
     })

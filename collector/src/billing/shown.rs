@@ -24,6 +24,8 @@ pub struct BillShown {
     name: Option<String>,
     /// The sum of all lines' amounts.
     total: String,
+    /// What the total will be at the period's end, if usage goes on as it did: an estimate.
+    projected_total: String,
     currency: String,
     /// One for each subscription.
     sections: Vec<SectionShown>,
@@ -37,6 +39,7 @@ struct SectionShown {
     period: PeriodShown,
     lines: Vec<LineShown>,
     total: String,
+    projected_total: String,
 }
 
 #[derive(Debug, Serialize)]
@@ -163,6 +166,7 @@ impl BillShown {
             customer: id.as_str().to_owned(),
             name: bill.customer.name.clone(),
             total: bill.total.amount(),
+            projected_total: bill.projected.amount(),
             currency: bill.total.currency.to_string(),
             sections: bill.sections.iter().map(|section| section_shown(section, zone)).collect(),
             suspense: suspense.collect(),
@@ -182,6 +186,7 @@ fn section_shown(section: &RatedSection<'_>, zone: &Zone) -> SectionShown {
         },
         lines: lines.map(|line| line_shown(line, zone)).collect(),
         total: section.total.amount(),
+        projected_total: section.projected.amount(),
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::LazyLock;
 use proptest::prelude::*;
 
 use tidemark_common::batch::Dimensions;
-use tidemark_common::time::Bucket;
+use tidemark_common::time::{BUCKET_MILLIS, Bucket};
 
 use super::*;
 use crate::catalog::Subscription;
@@ -230,6 +230,27 @@ fn a_subscription_changes_what_its_plan_costs() {
         "9.00 10.00 0.00 19.00 EUR",
         "0.00 0.00 0.00 0.00 EUR",
     );
+}
+
+#[test]
+fn a_projection_grows_sums_and_nothing_else() {
+    let plan = "[[plan.fee]]\nname = \"f\"\namount = \"9\"\n[[plan.price]]\nmeter = \"calls\"\nmodel = \"percentage\"\n\
+                percent = \"100\"\nper_event = \"1\"\n[[plan.price]]\nmeter = \"peak\"\nunit_price = \"1\"\n";
+    let catalog = catalog(plan);
+    let mut gathered = Gathered::new(part(&catalog, APRIL));
+    gathered.take(&row("calls", &[], "10")).unwrap();
+    gathered.take(&row("peak", &[], "7")).unwrap();
+    let check = |quarters: i64, expected: &str| {
+        let now = APRIL.start.start().plus_millis(quarters * BUCKET_MILLIS);
+        let bill = gathered.project(&catalog, now).unwrap();
+        let amounts: Vec<_> = bill.lines.iter().map(|line| line.amount().amount()).collect();
+        assert_eq!(amounts.join(" "), expected, "{quarters}");
+    };
+    // A tenth has passed: ten times as much, in ten times as many events.
+    check(288, "9.00 110.00 7.00");
+    check(2_880, "9.00 11.00 7.00");
+    check(9_999, "9.00 11.00 7.00");
+    check(0, "9.00 11.00 7.00");
 }
 
 #[test]
