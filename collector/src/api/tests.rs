@@ -1,6 +1,7 @@
 //! The API over a real ledger and real sockets.
 
 mod hostile;
+mod worked_example;
 mod world;
 
 use std::time::Duration;

@@ -139,12 +139,17 @@ impl World {
 
     /// Posts one batch of these lines, as the agent `edge-1`.
     pub(super) async fn post(&self, lines: &[TestLine]) {
+        self.post_from(self.stream, lines).await;
+    }
+
+    /// The same from a stream that has posted nothing yet.
+    pub(super) async fn post_from(&self, stream: StreamId, lines: &[TestLine]) {
         let events: u64 = lines.iter().map(|(_, _, value)| value.events).sum();
-        let fence = match self.ask(Request::Hello(Box::new(self.hello()))).await {
+        let fence = match self.ask(Request::Hello(Box::new(self.hello(stream)))).await {
             Reply::Welcomed(welcomed) => welcomed.fence,
             other => panic!("{other:?}"),
         };
-        let batch = self.batch(lines, events);
+        let batch = self.batch(stream, lines, events);
         let admission = Admission::open(batch.header, batch.bytes, fence);
         match self.ask(Request::Admit(Box::new(admission))).await {
             Reply::Judged { verdict: Verdict::Admit, .. } => {}
@@ -156,7 +161,7 @@ impl World {
         self.ledger.submit(request).await.unwrap().await.unwrap()
     }
 
-    fn batch(&self, lines: &[TestLine], events: u64) -> SealedBatch {
+    fn batch(&self, stream: StreamId, lines: &[TestLine], events: u64) -> SealedBatch {
         let mut evidence = Evidence::default();
         evidence.add(EvidenceCode::Accepted, events);
         evidence.add(EvidenceCode::RejectedMalformed, 3);
@@ -168,26 +173,26 @@ impl World {
             writer.line(series, *bucket, 0, value).unwrap();
         }
         let header = NewHeader {
-            stream: self.stream,
+            stream,
             opening: OpeningId([8; 16]),
             sequence: Sequence(1),
             first_event: EventNumber(0),
             end_event: EventNumber(events),
             rules: RulesVersion(1),
-            previous: genesis(self.ledger.ledger(), self.stream),
+            previous: genesis(self.ledger.ledger(), stream),
         };
         SealedBatch::assemble(header, writer.finish().unwrap())
     }
 
-    fn hello(&self) -> HelloRequest {
+    fn hello(&self, stream: StreamId) -> HelloRequest {
         let hello = Hello {
             header_version: 1,
             body_version: 1,
-            stream: self.stream,
+            stream,
             ledger: None,
             opening: OpeningId([8; 16]),
             posted_sequence: Sequence::ZERO,
-            posted_digest: genesis(self.ledger.ledger(), self.stream),
+            posted_digest: genesis(self.ledger.ledger(), stream),
             sealed_sequence: Sequence::ZERO,
             accepted: 0,
             rules_version: RulesVersion(0),
