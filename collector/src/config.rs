@@ -20,6 +20,8 @@ use thiserror::Error;
 
 use tidemark_common::tls::Pem;
 
+use tidemark_common::id::CustomerId;
+
 use crate::api::Token;
 use crate::catalog::Catalog;
 use crate::document::{self, Problem, Problems, Table};
@@ -216,53 +218,81 @@ fn file_tokens(api: &mut Table<'_>, folder: &Path, problems: &mut Problems<'_>) 
     let mut tokens: Vec<Token> = Vec::new();
     for mut table in api.tables("token", problems) {
         let span = table.span.clone();
-        let name = table.required_text("name", "dashboard", problems);
-        let inline = table.text("token", problems);
-        let file = table.text("token_file", problems);
+        let read = file_token(&mut table, folder, problems);
         table.finish(problems);
-        let secret = match (inline, file) {
-            (Some(secret), None) => Ok(secret.value),
-            (None, Some(file)) => read_value(&folder.join(&file.value)),
-            (None, None) => Err("the token has neither `token` nor `token_file`".to_owned()),
-            (Some(_), Some(_)) => Err("the token has both `token` and `token_file`".to_owned()),
-        };
-        let name = name.map_or_else(String::new, |name| name.value);
-        match secret.and_then(|secret| token(&name, secret)) {
-            Ok(token) => tokens.push(token),
-            Err(message) => {
-                problems.report(
-                    span.clone(),
-                    message,
-                    "make one with `openssl rand -hex 32`, and give it or its file",
-                );
-            }
+        let Some(token) = read else { continue };
+        if tokens.iter().any(|other| other.name == token.name) {
+            let message = format!("two tokens are called {:?}", token.name);
+            problems.report(span, message, "give each its own name");
         }
-        if tokens.iter().filter(|token| token.name == name).count() > 1 {
-            problems.report(
-                span,
-                format!("two tokens are called {name:?}"),
-                "give each its own name",
-            );
-        }
+        tokens.push(token);
     }
     if tokens.len() > TOKENS_MAX {
-        problems.report(
-            0..0,
-            format!("there are {} tokens", tokens.len()),
-            format!("keep at most {TOKENS_MAX}"),
-        );
+        let message = format!("there are {} tokens", tokens.len());
+        problems.report(0..0, message, format!("keep at most {TOKENS_MAX}"));
     }
     tokens
 }
 
-fn token(name: &str, secret: String) -> Result<Token, String> {
+fn file_token(table: &mut Table<'_>, folder: &Path, problems: &mut Problems<'_>) -> Option<Token> {
+    let span = table.span.clone();
+    let name = table.required_text("name", "dashboard", problems);
+    let name = name.map_or_else(String::new, |name| name.value);
+    let inline = table.text("token", problems);
+    let file = table.text("token_file", problems);
+    let digest = table.text("token_sha256", problems);
+    let customer = table.text("customer", problems);
+    let read = match (inline, file, digest) {
+        (Some(secret), None, None) => token(&name, &secret.value),
+        (None, Some(file), None) => {
+            read_value(&folder.join(&file.value)).and_then(|secret| token(&name, &secret))
+        }
+        (None, None, Some(digest)) => token_of_digest(&name, &digest.value),
+        (None, None, None) => {
+            Err("the token has neither `token` nor `token_file` nor `token_sha256`".to_owned())
+        }
+        _ => Err("the token has several of `token`, `token_file` and `token_sha256`".to_owned()),
+    };
+    let customer = customer.map(|text| {
+        let id = CustomerId::parse(&text.value);
+        let message = |error| format!("the customer {:?} {error}", text.value);
+        let remedy = "write a customer's id as the catalogue has it";
+        id.map_err(|error| problems.report(text.span.clone(), message(error), remedy)).ok()
+    });
+    match (read, customer) {
+        (Ok(token), customer) => Some(Token { customer: customer.unwrap_or_default(), ..token }),
+        (Err(message), _) => {
+            let remedy =
+                "make one with `openssl rand -hex 32`, and give it, its file or its SHA-256";
+            problems.report(span, message, remedy);
+            None
+        }
+    }
+}
+
+fn token(name: &str, secret: &str) -> Result<Token, String> {
     if secret.chars().count() < TOKEN_CHARACTERS_MIN {
         return Err(format!("the token {name:?} has fewer than {TOKEN_CHARACTERS_MIN} characters"));
     }
     if !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
         return Err(format!("the token {name:?} holds characters that a header cannot carry"));
     }
-    Ok(Token { name: name.to_owned(), secret })
+    Ok(Token::of_secret(name, secret))
+}
+
+/// As `sha256sum` prints it.
+fn token_of_digest(name: &str, digest: &str) -> Result<Token, String> {
+    let wrong = || format!("the `token_sha256` of {name:?} is not 64 hexadecimal digits");
+    let mut bytes = [0; 32];
+    let digits = digest.as_bytes();
+    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
+        return Err(wrong());
+    }
+    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
+        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
+        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
+    }
+    Ok(Token { name: name.to_owned(), digest: bytes, customer: None })
 }
 
 /// The value that a file holds, without the newline that editors leave.

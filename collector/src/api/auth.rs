@@ -1,18 +1,21 @@
 //! API tokens: who may read.
 //!
-//! **Owns** comparing tokens. **Does not own** how often one may fail (`logins.rs`), or where they are configured. A token is held as its
-//! SHA-256 digest, and digests are compared in a time that does not depend on them.
+//! **Owns** comparing tokens, and what each may see. **Does not own** how often one may fail (`logins.rs`), or where
+//! they are configured. A token is held as its SHA-256 digest, and digests are compared in a time that does not depend
+//! on them.
 
-use std::fmt;
 use std::sync::atomic::Ordering;
 use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
-use axum::extract::{Request, State};
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
 use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use sha2::{Digest as _, Sha256};
+
+use tidemark_common::id::CustomerId;
 
 use crate::listen::one_address;
 
@@ -21,47 +24,53 @@ use super::door::Peer;
 use super::logins::{Login, Logins};
 use super::problem::Problem;
 
-/// One configured token.
-#[derive(Clone, PartialEq, Eq)]
+/// One configured token; its secret itself is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Token {
     /// Who it was given to, for logs.
     pub name: String,
-    pub secret: String,
+    /// The secret's SHA-256.
+    pub digest: [u8; 32],
+    /// The one customer that it may see; `None`: all that there is.
+    pub customer: Option<CustomerId>,
 }
 
-impl fmt::Debug for Token {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("name", &self.name).finish_non_exhaustive()
+impl Token {
+    /// A token that may see everything.
+    #[must_use]
+    pub fn of_secret(name: &str, secret: &str) -> Self {
+        let digest = Sha256::digest(secret.as_bytes()).into();
+        Self { name: name.to_owned(), digest, customer: None }
     }
 }
 
-/// All tokens, as digests, and who tried which.
+/// All tokens, and who tried which.
 #[derive(Debug)]
 pub(super) struct Tokens {
-    digests: Vec<[u8; 32]>,
+    tokens: Vec<Token>,
     logins: Mutex<Logins>,
 }
 
 impl Tokens {
     pub(super) fn new(tokens: Vec<Token>) -> Self {
-        let digest = |token: Token| Sha256::digest(token.secret.as_bytes()).into();
-        let digests = tokens.into_iter().map(digest).collect();
-        Self { digests, logins: Mutex::default() }
+        Self { tokens, logins: Mutex::default() }
     }
 
     /// The number of the token that was presented; `None` if it is none of ours.
     fn find(&self, presented: &str) -> Option<usize> {
         let presented: [u8; 32] = Sha256::digest(presented.as_bytes()).into();
         // Every token is compared to its end, whichever fits.
-        self.digests.iter().enumerate().fold(None, |found, (number, token)| {
-            if equal(token, &presented) { Some(number) } else { found }
+        self.tokens.iter().enumerate().fold(None, |found, (number, token)| {
+            if equal(&token.digest, &presented) { Some(number) } else { found }
         })
     }
 
-    fn judge(&self, presented: &str, peer: Peer, now: Duration) -> Login {
-        let token = self.find(presented);
+    /// What is made of a login, and the token, if it is one.
+    fn judge(&self, presented: &str, peer: Peer, now: Duration) -> (Login, Option<&Token>) {
+        let number = self.find(presented);
         let mut logins = self.logins.lock().unwrap_or_else(PoisonError::into_inner);
-        logins.judge(one_address(peer.0), token, now)
+        let login = logins.judge(one_address(peer.0), number, now);
+        (login, number.and_then(|number| self.tokens.get(number)))
     }
 }
 
@@ -70,15 +79,24 @@ fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
     std::hint::black_box(difference) == 0
 }
 
-/// Lets requests with a valid bearer token pass.
-pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) -> Response {
+/// Lets requests with a valid bearer token pass, to what that token may see.
+pub(super) async fn guard(
+    State(api): State<Api>,
+    parameters: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Response {
     let Some(token) = bearer(request.headers()) else {
         return refusal("the request bears no token").into_response();
     };
     let Some(peer) = request.extensions().get::<Peer>().copied() else {
         return Problem::internal(&"a request came from nowhere").into_response();
     };
-    match api.tokens.judge(token, peer, api.ledger.monotonic()) {
+    let (login, token) = api.tokens.judge(token, peer, api.ledger.monotonic());
+    match login {
+        Login::Admitted if !token.is_some_and(|token| token.may_see(parameters.as_ref().ok())) => {
+            elsewhere().into_response()
+        }
         Login::Admitted => {
             let mut response = next.run(request).await;
             response
@@ -100,6 +118,19 @@ pub(super) async fn guard(State(api): State<Api>, request: Request, next: Next) 
     }
 }
 
+impl Token {
+    /// Whether a request with these parameters in its path is about what the token may see.
+    fn may_see(&self, parameters: Option<&RawPathParams>) -> bool {
+        let of = |id: &CustomerId| {
+            let named = |parameters: &RawPathParams| {
+                parameters.iter().any(|parameter| parameter == ("customer", id.as_str()))
+            };
+            parameters.is_some_and(named)
+        };
+        self.customer.as_ref().is_none_or(of)
+    }
+}
+
 /// The token of `Authorization: Bearer TOKEN`; the scheme's case does not matter (RFC 9110).
 fn bearer(headers: &HeaderMap) -> Option<&str> {
     let value = headers.get(header::AUTHORIZATION)?.to_str().ok()?;
@@ -111,6 +142,12 @@ fn too_many() -> Problem {
     Problem::new(StatusCode::TOO_MANY_REQUESTS, "too-many-logins", "Too many logins failed")
         .detail("so many logins failed of late that only tokens that have passed from this address are taken")
         .remedy("wait a minute, and look for the client that sends a token that is not configured")
+}
+
+fn elsewhere() -> Problem {
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", "The token may not see this")
+        .detail("the token is limited to one customer, and this is about another one, or about all")
+        .remedy("ask for the token's own customer, or with a token without `customer` in collector.toml")
 }
 
 fn refusal(detail: &str) -> Problem {
@@ -127,7 +164,7 @@ mod tests {
 
     #[test]
     fn only_a_whole_token_is_admitted() {
-        let token = |secret: &str| Token { name: "n".to_owned(), secret: secret.to_owned() };
+        let token = |secret: &str| Token::of_secret("n", secret);
         let tokens = Tokens::new(vec![token("one-long-secret"), token("another-secret")]);
         for (presented, expected) in [
             ("one-long-secret", true),

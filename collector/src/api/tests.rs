@@ -12,7 +12,7 @@ use tokio::net::TcpStream;
 
 use crate::api::DoorLimits;
 
-use world::{TOKEN, World, line, unique};
+use world::{ACME_TOKEN, TOKEN, World, line, unique};
 
 const CATALOG: &str = r#"
 [[meter]]
@@ -603,4 +603,22 @@ async fn only_token_bearers_read_v1() {
     for target in ["/healthz", "/readyz", "/metrics"] {
         assert_eq!(world.get_with(target, None).await.status, 200, "{target}");
     }
+}
+
+#[tokio::test]
+async fn a_token_of_one_customer_sees_that_customer_alone() {
+    let world = world().await;
+    let token = format!("Bearer {ACME_TOKEN}");
+    let check = async |target: &str, status: u16| {
+        let response = world.get_with(target, Some(&token)).await;
+        assert_eq!(response.status, status, "{target}: {}", response.body);
+    };
+    check("/v1/customers/acme/bill", 200).await;
+    check("/v1/customers/%61cme/usage", 200).await;
+    check("/v1/customers/zo%C3%AB%20&%20sons%2Feu/bill", 403).await;
+    check("/v1/customers/acme%2F/bill", 403).await;
+    check("/v1/customers/nobody/usage", 403).await;
+    check("/v1/streams", 403).await;
+    check("/v1/suspense", 403).await;
+    check("/v1/nothing", 404).await;
 }

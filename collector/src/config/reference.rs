@@ -294,8 +294,9 @@ pub fn markdown() -> String {
         );
     }
     page.push_str(
-        "| `[[api.token]]` | none | Who may use the API: `name`, and `token` (16 characters or more) or \
-         `token_file`. Without any, the API answers 401. |\n\n\
+        "| `[[api.token]]` | none | Who may use the API: `name`, and `token` (16 characters or more), `token_file` or \
+         `token_sha256` (64 hexadecimal digits, as of `printf %s TOKEN \\| sha256sum`). With `customer` it sees that \
+         customer alone, else everything. Without any, the API answers 401. |\n\n\
          A relative path is meant from the configuration file's folder. \
          `TIDEMARK_COLLECTOR__SECTION__KEY` in the environment overrides a key, and the same with `_FILE` \
          appended names a file that holds the value; `TIDEMARK_COLLECTOR__API__TOKEN` (or `_FILE`) adds a token \

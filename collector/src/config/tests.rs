@@ -112,22 +112,40 @@ fn tokens_come_from_file_and_environment() {
     let path = folder.path().join("secret").display().to_string();
     let variables = BTreeMap::from([(format!("{VARIABLE_PREFIX}API__TOKEN_FILE"), path)]);
     let config = Config::parse(text, "c.toml", folder.path(), &variables).unwrap();
-    let tokens: Vec<_> =
-        config.tokens.iter().map(|token| (token.name.as_str(), token.secret.as_str())).collect();
     assert_eq!(
-        tokens,
+        config.tokens,
         [
-            ("a", "0123456789abcdef"),
-            ("b", "from-a-file-0123456789"),
-            ("environment", "from-a-file-0123456789")
+            Token::of_secret("a", "0123456789abcdef"),
+            Token::of_secret("b", "from-a-file-0123456789"),
+            Token::of_secret("environment", "from-a-file-0123456789")
         ]
     );
     assert!(!format!("{config:?}").contains("0123456789"));
 }
 
 #[test]
+fn a_token_may_be_a_digest_and_see_one_customer() {
+    // printf %s 0123456789abcdef | sha256sum
+    let digest = "9f9f5111f7b27a781f1f1ddde5ebc2dd2b796bfc7365c9c28b548e564176929f";
+    let text =
+        format!("[[api.token]]\nname = \"a\"\ntoken_sha256 = \"{digest}\"\ncustomer = \"acme\"");
+    let config = parse(&text, &[]).unwrap();
+    let customer = Some(CustomerId::parse("acme").unwrap());
+    assert_eq!(config.tokens, [Token { customer, ..Token::of_secret("a", "0123456789abcdef") }]);
+    check(
+        "[[api.token]]\nname = \"a\"\ntoken_sha256 = \"9f\"\n[[api.token]]\nname = \"b\"\ntoken = \"0123456789abcdef\"\ncustomer = \"\"",
+        &[],
+        &[
+            "c.toml:1: the `token_sha256` of \"a\" is not 64 hexadecimal digits; make one with `openssl rand -hex 32`, and \
+             give it, its file or its SHA-256",
+            "c.toml:7: the customer \"\" is empty; write a customer's id as the catalogue has it",
+        ],
+    );
+}
+
+#[test]
 fn weak_and_ambiguous_tokens_are_refused() {
-    let remedy = "make one with `openssl rand -hex 32`, and give it or its file";
+    let remedy = "make one with `openssl rand -hex 32`, and give it, its file or its SHA-256";
     check(
         "[[api.token]]\nname = \"a\"\ntoken = \"short\"",
         &[],
@@ -136,7 +154,9 @@ fn weak_and_ambiguous_tokens_are_refused() {
     check(
         "[[api.token]]\nname = \"a\"\n",
         &[],
-        &[&format!("c.toml:1: the token has neither `token` nor `token_file`; {remedy}")],
+        &[&format!(
+            "c.toml:1: the token has neither `token` nor `token_file` nor `token_sha256`; {remedy}"
+        )],
     );
     check(
         "[[api.token]]\nname = \"a\"\ntoken_file = \"/nonexistent\"",

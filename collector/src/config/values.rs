@@ -108,7 +108,7 @@ impl Values {
                 None => (name.as_str(), given.clone()),
             };
             if base == TOKEN_VARIABLE {
-                match token("environment", text) {
+                match token("environment", &text) {
                     Ok(token) => secret = Some(token),
                     Err(message) => {
                         self.report_variable(name, message, "make one with `openssl rand -hex 32`")

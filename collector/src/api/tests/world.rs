@@ -8,7 +8,7 @@ use tidemark_common::batch::{
     BodyWriter, Evidence, LineValue, NewHeader, SealedBatch, genesis, series_bytes,
 };
 use tidemark_common::code::EvidenceCode;
-use tidemark_common::id::{EventNumber, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{CustomerId, EventNumber, OpeningId, RulesVersion, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
@@ -27,8 +27,9 @@ use crate::ledger::{Ledger, LedgerOptions, TimeSource};
 use crate::listen::ListenFigures;
 use crate::period::parse_edge;
 
-/// The token that the API takes.
+/// The token that the API takes, and one that sees `acme` alone.
 pub(super) const TOKEN: &str = "0123456789abcdef";
+pub(super) const ACME_TOKEN: &str = "fedcba9876543210";
 
 pub(super) struct World {
     pub(super) ledger: Ledger,
@@ -120,7 +121,11 @@ impl World {
         let ledger = Ledger::start(store, recovered, LedgerOptions::default(), time).await.unwrap();
 
         let (catalogs, watched) = watch::channel(Arc::new(Catalog::parse(catalog, "c").unwrap()));
-        let tokens = vec![Token { name: "test".to_owned(), secret: TOKEN.to_owned() }];
+        let acme = Some(CustomerId::parse("acme").unwrap());
+        let tokens = vec![
+            Token::of_secret("test", TOKEN),
+            Token { customer: acme, ..Token::of_secret("acme", ACME_TOKEN) },
+        ];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let sessions =

@@ -41,10 +41,7 @@ fn of_a_right_configuration() {
     let tls = format!("[tls]\nca = {ca:?}\ncertificate = {certificate:?}\nkey = {key:?}\n");
     let variables = [("TIDEMARK_COLLECTOR__API__TOKEN", "s3cr3t-token-of-the-environment")];
     let config = parse(&inline(&tls), &variables).unwrap();
-    assert!(
-        config.tokens.len() == 2
-            && config.tokens.iter().all(|token| token.secret.contains("s3cr3t"))
-    );
+    assert_eq!(config.tokens.len(), 2);
     hides(&format!("{config:?} {config:#?}"));
     let Config { tokens, tls, session, ledger, listen, .. } = &config;
     hides(&format!("{tokens:?} {tokens:#?} {tls:?} {session:?} {ledger:?} {listen:?}"));
