@@ -107,7 +107,7 @@ pub enum Unknown {
     Unanswered,
     /// The journal is sound and in no conflict: it can be shipped itself.
     Sound,
-    /// The journal is damaged, and was in no conflict: `posted_events` of its stream says it.
+    /// The journal is damaged, and was in no conflict: the collector's figures of its stream say it.
     Damaged,
 }
 
@@ -126,8 +126,9 @@ impl Unknown {
                 "the journal is sound and in no conflict: `tidemark-agent drain` ships it itself"
             }
             Self::Damaged => {
-                "the journal is damaged and does not say how far they are posted: `posted_events` of its stream in \
-                 the collector's GET /v1/streams does; import once more with --posted-below and that number"
+                "the journal is damaged and does not say how far they are posted: of its stream in the collector's \
+                 GET /v1/streams, `posted_events` and `quarantined_events` do together; import once more with \
+                 --posted-below and their sum"
             }
         }
     }

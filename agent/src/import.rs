@@ -57,8 +57,8 @@ pub struct ImportArguments {
     /// At most this long for each opening, in seconds. What is left then goes on with the next import.
     #[arg(long, value_name = "SECONDS", default_value_t = 60)]
     seconds: u64,
-    /// Of a journal that was set aside as damaged: how many events of its stream are posted, which is
-    /// `posted_events` of the collector's GET /v1/streams. They are left out.
+    /// Of a journal that was set aside as damaged: how many events of its stream the ledger has, which are
+    /// `posted_events` and `quarantined_events` of the collector's GET /v1/streams. They are left out.
     #[arg(long, value_name = "EVENTS")]
     posted_below: Option<u64>,
 }
