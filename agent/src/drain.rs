@@ -6,6 +6,7 @@
 //! Limits: journals are shipped one after the other, each for at most the time given; the folder and its
 //! folders are looked into, not what is below those.
 
+use std::fmt;
 use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
@@ -15,7 +16,7 @@ use clap::Args;
 use thiserror::Error;
 
 use crate::config::Config;
-use crate::life::{ShipEnd, Shipped, ship};
+use crate::life::{Left, ShipEnd, Shipped, ship};
 
 /// What a journal's file is called at its end. Those that were set aside have more behind it.
 const EXTENSION: &str = "redb";
@@ -88,21 +89,45 @@ pub async fn drain(
     let folder = &arguments.journal_dir;
     let journals =
         journals(folder).map_err(|source| DrainError::Read { path: folder.clone(), source })?;
+    let mut said = Said::to(out);
     if journals.is_empty() {
-        writeln!(out, "There are no journals in {}.", folder.display())?;
+        said.line(format_args!("There are no journals in {}.", folder.display()));
     }
     let mut worst = DrainEnd::Done;
     for path in journals {
-        let (said, found) = match ship(config, &path, Duration::from_secs(arguments.seconds)).await
-        {
+        let longest = Duration::from_secs(arguments.seconds);
+        let (what, found) = match ship(config, &path, Left::ByAgent, longest).await {
             Ok(shipped) => (told(&shipped), DrainEnd::of(&shipped.end)),
             Err(error) => (error.to_string(), DrainEnd::Left),
         };
         worst = worst.max(found);
-        writeln!(out, "{}: {said}", path.display())?;
-        out.flush()?;
+        said.line(format_args!("{}: {what}", path.display()));
     }
+    said.end()?;
     Ok(worst.code())
+}
+
+/// Says what was done, as it is done. A reader that has gone keeps nothing from being done.
+pub(crate) struct Said<'a, W> {
+    out: &'a mut W,
+    failed: Option<io::Error>,
+}
+
+impl<'a, W: Write> Said<'a, W> {
+    pub(crate) fn to(out: &'a mut W) -> Self {
+        Self { out, failed: None }
+    }
+
+    pub(crate) fn line(&mut self, text: fmt::Arguments<'_>) {
+        if self.failed.is_none() {
+            self.failed = writeln!(self.out, "{text}").and_then(|()| self.out.flush()).err();
+        }
+    }
+
+    /// Whether all was said.
+    pub(crate) fn end(self) -> io::Result<()> {
+        self.failed.map_or(Ok(()), Err)
+    }
 }
 
 fn journals(folder: &Path) -> io::Result<Vec<PathBuf>> {

@@ -8,6 +8,7 @@
 //! {"row":"opening", ...}    before the events of each: how far the collector said it is posted
 //! {"row":"event", ...}      one event that was not sealed
 //! {"row":"line", ...}       one line of a sealed batch: sums of events, which stand together or not at all
+//! {"row":"missing", ...}    in place of events that a damaged journal has lost
 //! {"row":"end", ...}        last: how many events there were
 //! ```
 //!
@@ -15,9 +16,10 @@
 //! opening run from its first event to its last without a gap, so that a file that was cut shows it.
 //!
 //! # What is posted
-//! Only the collector's answer to a conflict says how far an opening is posted (`posted_below`), and of a free
-//! one that nothing is or ever will be, once the journal notes that it does not move. In all other cases the row
-//! says why that is not known ([`Unknown`]), and `import` leaves the opening out.
+//! Only the collector's answer to a conflict says how far an opening is posted (`posted_below`). One of which nothing
+//! is posted under the journal's stream may be posted under another, where another copy has moved it. In this and
+//! all other cases the row says why that is not known ([`Unknown`]), and `import` leaves the opening out unless a
+//! person knows.
 
 #[cfg(test)]
 mod tests;
@@ -31,13 +33,13 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::batch::{Body, Dimensions, Line, parse_series};
-use tidemark_common::id::OpeningId;
+use tidemark_common::id::{EventNumber, OpeningId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::HeldOpening;
 
 use crate::chunk::{GroupReader, RAW_BYTES_LIMIT, Unique};
-use crate::journal::{ChunkHeld, Held, Leftover, OpenError, hashed};
+use crate::journal::{ChunkHeld, Held, Journal, Leftover, OpenError, hashed};
 
 /// The version of these rows.
 pub const EXPORT_VERSION: u32 = 1;
@@ -92,6 +94,11 @@ pub enum Row {
     },
     Event(EventRow),
     Line(LineRow),
+    Missing {
+        opening: String,
+        first_event: u64,
+        end_event: u64,
+    },
     End {
         events: u64,
     },
@@ -103,6 +110,8 @@ pub enum Row {
 pub enum Unknown {
     /// It is free, and the agent's next start moves it.
     Moves,
+    /// Nothing of it is posted under its stream; another copy of the journal may have moved it, or ship it yet.
+    Elsewhere,
     /// The collector has not answered for it.
     Unanswered,
     /// The journal is sound and in no conflict: it can be shipped itself.
@@ -112,15 +121,21 @@ pub enum Unknown {
 }
 
 impl Unknown {
-    /// What is to be done instead of an import.
+    /// Why it is not imported, and what is to be done.
     #[must_use]
     pub fn remedy(self) -> &'static str {
         match self {
             Self::Moves => {
                 "they are free: start the journal's agent, which moves them and ships them"
             }
+            Self::Elsewhere => {
+                "nothing of them is posted under their stream, but another copy of the journal may have moved them, or \
+                 may ship them yet: if you know that none has and none will, import once more with --unposted and the \
+                 opening's name"
+            }
             Self::Unanswered => {
-                "the collector has not said how far they are posted: a person must compare them with the ledger"
+                "the collector has not said how far they are posted: compare them with the ledger; if you know that \
+                 nothing of them is posted, import once more with --unposted and the opening's name"
             }
             Self::Sound => {
                 "the journal is sound and in no conflict: `tidemark-agent drain` ships it itself"
@@ -191,21 +206,25 @@ pub fn export(
     notes: &mut impl Write,
 ) -> Result<(), ExportError> {
     let held = Leftover::open(&arguments.journal)?;
+    let opens = held.conflict.is_some() || Journal::would_open(&arguments.journal)?;
     let exported = match &arguments.output {
         Some(path) => {
             let make = |source| ExportError::Make { path: path.clone(), source };
             let mut file = BufWriter::new(File::create_new(path).map_err(make)?);
-            let exported = write_rows(&held, &mut file)?;
+            let exported = write_rows(&held, opens, &mut file)?;
             file.flush()?;
             file.get_ref().sync_all()?;
             exported
         }
-        None => write_rows(&held, out)?,
+        None => write_rows(&held, opens, out)?,
     };
-    let Exported { events, unknown } = exported;
+    let Exported { events, missing, unknown } = exported;
     writeln!(notes, "{events} events of stream {} are not known to be posted.", held.stream)?;
+    if missing > 0 {
+        writeln!(notes, "{missing} of them are not in the file any more: it is damaged.")?;
+    }
     for (why, events) in &unknown {
-        writeln!(notes, "{events} of them are not for an import: {}.", why.remedy())?;
+        writeln!(notes, "{events} of them are not imported: {}.", why.remedy())?;
     }
     if unknown.values().sum::<u64>() < events {
         writeln!(notes, "{ADVICE}")?;
@@ -220,11 +239,17 @@ const ADVICE: &str = "Of an opening, those below `posted_below` are posted. The 
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(crate) struct Exported {
     pub(crate) events: u64,
+    /// Those of them that the file has lost.
+    pub(crate) missing: u64,
     pub(crate) unknown: BTreeMap<Unknown, u64>,
 }
 
-/// Writes all rows.
-pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<Exported, ExportError> {
+/// Writes all rows. `opens` says whether the agent, or a drainer, could ship the journal itself.
+pub(crate) fn write_rows(
+    held: &Leftover,
+    opens: bool,
+    out: &mut impl Write,
+) -> Result<Exported, ExportError> {
     let moved: &[OpeningId] = held.moved.as_ref().map_or(&[], |(_, openings)| openings);
     put(
         out,
@@ -239,29 +264,36 @@ pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<Export
                 .map(|key| hex(&hashed(b"tidemark/export-salt/1", &[&key.key, &held.stream.0]))),
         },
     )?;
-    let is_sound = held.conflict.is_some() || held.is_sound()?;
     let mut openings = held.openings()?.into_iter().filter(|held| !moved.contains(&held.opening));
     let mut exported = Exported::default();
     let mut current = None;
+    let mut next = EventNumber(0);
     let mut group = (0, GroupReader::default());
     let mut written = Ok(());
     held.each(|row| {
-        let opening = match &row {
-            Held::Batch(header, ..) => header.opening,
-            Held::Chunk(chunk) => chunk.opening,
-        };
-        let is_empty = matches!(&row, Held::Batch(header, ..) if header.events() == 0);
-        if moved.contains(&opening) || is_empty || written.is_err() {
+        let (opening, first, end) = row.events();
+        if moved.contains(&opening) || first == end || written.is_err() {
             return Ok(());
         }
         if current != Some(opening) {
             current = Some(opening);
             if let Some(held_opening) = openings.next() {
-                let row = opening_row(held, &held_opening, is_sound);
+                let row = opening_row(held, &held_opening, opens);
                 exported.count(&row);
                 written = put(out, &row);
+                next = held_opening.first;
             }
         }
+        if first < next {
+            let reason = format!("events of opening {opening} overlap at {first}");
+            return Err(OpenError::Corrupt { reason });
+        }
+        if first > next && written.is_ok() {
+            let row = missing_row(opening, next, first);
+            exported.count(&row);
+            written = put(out, &row);
+        }
+        next = end;
         let rows = match row {
             Held::Batch(header, stored, _) => {
                 let body = Body::open(&header, stored).map_err(|error| unreadable(&error))?;
@@ -287,29 +319,40 @@ pub(crate) fn write_rows(held: &Leftover, out: &mut impl Write) -> Result<Export
 
 impl Exported {
     fn count(&mut self, row: &Row) {
-        let Row::Opening { first_event, end_event, unknown, .. } = row else { return };
-        let events = end_event.saturating_sub(*first_event);
-        self.events = self.events.saturating_add(events);
-        if let Some(why) = unknown {
-            let count = self.unknown.entry(*why).or_default();
-            *count = count.saturating_add(events);
+        match row {
+            Row::Opening { first_event, end_event, unknown, .. } => {
+                let events = end_event.saturating_sub(*first_event);
+                self.events = self.events.saturating_add(events);
+                if let Some(why) = unknown {
+                    let count = self.unknown.entry(*why).or_default();
+                    *count = count.saturating_add(events);
+                }
+            }
+            Row::Missing { first_event, end_event, .. } => {
+                let events = end_event.saturating_sub(*first_event);
+                self.missing = self.missing.saturating_add(events);
+            }
+            Row::Journal { .. } | Row::Event(_) | Row::Line(_) | Row::End { .. } => {}
         }
     }
 }
 
-fn opening_row(held: &Leftover, opening: &HeldOpening, is_sound: bool) -> Row {
+fn missing_row(opening: OpeningId, first: EventNumber, end: EventNumber) -> Row {
+    Row::Missing { opening: opening.to_string(), first_event: first.0, end_event: end.0 }
+}
+
+fn opening_row(held: &Leftover, opening: &HeldOpening, opens: bool) -> Row {
     let HeldOpening { opening, first, end } = *opening;
-    let answer = held.answer.as_ref().filter(|_| held.conflict.is_some());
-    let posted = match answer.and_then(|answer| answer.posted(opening)) {
-        Some(posted) => Ok(posted.0),
-        None => match (&held.conflict, answer) {
-            (None, _) if is_sound => Err(Unknown::Sound),
-            (None, _) => Err(Unknown::Damaged),
-            (Some(_), Some(answer)) if answer.is_free(opening) => match held.moved {
-                Some(_) => Ok(first.0),
-                None => Err(Unknown::Moves),
-            },
-            (Some(_), _) => Err(Unknown::Unanswered),
+    let posted = match (&held.conflict, &held.answer) {
+        (None, _) if opens => Err(Unknown::Sound),
+        (None, _) => Err(Unknown::Damaged),
+        (Some(_), None) => Err(Unknown::Unanswered),
+        (Some(_), Some(answer)) => match answer.posted(opening) {
+            Some(posted) if posted > first => Ok(posted.0),
+            Some(_) => Err(Unknown::Elsewhere),
+            None if !answer.is_free(opening) => Err(Unknown::Unanswered),
+            None if held.moved.is_some() => Err(Unknown::Elsewhere),
+            None => Err(Unknown::Moves),
         },
     };
     Row::Opening {

@@ -11,14 +11,13 @@
 //! # Why it counts once
 //! The events of an opening go to a stream of their own, whose id is derived from the opening's old stream and
 //! its name, in batches that are the same for everybody (`opening.rs`). So whoever imports them, wherever and
-//! however often, continues one and the same stream, and the collector posts each of its batches once. An import
-//! that finds more posted than it has sealed is refused as a copy: another one has posted it all. The journal is
-//! made under another name and renamed once it is whole, beside the agent's own; a start after a kill finds it and
-//! goes on, and after its end it says that all was posted. One import at a time works in a folder.
+//! however often, continues one and the same stream, and the collector posts each of its batches once; nothing is
+//! added to it. The journal is made under another name and renamed once it is whole, beside the agent's own; a start
+//! after a kill makes the same again, and goes on with the one that is there. One import at a time works in a folder.
 //!
 //! Events that the collector had posted when it answered the conflict are left out, by their numbers. A sealed
 //! batch that is posted in part cannot be taken apart: it is left out too, and said so. So is an opening of which
-//! nobody knows how far it is posted; of a damaged journal a person may say it.
+//! nobody knows how far it is posted, unless a person says it.
 
 mod opening;
 mod read;
@@ -27,8 +26,9 @@ mod whole;
 #[cfg(test)]
 mod tests;
 
+use std::fmt;
 use std::fs::{File, TryLockError};
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, BufRead, BufReader, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -40,10 +40,10 @@ use self::opening::{Filled, Opening, Origin};
 use self::read::unhex;
 use self::whole::Whole;
 use crate::config::Config;
-use crate::drain::{DrainEnd, told};
+use crate::drain::{DrainEnd, Said, told};
 use crate::export::{Row, Unknown};
 use crate::journal::{OpenError, derived, folder_of, make_folder};
-use crate::life::{ShipEnd, ship};
+use crate::life::{Left, ShipEnd, Shipped, ship};
 
 /// What is imported, and how.
 #[derive(Debug, Args)]
@@ -61,6 +61,10 @@ pub struct ImportArguments {
     /// `posted_events` and `quarantined_events` of the collector's GET /v1/streams. They are left out.
     #[arg(long, value_name = "EVENTS")]
     posted_below: Option<u64>,
+    /// Nothing of this opening is posted, under any stream, and nothing will be by another copy of the journal: a person
+    /// knows that. May be given several times.
+    #[arg(long, value_name = "OPENING")]
+    unposted: Vec<OpeningId>,
 }
 
 /// Failed to import.
@@ -70,6 +74,17 @@ pub enum ImportError {
     Read { path: PathBuf, source: io::Error },
     #[error("failed to read line {line} of {}: {reason}; is it what `export` wrote? Nothing is imported", path.display())]
     Line { path: PathBuf, line: usize, reason: String },
+    #[error("failed to read {}: it is no regular file; write the export to one, as it is read twice", path.display())]
+    NotAFile { path: PathBuf },
+    #[error(
+        "failed to import: by --posted-below {told} events are posted, and the journal of stream {stream} holds {first} to {end}, \
+         and knows that those before are posted; is {told} another stream's?"
+    )]
+    PostedBelow { told: u64, stream: String, first: u64, end: u64 },
+    #[error("failed to import: --unposted {opening} is no opening of this export that is left out")]
+    Unposted { opening: OpeningId },
+    #[error("failed to read the working file {}: {source}; move it away, and import again", path.display())]
+    WorkingFile { path: PathBuf, source: OpenError },
     #[error("failed to import: another import works in {}; wait for its end", folder.display())]
     Busy { folder: PathBuf },
     #[error("failed to lock {}: {source}", folder.display())]
@@ -92,69 +107,114 @@ pub async fn import(
     out: &mut impl Write,
 ) -> Result<u8, ImportError> {
     let _alone = lock(&config.journal.path)?;
+    let mut said = Said::to(out);
     let mut end = DrainEnd::Done;
-    for made in make(&arguments.file, arguments.posted_below, config)? {
+    for made in make(&arguments.file, &Told::of(arguments), config)? {
         end = end.max(match made {
-            Made::Filled(filled) => ship_filled(config, arguments.seconds, filled, out).await?,
+            Made::Filled(filled) => {
+                ship_filled(config, arguments.seconds, &filled, &mut said).await
+            }
             Made::LeftOut { opening, events, why } => {
-                writeln!(out, "opening {opening}: {events} events are left out: {}", why.remedy())?;
+                let remedy = why.remedy();
+                said.line(format_args!(
+                    "opening {opening}: {events} events are left out: {remedy}"
+                ));
                 DrainEnd::Left
             }
         });
-        out.flush()?;
     }
+    said.end()?;
     Ok(end.code())
 }
 
 async fn ship_filled(
     config: &Config,
     seconds: u64,
-    filled: Filled,
-    out: &mut impl Write,
-) -> Result<DrainEnd, ImportError> {
-    let Filled { opening, journal, accepted, begun_with, skipped, whole } = filled;
-    let (said, mut end) = match &journal {
+    filled: &Filled,
+    said: &mut Said<'_, impl Write>,
+) -> DrainEnd {
+    let Filled { opening, journal, accepted, differs, skipped, whole, missing } = filled;
+    let (what, mut end) = match journal {
         None => ("nothing to import".to_owned(), DrainEnd::Done),
-        Some(journal) => match ship(config, journal, Duration::from_secs(seconds)).await {
-            Ok(shipped) => (
-                told(&shipped),
-                match shipped.end {
-                    // Its events are not known to be posted.
-                    ShipEnd::InUse => DrainEnd::Left,
-                    end => DrainEnd::of(&end),
-                },
-            ),
-            Err(error) => (error.to_string(), DrainEnd::Left),
-        },
+        Some(journal) => {
+            match ship(config, journal, Left::ByImport, Duration::from_secs(seconds)).await {
+                Ok(shipped) => what_became(&shipped),
+                Err(error) => (error.to_string(), DrainEnd::Left),
+            }
+        }
     };
-    writeln!(out, "opening {opening}: {said}")?;
-    if skipped > 0 {
-        writeln!(out, "  {skipped} events were posted before the conflict, and are left out")?;
+    said.line(format_args!("opening {opening}: {what}"));
+    if *skipped > 0 {
+        said.line(format_args!("  {skipped} events were posted before, and are left out"));
     }
-    if whole > 0 {
-        end = end.max(DrainEnd::Left);
-        writeln!(
-            out,
+    let mut left = |is_so: bool, text: fmt::Arguments<'_>| {
+        if is_so {
+            end = end.max(DrainEnd::Left);
+            said.line(text);
+        }
+    };
+    left(
+        *whole > 0,
+        format_args!(
             "  {whole} events are in a batch that is posted in part: a person must compare its lines with the ledger"
-        )?;
+        ),
+    );
+    left(*missing > 0, format_args!("  {missing} events are missing: the journal had lost them"));
+    if let (true, Some(journal)) = (*differs, journal) {
+        left(
+            true,
+            format_args!(
+                "  its working file {} was made of other rows than these {accepted} events: another export, or another \
+                 --posted-below; a person must compare the two",
+                journal.display()
+            ),
+        );
     }
-    if let (Some(held), Some(journal)) = (begun_with, &journal) {
-        end = end.max(DrainEnd::Left);
-        writeln!(
-            out,
-            "  its working file {} holds {held} events, and this export {accepted}: it was made from another export; a \
-             person must compare the two",
-            journal.display()
-        )?;
+    end
+}
+
+fn what_became(shipped: &Shipped) -> (String, DrainEnd) {
+    let end = DrainEnd::of(&shipped.end);
+    match &shipped.end {
+        ShipEnd::Closed => (format!("all {} events are posted", shipped.accepted), end),
+        // Its events are not known to be posted.
+        ShipEnd::InUse => (told(shipped), DrainEnd::Left),
+        ShipEnd::Conflict { message } => (
+            format!(
+                "another import of this opening was of other rows, and nothing of this one was posted: a person must \
+                 compare the two exports ({message})"
+            ),
+            end,
+        ),
+        ShipEnd::NothingToDo | ShipEnd::Left { .. } => (told(shipped), end),
     }
-    if end == DrainEnd::Conflict {
-        writeln!(
-            out,
-            "  another import of these events came first, with a working file elsewhere: if that one has not ended \
-             with exit code 0, run it again there"
-        )?;
+}
+
+/// What a person has said of openings of which the export does not know how far they are posted.
+#[derive(Debug, Clone, Default)]
+struct Told {
+    /// Of a damaged journal.
+    posted_below: Option<u64>,
+    /// Nothing of these is posted.
+    unposted: Vec<OpeningId>,
+}
+
+impl Told {
+    fn of(arguments: &ImportArguments) -> Self {
+        Self { posted_below: arguments.posted_below, unposted: arguments.unposted.clone() }
     }
-    Ok(end)
+
+    /// How far an opening is posted, where a person may say it.
+    fn posted_below(&self, opening: &str, why: Unknown, first: u64) -> Option<u64> {
+        let names = |told: &OpeningId| told.to_string() == opening;
+        match why {
+            Unknown::Damaged => self.posted_below,
+            Unknown::Elsewhere | Unknown::Unanswered => {
+                self.unposted.iter().any(names).then_some(first)
+            }
+            Unknown::Moves | Unknown::Sound => None,
+        }
+    }
 }
 
 /// Keeps other imports away from the folder until it is dropped.
@@ -183,31 +243,85 @@ enum Made {
 }
 
 /// Makes a journal for each opening, once the whole file is known to be in order.
-fn make(file: &Path, posted_below: Option<u64>, config: &Config) -> Result<Vec<Made>, ImportError> {
+fn make(path: &Path, told: &Told, config: &Config) -> Result<Vec<Made>, ImportError> {
+    let read = |source| ImportError::Read { path: path.to_owned(), source };
+    // One file, whatever its name stands for by then.
+    let mut file = File::open(path).map_err(read)?;
+    if !file.metadata().map_err(read)?.is_file() {
+        return Err(ImportError::NotAFile { path: path.to_owned() });
+    }
     let mut whole = Whole::default();
-    each_row(file, |row| match row {
-        Some(row) => whole.take(&row),
-        None => whole.end(),
+    let mut known = Known::default();
+    each_row(path, &file, |row| {
+        if let Some(row) = &row {
+            known.take(row);
+        }
+        whole.take(row.as_ref())
     })?;
+    known.check(told)?;
+    file.rewind().map_err(read)?;
     let folder = folder_of(&config.journal.path).to_owned();
-    let mut importer =
-        Importer { config, folder, posted_below, source: None, current: None, made: vec![] };
-    each_row(file, |row| match row {
-        Some(row) => importer.take(row),
-        None => importer.close(),
+    let mut importer = Importer { config, folder, told, source: None, current: None, made: vec![] };
+    let mut whole = Whole::default();
+    each_row(path, &file, |row| {
+        whole.take(row.as_ref())?;
+        row.map_or(Ok(()), |row| importer.take(row))
     })?;
     Ok(importer.made)
+}
+
+/// What a file has of which a person may say how far it is posted.
+#[derive(Debug, Default)]
+struct Known {
+    stream: String,
+    /// From the first to the last event of openings of a damaged journal.
+    damaged: Option<(u64, u64)>,
+    left_out: Vec<String>,
+}
+
+impl Known {
+    fn take(&mut self, row: &Row) {
+        match row {
+            Row::Journal { stream, .. } => self.stream.clone_from(stream),
+            Row::Opening { opening, first_event, end_event, unknown: Some(why), .. } => match why {
+                Unknown::Damaged => {
+                    let (first, _) = *self.damaged.get_or_insert((*first_event, *end_event));
+                    self.damaged = Some((first, *end_event));
+                }
+                Unknown::Elsewhere | Unknown::Unanswered => self.left_out.push(opening.clone()),
+                Unknown::Moves | Unknown::Sound => {}
+            },
+            Row::Opening { .. }
+            | Row::Event(_)
+            | Row::Line(_)
+            | Row::Missing { .. }
+            | Row::End { .. } => {}
+        }
+    }
+
+    fn check(self, told: &Told) -> Result<(), ImportError> {
+        if let (Some(told), Some((first, end))) = (told.posted_below, self.damaged)
+            && !(first..=end).contains(&told)
+        {
+            return Err(ImportError::PostedBelow { told, stream: self.stream, first, end });
+        }
+        let named = |opening: &&OpeningId| !self.left_out.contains(&opening.to_string());
+        match told.unposted.iter().find(named) {
+            Some(opening) => Err(ImportError::Unposted { opening: *opening }),
+            None => Ok(()),
+        }
+    }
 }
 
 /// Hands over each row of the file, and then its end.
 fn each_row(
     path: &Path,
+    file: &File,
     mut take: impl FnMut(Option<Row>) -> Result<(), RowError>,
 ) -> Result<(), ImportError> {
     let read = |source| ImportError::Read { path: path.to_owned(), source };
-    let file = BufReader::new(File::open(path).map_err(read)?);
     let mut number: usize = 1;
-    let mut lines = file.lines();
+    let mut lines = BufReader::new(file).lines();
     loop {
         let at = |reason: String| ImportError::Line { path: path.to_owned(), line: number, reason };
         let row = match lines.next() {
@@ -250,8 +364,7 @@ fn bad(what: &str) -> impl Fn() -> RowError {
 struct Importer<'a> {
     config: &'a Config,
     folder: PathBuf,
-    /// What a person has said.
-    posted_below: Option<u64>,
+    told: &'a Told,
     source: Option<Source>,
     current: Option<Current>,
     made: Vec<Made>,
@@ -287,19 +400,22 @@ impl Importer<'_> {
             }
             Row::Opening { opening, first_event, end_event, posted_below, unknown } => {
                 self.close()?;
-                let told = self.posted_below.filter(|_| unknown == Some(Unknown::Damaged));
-                self.current = Some(match posted_below.or(told) {
+                let why = unknown.unwrap_or(Unknown::Unanswered);
+                let told = || self.told.posted_below(&opening, why, first_event);
+                self.current = Some(match posted_below.or_else(told) {
                     Some(posted_below) => self.begin(&opening, posted_below)?,
-                    None => Current::LeftOut(Made::LeftOut {
-                        opening,
-                        events: end_event.saturating_sub(first_event),
-                        why: unknown.unwrap_or(Unknown::Unanswered),
-                    }),
+                    None => {
+                        let events = end_event.saturating_sub(first_event);
+                        Current::LeftOut(Made::LeftOut { opening, events, why })
+                    }
                 });
                 Ok(())
             }
             Row::Event(row) => self.filling().map_or(Ok(()), |opening| opening.event(&row)),
             Row::Line(row) => self.filling().map_or(Ok(()), |opening| opening.line(row)),
+            Row::Missing { first_event, end_event, .. } => {
+                self.filling().map_or(Ok(()), |opening| opening.missing(first_event, end_event))
+            }
             Row::End { .. } => self.close(),
         }
     }

@@ -90,6 +90,25 @@ enum Command {
     ConfigReference,
 }
 
+impl Command {
+    /// Whether nothing but its output is lost with its reader. Of the others the exit code says how they ended.
+    fn only_shows(&self) -> bool {
+        match self {
+            Self::CheckConfig(_)
+            | Self::Status { .. }
+            | Self::DeadLetters(DeadLetters::List { .. } | DeadLetters::Export { .. })
+            | Self::Inspect { .. }
+            | Self::Fsck { .. }
+            | Self::ConfigReference => true,
+            Self::Run(_)
+            | Self::DeadLetters(DeadLetters::Replay { .. })
+            | Self::Drain(_)
+            | Self::Export(_)
+            | Self::Import(_) => false,
+        }
+    }
+}
+
 #[derive(Debug, Args)]
 struct ConfigFile {
     /// The configuration file.
@@ -160,10 +179,11 @@ enum DeadLetters {
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
+    let only_shows = arguments.command.only_shows();
     match execute(arguments.command) {
         Ok(code) => code,
         // Whoever reads the output has seen enough, as `head` does.
-        Err(error) if is_broken_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) if only_shows && is_broken_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             // Standard error may be closed; there is nowhere left to say so.
             drop(writeln!(io::stderr().lock(), "tidemark-agent: {}", told(&error)));

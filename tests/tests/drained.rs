@@ -147,3 +147,32 @@ fn only_a_drainer_ships_what_belongs_to_others() -> Result<()> {
         wait_used(stack, 10)
     })
 }
+
+#[test]
+fn a_reader_that_has_gone_keeps_nothing_from_being_shipped() -> Result<()> {
+    Stack::run(settings()?, |stack| {
+        configure(stack, "drainer")?;
+        stack.wait_connected()?;
+        stack.stop_collector()?;
+        send(stack, 5)?;
+        stack.kill_agent()?;
+        leave(stack, "one")?;
+        stack.start_agent()?;
+        send(stack, 6)?;
+        stack.kill_agent()?;
+        leave(stack, "two")?;
+        stack.start_collector()?;
+        let mut drainer = Command::new(Program::Agent.path()?)
+            .args(["drain", "--journal-dir", "pods", "--config", "drainer.toml"])
+            .current_dir(stack.folder())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()?;
+        drop(drainer.stdout.take());
+        let end = drainer.wait()?;
+        ensure!(end.code() == Some(1), "it could not say what it did, and ended with {end}");
+        wait_used(stack, 11)?;
+        drain(stack, "pods", 0, &["were posted before"])?;
+        stack.start_agent()
+    })
+}

@@ -83,7 +83,9 @@ fn journal(path: &Path, conflict: Option<Option<ConflictAnswer>>) {
 
 fn rows(path: &Path) -> (Vec<Row>, Exported) {
     let mut out = Vec::new();
-    let exported = write_rows(&Leftover::open(path).unwrap(), &mut out).unwrap();
+    let held = Leftover::open(path).unwrap();
+    let opens = held.conflict.is_some() || Journal::would_open(path).unwrap();
+    let exported = write_rows(&held, opens, &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
     (text.lines().map(|line| serde_json::from_str(line).unwrap()).collect(), exported)
 }
@@ -121,7 +123,9 @@ fn an_opening_is_posted_as_far_as_the_collector_has_said() {
     };
     check(None, [Err(Unknown::Sound); 2]);
     check(Some(None), [Err(Unknown::Unanswered); 2]);
-    check(Some(Some(answer(&[1, 2], &[(1, 2), (2, 3)]))), [Ok(2), Ok(3)]);
+    check(Some(Some(answer(&[1, 2], &[(1, 2), (2, 4)]))), [Ok(2), Ok(4)]);
+    // Nothing of the second one: another copy may have moved it.
+    check(Some(Some(answer(&[1, 2], &[(1, 2), (2, 3)]))), [Ok(2), Err(Unknown::Elsewhere)]);
     check(Some(Some(answer(&[1], &[(1, 2)]))), [Ok(2), Err(Unknown::Unanswered)]);
     check(Some(Some(answer(&[1, 2], &[(1, 2)]))), [Ok(2), Err(Unknown::Moves)]);
 }
@@ -133,7 +137,7 @@ fn a_file_that_is_set_aside_notes_that_nothing_moved() {
     journal(&path, Some(Some(answer(&[1, 2], &[(1, 2), (2, 3)]))));
     // Nothing moves, and the file says so.
     let Settled::SetAside(aside) = settle_conflict(&options(&path)).unwrap() else { panic!() };
-    assert_eq!(told(&aside), [Ok(2), Ok(3)]);
+    assert_eq!(told(&aside), [Ok(2), Err(Unknown::Elsewhere)]);
     assert!(Leftover::open(&aside).unwrap().moved.is_some_and(|(_, moved)| moved.is_empty()));
 }
 
@@ -150,6 +154,32 @@ fn a_damaged_journal_asks_for_what_is_posted() {
     write.commit().unwrap();
     drop(database);
     assert_eq!(told(&path), [Err(Unknown::Damaged); 2]);
+}
+
+#[test]
+fn what_a_damaged_journal_has_lost_is_told_in_its_place() {
+    let folder = TempDir::new().unwrap();
+    let path = folder.path().join("journal.redb");
+    journal(&path, None);
+    let mut journal = opened(&path, 3);
+    for group in 3..6 {
+        journal.commit(vec![three(&journal, group)], NOON).unwrap();
+    }
+    drop(journal);
+    let database = Database::open(&path).unwrap();
+    let write = database.begin_write().unwrap();
+    let chunks: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinition::new("chunks");
+    let mut table = write.open_table(chunks).unwrap();
+    let lost = table.extract_if(|(group, _), _| group == 4).unwrap().count();
+    assert_eq!(lost, 1);
+    drop(table);
+    write.commit().unwrap();
+    drop(database);
+    let (rows, exported) = rows(&path);
+    let missing =
+        Row::Missing { opening: OpeningId([3; 16]).to_string(), first_event: 9, end_event: 12 };
+    assert_eq!(rows.iter().filter(|row| **row == missing).count(), 1, "{rows:?}");
+    assert_eq!((exported.events, exported.missing), (15, 3));
 }
 
 #[test]

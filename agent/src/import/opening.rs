@@ -4,8 +4,8 @@
 //! whole. **Does not own** whether the rows are ([`super::whole`]).
 //!
 //! The same rows make the same batches, to the byte, on every machine: they are cut by count and size alone, and
-//! their salts come from the export's. Only events that were taken before there were rules are kept as they are,
-//! and sealed when the collector has told its own.
+//! their salts come from the export's. Only events that were taken before there were rules, and those after them,
+//! are kept as they are, and sealed when the collector has told its own.
 
 use std::fs;
 use std::io;
@@ -25,7 +25,7 @@ use crate::chunk::{ChunkWriter, Record, Unique};
 use crate::config::Config;
 use crate::export::{EventRow, LineRow};
 use crate::journal::{
-    Carried, Carrier, FreshIds, Journal, Leftover, OpenError, hashed, sync_folder_of,
+    Carried, Carrier, FreshIds, Journal, JournalState, Leftover, OpenError, hashed, sync_folder_of,
 };
 use crate::life::journal_options;
 
@@ -56,13 +56,14 @@ pub(super) struct Origin {
 pub(super) struct Opening {
     origin: Origin,
     making: PathBuf,
-    /// `None`: an import before this one has made it.
-    carrier: Option<Carrier>,
+    carrier: Carrier,
     accepted: u64,
     skipped: u64,
     whole: u64,
+    missing: u64,
     batch: Option<Batch>,
     group: Option<Group>,
+    /// Groups of chunks so far.
     groups: u64,
 }
 
@@ -72,14 +73,16 @@ pub(super) struct Filled {
     pub(super) opening: OpeningId,
     /// `None`: nothing of it is to be imported.
     pub(super) journal: Option<PathBuf>,
-    /// Events that are in the journal.
+    /// Events that this export has for it.
     pub(super) accepted: u64,
-    /// Events that the journal of an import before this one holds, where that is another number.
-    pub(super) begun_with: Option<u64>,
+    /// The journal is that of an import before this one, of other rows.
+    pub(super) differs: bool,
     /// Events that were posted before.
     pub(super) skipped: u64,
     /// Events of batches that are posted in part.
     pub(super) whole: u64,
+    /// Events that the exported journal had lost, of those that are not posted.
+    pub(super) missing: u64,
 }
 
 /// A sealed batch, until its last line.
@@ -101,6 +104,8 @@ struct Group {
     batch: OpenBatch,
     /// Packs the events, where they cannot be sealed yet.
     chunk: Option<ChunkWriter>,
+    /// A chunk of it is in the journal.
+    begun: bool,
     /// Values that will be digests.
     raw_uniques: usize,
     oldest: Timestamp,
@@ -109,18 +114,14 @@ struct Group {
 impl Opening {
     pub(super) fn begin(config: &Config, origin: Origin) -> Result<Self, OpenError> {
         let making = origin.place.with_extension("making");
-        let mut carrier = None;
-        if !origin.place.exists() {
-            remove(&making)?;
-            let options = journal_options(config, &making);
-            let start = Timestamp(0);
-            let fresh = FreshIds { stream: origin.to, opening: origin.opening };
-            let (journal, _) = Journal::open(options, fresh, start, Duration::ZERO)?;
-            let mut new = Carrier::new(journal, start);
-            if let Some(ledger) = origin.ledger {
-                new.pin(ledger, None, NO_KEY)?;
-            }
-            carrier = Some(new);
+        remove(&making)?;
+        let options = journal_options(config, &making);
+        let start = Timestamp(0);
+        let fresh = FreshIds { stream: origin.to, opening: origin.opening };
+        let (journal, _) = Journal::open(options, fresh, start, Duration::ZERO)?;
+        let mut carrier = Carrier::new(journal, start);
+        if let Some(ledger) = origin.ledger {
+            carrier.pin(ledger, None, NO_KEY)?;
         }
         Ok(Self {
             origin,
@@ -129,10 +130,18 @@ impl Opening {
             accepted: 0,
             skipped: 0,
             whole: 0,
+            missing: 0,
             batch: None,
             group: None,
-            groups: 1,
+            groups: 0,
         })
+    }
+
+    pub(super) fn missing(&mut self, first: u64, end: u64) -> Result<(), RowError> {
+        self.end_batch()?;
+        let unposted = end.saturating_sub(first.max(self.origin.posted_below));
+        self.missing = self.missing.saturating_add(unposted);
+        Ok(())
     }
 
     pub(super) fn event(&mut self, row: &EventRow) -> Result<(), RowError> {
@@ -145,7 +154,9 @@ impl Opening {
         if self.group.as_ref().is_some_and(|group| !group.takes(rules, unique_key)) {
             self.end_group()?;
         }
-        let group = self.group.get_or_insert_with(|| Group::new(rules, unique_key));
+        // A batch does not overtake events that wait for rules.
+        let waits = rules == RulesVersion(0) || self.groups > 0;
+        let group = self.group.get_or_insert_with(|| Group::new(rules, unique_key, waits));
         group.add(row)?;
         match group.chunk.as_ref().is_some_and(ChunkWriter::is_full) {
             true => self.end_chunk(),
@@ -183,9 +194,7 @@ impl Opening {
             let times = lines.iter().map(|line| line.key.bucket.start());
             let oldest = times.min().unwrap_or(Timestamp(0));
             let carried = self.carried(rules, events, oldest)?;
-            if let Some(carrier) = &mut self.carrier {
-                carrier.batch(carried, salt, &lines)?;
-            }
+            self.carrier.batch(carried, salt, &lines)?;
         }
         Ok(())
     }
@@ -196,15 +205,12 @@ impl Opening {
             return Ok(());
         };
         if chunk.is_some() {
-            self.groups = self.groups.saturating_add(1);
             return Ok(());
         }
         let salt = self.salt()?;
         let carried = self.carried(rules, batch.events(), oldest)?;
-        if let Some(carrier) = &mut self.carrier {
-            let body = batch.encode(salt, &carried.evidence);
-            carrier.sealed(carried, body.map_err(|error| RowError::Row(error.to_string()))?)?;
-        }
+        let body = batch.encode(salt, &carried.evidence);
+        self.carrier.sealed(carried, body.map_err(|error| RowError::Row(error.to_string()))?)?;
         Ok(())
     }
 
@@ -212,12 +218,12 @@ impl Opening {
         let Some(group) = &mut self.group else { return Ok(()) };
         let (rules, oldest) = (group.rules, group.oldest);
         let Some(chunk) = group.chunk.as_mut().and_then(ChunkWriter::take) else { return Ok(()) };
+        let is_first = !std::mem::replace(&mut group.begun, true);
+        self.groups = self.groups.saturating_add(u64::from(is_first));
         let carried = self.carried(rules, u64::from(chunk.events), oldest)?;
         let payload = zstd::bulk::compress(&chunk.bytes, CHUNK_ZSTD_LEVEL)
             .map_err(|error| RowError::Import(ImportError::Pack(error)))?;
-        if let Some(carrier) = &mut self.carrier {
-            carrier.chunk(self.groups, carried, payload)?;
-        }
+        self.carrier.chunk(self.groups, carried, payload)?;
         Ok(())
     }
 
@@ -242,51 +248,65 @@ impl Opening {
         Ok(Carried { opening: self.origin.opening, rules, events, oldest, evidence })
     }
 
-    /// Puts the journal in its place, unless it is there, or there is nothing for it.
+    /// Puts the journal in its place, unless one is there, or there is nothing for it.
     pub(super) fn finish(mut self) -> Result<Filled, RowError> {
         self.end_batch()?;
         self.end_group()?;
         let Origin { opening, place, .. } = self.origin;
-        let mut begun_with = None;
-        if let Some(carrier) = self.carrier.take() {
-            let held = carrier.finish()?;
-            assert_eq!(held, self.accepted, "every event that is to be imported is in the journal");
-            if held == 0 {
-                remove(&self.making)?;
-            } else {
-                let named = fs::rename(&self.making, &place);
-                named.map_err(|source| OpenError::Io {
-                    act: "put in place",
-                    path: self.making.clone(),
-                    source,
-                })?;
-                sync_folder_of(&place)?;
-            }
+        let made = self.carrier.finish()?;
+        assert_eq!(
+            made.accepted, self.accepted,
+            "every event that is to be imported is in the journal"
+        );
+        let is_there = place.exists();
+        let differs = is_there && !holds_the_same(&place, &made)?;
+        if is_there || made.accepted == 0 {
+            remove(&self.making)?;
         } else {
-            begun_with = match Leftover::open(&place) {
-                // Whoever ships it will find that out.
-                Err(OpenError::Held { .. }) => None,
-                found => Some(found?.accepted).filter(|held| *held != self.accepted),
-            };
+            fs::rename(&self.making, &place).map_err(|source| OpenError::Io {
+                act: "put in place",
+                path: self.making.clone(),
+                source,
+            })?;
+            sync_folder_of(&place)?;
         }
         Ok(Filled {
             opening,
-            journal: Some(place).filter(|_| self.accepted > 0),
+            journal: Some(place).filter(|_| is_there || made.accepted > 0),
             accepted: self.accepted,
-            begun_with,
+            differs,
             skipped: self.skipped,
             whole: self.whole,
+            missing: self.missing,
         })
     }
 }
 
+/// Whether the journal at `place` was made of the same rows. What was not sealed yet is compared by its number.
+fn holds_the_same(place: &Path, made: &JournalState) -> Result<bool, RowError> {
+    let held = match Leftover::open(place) {
+        Ok(held) => held,
+        // Whoever ships it finds that out.
+        Err(OpenError::Held { .. }) => return Ok(true),
+        Err(source) => {
+            let path = place.to_owned();
+            return Err(RowError::Import(ImportError::WorkingFile { path, source }));
+        }
+    };
+    let waits = made.events_in_chunks > 0;
+    let sealed = (held.sealed_sequence, held.sealed_digest);
+    Ok(held.accepted == made.accepted
+        && (waits || sealed == (made.sealed_sequence, made.sealed_digest)))
+}
+
 impl Group {
-    fn new(rules: RulesVersion, unique_key: u16) -> Self {
+    fn new(rules: RulesVersion, unique_key: u16, waits: bool) -> Self {
         Self {
             rules,
             unique_key,
             batch: OpenBatch::new(unique_key),
-            chunk: (rules == RulesVersion(0)).then(|| ChunkWriter::new(unique_key)),
+            chunk: waits.then(|| ChunkWriter::new(unique_key)),
+            begun: false,
             raw_uniques: 0,
             oldest: Timestamp(i64::MAX),
         }

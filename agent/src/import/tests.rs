@@ -109,12 +109,12 @@ fn write(folder: &Path, rows: &[Row]) -> PathBuf {
     path
 }
 
-fn made(folder: &Path, rows: &[Row], posted_below: Option<u64>) -> Result<Vec<Made>, String> {
-    make(&write(folder, rows), posted_below, &config(folder)).map_err(|error| error.to_string())
+fn made(folder: &Path, rows: &[Row], told: &Told) -> Result<Vec<Made>, String> {
+    make(&write(folder, rows), told, &config(folder)).map_err(|error| error.to_string())
 }
 
 fn filled(folder: &Path, rows: &[Row]) -> Vec<Filled> {
-    let made = made(folder, rows, None).unwrap();
+    let made = made(folder, rows, &Told::default()).unwrap();
     made.into_iter()
         .map(|made| match made {
             Made::Filled(filled) => filled,
@@ -157,7 +157,7 @@ fn an_export_that_is_not_whole_makes_nothing() {
         let folder = TempDir::new().unwrap();
         let mut rows = rows();
         change(&mut rows);
-        let refused = made(folder.path(), &rows, None).unwrap_err();
+        let refused = made(folder.path(), &rows, &Told::default()).unwrap_err();
         assert!(refused.contains(expected), "{refused}");
         let files: Vec<_> = fs::read_dir(folder.path()).unwrap().collect();
         assert_eq!(files.len(), 1, "{files:?}");
@@ -179,14 +179,19 @@ fn an_export_that_is_not_whole_makes_nothing() {
     check(|rows| rows.push(event(2, 17)), "it is behind the end");
 }
 
+/// The rows with a second opening of which the export does not know how far it is posted.
+fn rows_unknown(why: Unknown) -> Vec<Row> {
+    let mut rows = rows();
+    let Row::Opening { posted_below, unknown, .. } = &mut rows[6] else { panic!() };
+    (*posted_below, *unknown) = (None, Some(why));
+    rows
+}
+
 #[test]
 fn what_nobody_knows_to_be_unposted_is_left_out() {
-    let check = |why: Unknown, told: Option<u64>, expected: Option<(u64, u64)>| {
+    let check = |why: Unknown, told: &Told, expected: Option<(u64, u64)>| {
         let folder = TempDir::new().unwrap();
-        let mut rows = rows();
-        let Row::Opening { posted_below, unknown, .. } = &mut rows[6] else { panic!() };
-        (*posted_below, *unknown) = (None, Some(why));
-        let made = made(folder.path(), &rows, told).unwrap();
+        let made = made(folder.path(), &rows_unknown(why), told).unwrap();
         let found = match &made[1] {
             Made::Filled(filled) => Some((filled.accepted, filled.skipped)),
             Made::LeftOut { events, why: told, .. } => {
@@ -197,12 +202,77 @@ fn what_nobody_knows_to_be_unposted_is_left_out() {
         assert_eq!(found, expected, "{why:?} {told:?}");
         assert!(matches!(&made[0], Made::Filled(filled) if filled.accepted == 4));
     };
-    for why in [Unknown::Moves, Unknown::Unanswered, Unknown::Sound] {
-        check(why, None, None);
-        check(why, Some(0), None);
+    let below = |events| Told { posted_below: Some(events), unposted: vec![] };
+    let unposted = Told { posted_below: None, unposted: vec![OpeningId([2; 16])] };
+    for why in [Unknown::Moves, Unknown::Sound] {
+        check(why, &Told::default(), None);
+        check(why, &below(14), None);
     }
-    check(Unknown::Damaged, None, None);
-    check(Unknown::Damaged, Some(16), Some((1, 2)));
+    for why in [Unknown::Elsewhere, Unknown::Unanswered] {
+        check(why, &Told::default(), None);
+        check(why, &below(14), None);
+        check(why, &unposted, Some((3, 0)));
+    }
+    check(Unknown::Damaged, &Told::default(), None);
+    check(Unknown::Damaged, &below(16), Some((1, 2)));
+}
+
+#[test]
+fn what_a_person_says_must_fit_the_export() {
+    let check = |why: Unknown, told: Told, expected: &str| {
+        let folder = TempDir::new().unwrap();
+        let refused = made(folder.path(), &rows_unknown(why), &told).unwrap_err();
+        assert!(refused.contains(expected), "{refused}");
+    };
+    for events in [13, 18] {
+        let told = Told { posted_below: Some(events), unposted: vec![] };
+        check(Unknown::Damaged, told, "holds 14 to 17, and knows that those before are posted");
+    }
+    // It is in the export, but its posted events are known.
+    for nth in [1, 7] {
+        let told = Told { posted_below: None, unposted: vec![OpeningId([nth; 16])] };
+        check(Unknown::Elsewhere, told, "is no opening of this export that is left out");
+    }
+}
+
+#[test]
+fn what_a_damaged_journal_has_lost_is_told() {
+    let folder = TempDir::new().unwrap();
+    let mut rows = rows();
+    rows[8] = Row::Missing { opening: name(2), first_event: 15, end_event: 16 };
+    let filled = filled(folder.path(), &rows);
+    assert_eq!((filled[1].accepted, filled[1].skipped, filled[1].missing), (1, 1, 1));
+}
+
+#[test]
+fn a_pipe_is_refused_as_it_can_be_read_once() {
+    let folder = TempDir::new().unwrap();
+    let pipe = folder.path().join("pipe");
+    nix::unistd::mkfifo(&pipe, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    // A writer, so that opening it does not wait.
+    let _writer = fs::OpenOptions::new().read(true).write(true).open(&pipe).unwrap();
+    let refused = make(&pipe, &Told::default(), &config(folder.path())).unwrap_err();
+    assert!(matches!(refused, ImportError::NotAFile { .. }), "{refused}");
+}
+
+#[test]
+fn events_from_before_there_were_rules_are_kept_in_order() {
+    let folder = TempDir::new().unwrap();
+    let of_rules = |event: u64, rules: u64| {
+        let unique_key = u16::from(rules > 0);
+        Row::Event(EventRow { rules, unique_key, ..event_row(1, event) })
+    };
+    let rows = [
+        journal(),
+        opening(1, 0, 3, Some(0)),
+        of_rules(0, 0),
+        of_rules(1, 1),
+        of_rules(2, 2),
+        Row::End { events: 3 },
+    ];
+    let filled = filled(folder.path(), &rows);
+    let state = state(folder.path(), filled[0].journal.as_ref().unwrap());
+    assert_eq!((state.accepted, state.events_in_chunks), (3, 3));
 }
 
 #[test]
@@ -215,15 +285,31 @@ fn a_batch_that_is_posted_in_part_is_left_out() {
 }
 
 #[test]
-fn a_working_file_of_another_export_is_told() {
+fn a_working_file_of_other_rows_is_told() {
     let folder = TempDir::new().unwrap();
-    filled(folder.path(), &rows());
-    let mut longer = rows();
-    longer[6] = opening(2, 14, 18, Some(15));
-    longer[10] = event(2, 17);
-    longer.push(Row::End { events: 8 });
-    let begun: Vec<_> = filled(folder.path(), &longer).iter().map(|made| made.begun_with).collect();
-    assert_eq!(begun, [None, Some(2)]);
+    let check = |change: fn(&mut Vec<Row>), expected: [(u64, bool); 2]| {
+        let mut rows = rows();
+        change(&mut rows);
+        let filled = filled(folder.path(), &rows);
+        let found = filled.iter().map(|made| (made.accepted, made.differs));
+        assert_eq!(found.collect::<Vec<_>>(), expected);
+        // What is there is shipped, whatever this export has for it.
+        assert!(filled.iter().all(|made| made.journal.is_some()));
+    };
+    check(|_| (), [(4, false), (2, false)]);
+    check(|_| (), [(4, false), (2, false)]);
+    let longer: fn(&mut Vec<Row>) = |rows| {
+        rows[6] = opening(2, 14, 18, Some(15));
+        rows[10] = event(2, 17);
+        rows.push(Row::End { events: 8 });
+    };
+    check(longer, [(4, false), (3, true)]);
+    // As many, but others.
+    check(
+        |rows| rows[9] = Row::Event(EventRow { meter: "other".to_owned(), ..event_row(2, 16) }),
+        [(4, false), (2, true)],
+    );
+    check(|rows| rows[6] = opening(2, 14, 17, Some(17)), [(4, false), (0, true)]);
 }
 
 #[test]

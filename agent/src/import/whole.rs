@@ -1,7 +1,7 @@
 //! Whether an export is whole, before anything is made of it.
 //!
 //! **Owns** the order of rows: the journal's first, below each opening's its events from the first to the last,
-//! each once, and the end last. **Does not own** what stands in them (`read.rs`).
+//! each once or said to be missing, and the end last. **Does not own** what stands in them (`read.rs`).
 
 use super::RowError;
 use crate::export::{EXPORT_VERSION, LineRow, Row};
@@ -36,11 +36,12 @@ struct Batch {
 }
 
 impl Whole {
-    /// The next row.
+    /// The next row, or the file's end.
     ///
     /// # Errors
     /// If it does not follow from the rows before it.
-    pub(super) fn take(&mut self, row: &Row) -> Result<(), RowError> {
+    pub(super) fn take(&mut self, row: Option<&Row>) -> Result<(), RowError> {
+        let Some(row) = row else { return self.end() };
         match row {
             _ if self.ended => Err(refused("it is behind the end")),
             Row::Journal { version, .. } if *version != EXPORT_VERSION => {
@@ -67,6 +68,11 @@ impl Whole {
                 opening.pass(row.event, row.event.saturating_add(1))
             }
             Row::Line(row) => self.opening(&row.opening)?.line(row),
+            Row::Missing { opening, first_event, end_event } => {
+                let opening = self.opening(opening)?;
+                opening.end_batch()?;
+                opening.pass(*first_event, *end_event)
+            }
             Row::End { events } => {
                 self.end_opening()?;
                 self.ended = true;
@@ -81,11 +87,7 @@ impl Whole {
         }
     }
 
-    /// After the last row.
-    ///
-    /// # Errors
-    /// If there must have been more.
-    pub(super) fn end(&self) -> Result<(), RowError> {
+    fn end(&self) -> Result<(), RowError> {
         match self.ended {
             true => Ok(()),
             false => Err(refused("the file ends here, without the row of its end: it was cut off")),

@@ -9,6 +9,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use super::open::OpenError;
+use super::state::JournalState;
 use super::write::{Append, Seal, Welcomed, Write};
 use super::{Journal, JournalError};
 use crate::event::IdDigest;
@@ -116,11 +117,11 @@ impl Carrier {
         self.flush_if_full()
     }
 
-    /// Ends the journal in order; how many events it holds.
-    pub(crate) fn finish(mut self) -> Result<u64, OpenError> {
+    /// Ends the journal in order; what it holds.
+    pub(crate) fn finish(mut self) -> Result<JournalState, OpenError> {
         self.writes.push(Write::Closed);
         self.flush()?;
-        Ok(self.journal.state().accepted)
+        Ok(self.journal.state().clone())
     }
 
     fn flush_if_full(&mut self) -> Result<(), OpenError> {

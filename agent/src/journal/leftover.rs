@@ -7,11 +7,12 @@ use std::path::Path;
 
 use redb::{Database, ReadTransaction, ReadableDatabase, ReadableTable};
 use tidemark_common::batch::{Evidence, Header, SealedBatch};
-use tidemark_common::id::{EventNumber, LedgerId, OpeningId, RulesVersion, StreamId};
+use tidemark_common::id::{
+    Digest, EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{HeldOpening, Rules, UniqueKey, decode_rules};
 
-use super::examine::Depth;
 use super::open::OpenError;
 use super::reader::JournalReader;
 use super::record::{
@@ -33,6 +34,8 @@ pub struct Leftover {
     pub unique_key: Option<UniqueKey>,
     pub accepted: u64,
     pub posted_events: u64,
+    pub sealed_sequence: Sequence,
+    pub sealed_digest: Digest,
     /// The latest commit's time.
     pub newest: Timestamp,
     pub conflict: Option<String>,
@@ -47,6 +50,19 @@ pub struct Leftover {
 pub enum Held<'a> {
     Batch(Box<Header>, &'a [u8], Option<Timestamp>),
     Chunk(ChunkHeld<'a>),
+}
+
+impl Held<'_> {
+    /// Whose events they are, the first one, and the one behind the last.
+    #[must_use]
+    pub fn events(&self) -> (OpeningId, EventNumber, EventNumber) {
+        match self {
+            Self::Batch(header, ..) => (header.opening, header.first_event, header.end_event),
+            Self::Chunk(chunk) => {
+                (chunk.opening, chunk.first_event, chunk.first_event.plus(u64::from(chunk.events)))
+            }
+        }
+    }
 }
 
 /// A chunk; `payload` is compressed.
@@ -89,6 +105,8 @@ impl Leftover {
             unique_key: pinned.map(|pinned| pinned.unique_key),
             accepted: counters.accepted,
             posted_events: counters.posted_events,
+            sealed_sequence: counters.sealed_sequence,
+            sealed_digest: counters.sealed_digest,
             newest: counters.newest,
             conflict: stored::<Conflicted>(&table)?.map(|conflicted| conflicted.reason),
             answer: stored(&table)?,
@@ -100,16 +118,6 @@ impl Leftover {
 
     pub(super) fn database(&self) -> &Database {
         self.reader.database()
-    }
-
-    /// Whether a start would open it, were it not in conflict.
-    ///
-    /// # Errors
-    /// If no read can begin.
-    pub fn is_sound(&self) -> Result<bool, OpenError> {
-        let found = self.reader.examine(Depth::Everything);
-        let found = found.map_err(|error| OpenError::Storage { reason: error.reason })?;
-        Ok(found.findings.is_empty())
     }
 
     /// The openings whose events are not known to be posted, oldest first.

@@ -33,7 +33,7 @@
 //! all along, and the rename is done only while the name still means that file.
 //!
 //! Without hard links in the file system nothing is moved: the file is set aside as a whole, once it says so
-//! itself. Until either is noted in it, what is free may still move, and is not exported for an import.
+//! itself. Until either is noted in it, what is free may still move.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -246,7 +246,7 @@ pub(super) fn carry_over(
     new.push(Write::SourceCounts(old.sources()?))?;
     old.each_ids(|at, ids| new.ids(at, ids))?;
     // Rows say what a plan moves, and headers what is moved.
-    let carried = new.finish()?;
+    let carried = new.finish()?.accepted;
     if carried == plan.events {
         return Ok(());
     }

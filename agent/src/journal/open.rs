@@ -21,7 +21,7 @@ use redb::{
     WriteTransaction,
 };
 use thiserror::Error;
-use tidemark_common::id::StreamId;
+use tidemark_common::id::{OpeningId, StreamId};
 use tidemark_common::time::Timestamp;
 
 use super::apply::Tables;
@@ -127,6 +127,35 @@ impl Journal {
     ) -> Result<(Self, Recovered), OpenError> {
         let backend = open_there(&options.path, OpenOptions::new().read(true).write(true))?;
         Self::open_on(backend, options, fresh, now)
+    }
+
+    /// Whether a start would open the file at `path`, were it not in conflict. The file is not changed.
+    ///
+    /// # Errors
+    /// As [`Journal::open_left_behind`], but for what is damaged.
+    pub fn would_open(path: &Path) -> Result<bool, OpenError> {
+        let file = open_there(path, OpenOptions::new().read(true))?;
+        let measured = Overlay::new(file).map_err(|source| OpenError::Io {
+            act: "measure",
+            path: path.to_owned(),
+            source,
+        })?;
+        let options = JournalOptions {
+            path: path.to_owned(),
+            bytes_max: u64::MAX / 4,
+            retain_acked_millis: i64::MAX / 4,
+            retain_acked_bytes_max: u64::MAX / 4,
+            ids_max: usize::MAX / 4,
+            ids_window_millis: i64::MAX / 4,
+            dead_letters_max: usize::MAX / 4,
+            dead_letter_bytes_max: usize::MAX / 4,
+        };
+        let fresh = FreshIds { stream: StreamId([0; 16]), opening: OpeningId([0; 16]) };
+        match Self::open_on(measured, options, fresh, Timestamp(0)) {
+            Ok(_) | Err(OpenError::Conflicted { .. }) => Ok(true),
+            Err(OpenError::Corrupt { .. }) => Ok(false),
+            Err(other) => Err(other),
+        }
     }
 
     /// Opens a journal on any storage.

@@ -51,6 +51,16 @@ pub(crate) enum ShipEnd {
     Conflict { message: String },
 }
 
+/// Whose journal it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Left {
+    /// An agent's: what it counted last is shipped too, if anything is left.
+    ByAgent,
+    /// An import's: nothing is added to it, as every import of it must be the same; and the collector is asked even
+    /// if all was posted, for its ledger may have been restored since.
+    ByImport,
+}
+
 impl Shipped {
     fn unseen(end: ShipEnd) -> Self {
         Self { stream: None, accepted: 0, posted_before: 0, posted: 0, end }
@@ -64,6 +74,7 @@ impl Shipped {
 pub(crate) async fn ship(
     config: &Config,
     path: &Path,
+    left: Left,
     longest: Duration,
 ) -> Result<Shipped, RunError> {
     let options = opening::journal_options(config, path);
@@ -71,7 +82,7 @@ pub(crate) async fn ship(
         Ok::<_, RunError>(Journal::open_left_behind(options, opening::fresh_ids()?, clock())?)
     });
     match opened.await.map_err(|_| RunError::PartEnded)? {
-        Ok((journal, recovered)) => ship_open(config, journal, recovered, longest).await,
+        Ok((journal, recovered)) => ship_open(config, journal, recovered, left, longest).await,
         Err(RunError::Journal(OpenError::Held { .. })) => Ok(Shipped::unseen(ShipEnd::InUse)),
         Err(RunError::Journal(OpenError::Conflicted { stream, reason, .. })) => {
             let end = ShipEnd::Conflict { message: reason };
@@ -85,6 +96,7 @@ async fn ship_open(
     config: &Config,
     mut journal: Journal,
     recovered: Recovered,
+    left: Left,
     longest: Duration,
 ) -> Result<Shipped, RunError> {
     let before = journal.state().clone();
@@ -95,14 +107,15 @@ async fn ship_open(
         posted: state.posted_events,
         end,
     };
-    if is_done(&before, recovered.clean) {
+    if left == Left::ByAgent && is_done(&before, recovered.clean) {
         journal.commit(vec![Write::Closed], clock()).map_err(crate::commit::CommitError::from)?;
         return Ok(shipped(&before, ShipEnd::NothingToDo));
     }
 
     let shared = Arc::new(Shared::default());
     let rules = recovered.rules.map(Arc::new);
-    let position = evidence_position(&before, rules.as_ref().map(|rules| rules.version));
+    let last = evidence_position(&before, rules.as_ref().map(|rules| rules.version));
+    let last = Some(last).filter(|_| left == Left::ByAgent);
     let (committer, sealer, commit, jobs) = Committer::new(CommitStart {
         journal,
         groups: recovered.groups,
@@ -119,7 +132,7 @@ async fn ship_open(
     spawn("tidemark-sealer", move || sealer.run())?;
     let committed = spawn("tidemark-commit", move || committer.run())?;
 
-    let sealed = all_sealed(commit.state(), jobs, shared, position);
+    let sealed = all_sealed(commit.state(), jobs, shared, last);
     let end = tokio::select! {
         ended = driver.run(sealed) => match ended {
             Ok(()) => Ok(ShipEnd::Closed),
@@ -158,21 +171,23 @@ fn evidence_position(state: &JournalState, rules: Option<RulesVersion>) -> Posit
     }
 }
 
-/// Resolves once everything in the journal is sealed, which takes a ledger and its rules.
+/// Resolves once everything in the journal is sealed, which takes a ledger and its rules; then the `last` counts.
 async fn all_sealed(
     mut state: watch::Receiver<Arc<JournalState>>,
     jobs: JobSender,
     shared: Arc<Shared>,
-    position: Position,
+    last: Option<Position>,
 ) {
     // A ledger may be known before its rules are, for which the chunks wait.
     let all = |state: &Arc<JournalState>| state.ledger.is_some() && state.events_in_chunks == 0;
     let pinned = state.wait_for(all).await.is_ok();
-    let accepted = position.end_event.0;
+    let accepted = state.borrow().accepted;
     let (reply, reached) = oneshot::channel();
     let ordered = tokio::task::spawn_blocking(move || {
-        let close = CloseJob { group: None, batch: None, position };
-        jobs.send(Task::close(close, &shared))?;
+        if let Some(position) = last {
+            let close = CloseJob { group: None, batch: None, position };
+            jobs.send(Task::close(close, &shared))?;
+        }
         jobs.send(Task::Barrier { reply, accepted })
     });
     if !pinned || !matches!(ordered.await, Ok(Ok(()))) || reached.await.is_err() {
