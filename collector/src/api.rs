@@ -3,6 +3,7 @@
 //! ```text
 //! GET /v1/customers/{id}/usage   usage          GET /healthz   the process answers
 //! GET /v1/customers/{id}/bill    live bill      GET /readyz    the ledger can be read
+//! GET /v1/customers/{id}/bill/explain   how one of its lines came about
 //! GET /v1/streams                every stream   GET /metrics   Prometheus text
 //! GET /v1/suspense               what the catalogue does not explain
 //! ```
@@ -18,6 +19,7 @@ mod auth;
 mod bill;
 mod cut;
 mod door;
+mod explain;
 mod logins;
 mod metrics;
 mod patient;
@@ -104,6 +106,7 @@ pub fn router(
     let guarded = Router::new()
         .route("/v1/customers/{customer}/usage", get(usage::handle))
         .route("/v1/customers/{customer}/bill", get(bill::handle))
+        .route("/v1/customers/{customer}/bill/explain", get(explain::handle))
         .route("/v1/streams", get(streams::handle))
         .route("/v1/suspense", get(suspense::handle))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::guard));

@@ -129,6 +129,21 @@ impl ExactAmount {
     }
 }
 
+/// The shortest exact decimal.
+impl fmt::Display for ExactAmount {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Some((whole, fraction)) = self.magnitude.div_rem(10_u128.pow(EXACT_PLACES)) else {
+            return f.write_str("beyond 128 bits");
+        };
+        let sign = if self.negative && (whole, fraction) != (0, 0) { "-" } else { "" };
+        if fraction == 0 {
+            return write!(f, "{sign}{whole}");
+        }
+        let digits = format!("{fraction:021}");
+        write!(f, "{sign}{whole}.{}", digits.trim_end_matches('0'))
+    }
+}
+
 impl Price {
     /// Numerator / denominator of the price, in whole minor units of `currency`.
     ///

@@ -11,6 +11,7 @@
 //! Pure: the same usage and prices give the same charges, on any machine, for ever.
 
 mod charge;
+pub mod explain;
 
 use thiserror::Error;
 

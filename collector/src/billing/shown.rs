@@ -49,13 +49,24 @@ struct PeriodShown {
     time_zone: String,
 }
 
+/// One line.
+#[derive(Debug, Serialize)]
+pub struct LineShown(LineKind);
+
 #[derive(Debug, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
-enum LineShown {
+enum LineKind {
     Fee(FeeShown),
     Usage(Box<UsageShown>),
     Discount(ChangeShown),
     Commitment(ChangeShown),
+}
+
+impl LineShown {
+    #[must_use]
+    pub fn of(line: &Line<'_>, zone: &Zone) -> Self {
+        Self(line_shown(line, zone))
+    }
 }
 
 /// What changes the sum of the lines before it.
@@ -184,13 +195,13 @@ fn section_shown(section: &RatedSection<'_>, zone: &Zone) -> SectionShown {
             end: zone.rfc3339(end.start()),
             time_zone: zone.name().to_owned(),
         },
-        lines: lines.map(|line| line_shown(line, zone)).collect(),
+        lines: lines.map(|line| LineShown::of(line, zone)).collect(),
         total: section.total.amount(),
         projected_total: section.projected.amount(),
     }
 }
 
-fn line_shown(line: &Line<'_>, zone: &Zone) -> LineShown {
+fn line_shown(line: &Line<'_>, zone: &Zone) -> LineKind {
     let change = |percent, commitment, part: &Part<'_>, amount: &Money| ChangeShown {
         percent,
         commitment,
@@ -199,13 +210,13 @@ fn line_shown(line: &Line<'_>, zone: &Zone) -> LineShown {
         currency: amount.currency.to_string(),
     };
     match line {
-        Line::Fee { fee, part, amount } => LineShown::Fee(fee_shown(fee, *part, *amount, zone)),
-        Line::Usage(line) => LineShown::Usage(Box::new(usage_shown(line, zone))),
+        Line::Fee { fee, part, amount } => LineKind::Fee(fee_shown(fee, *part, *amount, zone)),
+        Line::Usage(line) => LineKind::Usage(Box::new(usage_shown(line, zone))),
         Line::Discount { percent, part, amount } => {
-            LineShown::Discount(change(Some(percent.to_string()), None, part, amount))
+            LineKind::Discount(change(Some(percent.to_string()), None, part, amount))
         }
         Line::Commitment { commitment, part, amount } => {
-            LineShown::Commitment(change(None, Some(commitment.to_string()), part, amount))
+            LineKind::Commitment(change(None, Some(commitment.to_string()), part, amount))
         }
     }
 }

@@ -136,3 +136,119 @@ async fn a_late_event_belongs_to_its_own_period() {
     )
     .await;
 }
+
+/// Line `number` of a customer's bill of November -> its steps.
+async fn check_steps(world: &World, customer: &str, number: usize, expected: &[&str]) {
+    let target = format!("/v1/customers/{customer}/bill/explain?line={number}&at={NOVEMBER}");
+    let answer = world.get(&target).await.ok();
+    let steps = answer["steps"].as_array().unwrap().iter();
+    let shown: Vec<_> = steps
+        .map(|step| {
+            format!("{}: {}", step["text"].as_str().unwrap(), step["value"].as_str().unwrap())
+        })
+        .collect();
+    assert_eq!(shown, expected, "{target}");
+    let amount = format!(
+        ": {} {}",
+        answer["line"]["amount"].as_str().unwrap(),
+        answer["line"]["currency"].as_str().unwrap()
+    );
+    assert!(shown.last().unwrap().ends_with(&amount), "the last step is the line's amount");
+}
+
+#[tokio::test]
+async fn each_amount_is_explained() {
+    let world = world_with_usage().await;
+    check_steps(
+        &world,
+        "initech",
+        1,
+        &[
+            "the fee \"Base\" of a whole period: 30 EUR",
+            "it, prorated: round(30 * 960 / 2880) - round(30 * 0 / 2880), in quarters of an hour: 10.00 EUR",
+        ],
+    )
+    .await;
+    check_steps(
+        &world,
+        "initech",
+        2,
+        &[
+            "events of calls that no price before takes: 1",
+            "their sum: 3000",
+            "above 0 up to 1000: 1000 at 0 each: 0",
+            "above 1000 up to 3000: 2000 at 0.002 each: 4",
+            "the charge: their sum, rounded, a half away from zero: 4.00 EUR",
+        ],
+    )
+    .await;
+    check_steps(
+        &world,
+        "initech",
+        3,
+        &[
+            "events of seats that no price before takes: 1",
+            "their unique_count: 1",
+            "included: 2 of a whole period, prorated, rounded up: 0.666666667",
+            "what is billed: the quantity less what is included, not below 0: 0.333333333",
+            "0.333333333 at 5 each: 1.666666665",
+            "the charge: their sum, rounded, a half away from zero: 1.67 EUR",
+        ],
+    )
+    .await;
+    check_steps(
+        &world,
+        "initech",
+        7,
+        &[
+            "events of tokens that no price before takes: 2",
+            "their sum: 2500",
+            "3 packages of 1000, the last one begun or full, at 0.01 each: 0.03",
+            "the charge: their sum, rounded, a half away from zero: 0.03 EUR",
+        ],
+    )
+    .await;
+    check_steps(
+        &world,
+        "initech",
+        8,
+        &[
+            "the commitment of a whole period: 150 EUR",
+            "it, prorated: round(150 * 2880 / 2880) - round(150 * 960 / 2880), in quarters of an hour: 100.00 EUR",
+            "the sum of the lines of this part before it: 85.70 EUR",
+            "what that sum is short of the commitment, or nothing: 14.30 EUR",
+        ],
+    )
+    .await;
+    check_steps(
+        &world,
+        "globex",
+        1,
+        &[
+            "events of payments that no price before takes: 3",
+            "their sum: 370.49",
+            "2.9 % of 370.49: 10.74421",
+            "3 events at 0.3 each: 0.9",
+            "the charge: their sum, rounded, a half to the even neighbour: 11.64 USD",
+            "the minimum of a whole period: 25 USD",
+            "the maximum of a whole period: 500 USD",
+            "the charge, raised to the minimum, lowered to the maximum: 25.00 USD",
+        ],
+    )
+    .await;
+    check_steps(
+        &world,
+        "globex",
+        3,
+        &[
+            "the sum of the lines of this part before it: 26.85 USD",
+            "10 % of it, rounded, taken off: -2.68 USD",
+        ],
+    )
+    .await;
+    for line in ["0", "4", "x", ""] {
+        let target = format!("/v1/customers/globex/bill/explain?line={line}&at={NOVEMBER}");
+        let status = world.get(&target).await.status;
+        assert_eq!(status, if line == "4" { 404 } else { 400 }, "{target}");
+    }
+}
