@@ -208,6 +208,11 @@ async fn each_amount_is_explained() {
         ],
     )
     .await;
+}
+
+#[tokio::test]
+async fn bounds_and_what_changes_a_sum_are_explained() {
+    let world = world_with_usage().await;
     check_steps(
         &world,
         "initech",
