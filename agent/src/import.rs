@@ -109,7 +109,11 @@ pub async fn import(
     let _alone = lock(&config.journal.path)?;
     let mut said = Said::to(out);
     let mut end = DrainEnd::Done;
-    for made in make(&arguments.file, &Told::of(arguments), config)? {
+    let openings = make(&arguments.file, &Told::of(arguments), config)?;
+    if openings.is_empty() {
+        said.line(format_args!("There is nothing to import in {}.", arguments.file.display()));
+    }
+    for made in openings {
         end = end.max(match made {
             Made::Filled(filled) => {
                 ship_filled(config, arguments.seconds, &filled, &mut said).await
