@@ -4,6 +4,7 @@
 //! GET /v1/customers/{id}/usage   usage          GET /healthz   the process answers
 //! GET /v1/customers/{id}/bill    live bill      GET /readyz    the ledger can be read
 //! GET /v1/customers/{id}/bill/explain   how one of its lines came about
+//! GET /v1/bills                  every customer's bill, from one snapshot
 //! GET /v1/streams                every stream   GET /metrics   Prometheus text
 //! GET /v1/suspense               what the catalogue does not explain
 //! ```
@@ -17,6 +18,7 @@
 
 mod auth;
 mod bill;
+mod bills;
 mod cut;
 mod door;
 mod explain;
@@ -107,6 +109,7 @@ pub fn router(
         .route("/v1/customers/{customer}/usage", get(usage::handle))
         .route("/v1/customers/{customer}/bill", get(bill::handle))
         .route("/v1/customers/{customer}/bill/explain", get(explain::handle))
+        .route("/v1/bills", get(bills::handle))
         .route("/v1/streams", get(streams::handle))
         .route("/v1/suspense", get(suspense::handle))
         .route_layer(middleware::from_fn_with_state(api.clone(), auth::guard));

@@ -37,15 +37,16 @@ pub(super) async fn handle(
     let parameters = Parameters::new(pairs, &["at"])?;
     let customer = customer_id(&customer)?;
     let at = parameters.edge("at")?.map(Bucket::start);
-    api.read(move |catalog, snapshot| answer(catalog, snapshot, &customer, at)).await.map(Json)
+    api.read(move |catalog, snapshot| Ok(answer(catalog, snapshot, &customer, at)?)).await.map(Json)
 }
 
-fn answer(
+/// The bill of the periods that hold `at`, or the snapshot's own time.
+pub(super) fn answer(
     catalog: &Catalog,
     snapshot: &Snapshot,
     id: &CustomerId,
     at: Option<Timestamp>,
-) -> Result<Answer, Problem> {
+) -> Result<Answer, BillError> {
     let terms = Terms::at(catalog, id, at.unwrap_or(snapshot.ledger_time()))?;
     let bill = terms.bill(catalog, snapshot, ROWS_MAX)?;
     let zone: &Zone = &bill.customer.zone;

@@ -618,6 +618,7 @@ async fn a_token_of_one_customer_sees_that_customer_alone() {
     check("/v1/customers/zo%C3%AB%20&%20sons%2Feu/bill", 403).await;
     check("/v1/customers/acme%2F/bill", 403).await;
     check("/v1/customers/nobody/usage", 403).await;
+    check("/v1/bills", 403).await;
     check("/v1/streams", 403).await;
     check("/v1/suspense", 403).await;
     check("/v1/nothing", 404).await;

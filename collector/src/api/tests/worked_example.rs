@@ -257,3 +257,36 @@ async fn bounds_and_what_changes_a_sum_are_explained() {
         assert_eq!(status, if line == "4" { 404 } else { 400 }, "{target}");
     }
 }
+
+#[tokio::test]
+async fn all_bills_are_the_same_to_the_byte_as_each() {
+    let world = world_with_usage().await;
+    let mut bodies = Vec::new();
+    for customer in ["acme", "globex", "initech"] {
+        let target = format!("/v1/customers/{customer}/bill?at={NOVEMBER}");
+        bodies.push(world.get(&target).await.body);
+    }
+    let all = world.get(&format!("/v1/bills?at={NOVEMBER}")).await;
+    assert!(all.head.contains("content-type: application/x-ndjson"), "{}", all.head);
+    // The client of the tests reads chunks as they were sent: a length, a line.
+    let lines: Vec<_> = all.body.lines().filter(|line| line.starts_with('{')).collect();
+    bodies.push(r#"{"end":{"bills":3,"problems":0}}"#.to_owned());
+    assert_eq!(lines, bodies);
+
+    // The first month of 1970 began before 1970 in New York and in India: they have a problem, and initech its bill.
+    let first = world.get("/v1/bills?at=0").await;
+    let lines = first.body.lines().filter(|line| line.starts_with('{'));
+    let shown: Vec<_> = lines
+        .map(|line| serde_json::from_str::<Value>(line).unwrap())
+        .map(|line| format!("{} {} {}", line["customer"], line["problem"]["status"], line["end"]))
+        .collect();
+    assert_eq!(
+        shown,
+        [
+            r#""acme" 400 null"#,
+            r#""globex" 400 null"#,
+            r#""initech" null null"#,
+            r#"null null {"bills":1,"problems":2}"#
+        ]
+    );
+}
