@@ -4,7 +4,7 @@
 //! (`rating`), which terms hold (`terms`), or where usage is read (`live`).
 //!
 //! Usage is charged once: by the first subscription, in the catalogue's order, whose plan in force at the time of the
-//! events has a price that takes it.
+//! events has a price that takes it; where that is in another period of its, it is on that period's bill alone.
 
 pub mod shown;
 
@@ -15,7 +15,7 @@ use thiserror::Error;
 use tidemark_common::id::{CustomerId, MeterName};
 use tidemark_common::time::Timestamp;
 
-use crate::catalog::{Catalog, Customer, Unbilled};
+use crate::catalog::{Catalog, Customer, Subscription, Unbilled};
 use crate::ledger::store::UsageQuestion;
 use crate::live::{ReadError, Snapshot};
 use crate::money::{Money, MoneyError};
@@ -101,7 +101,7 @@ impl<'a> Terms<'a> {
         snapshot: &Snapshot,
         rows_max: u64,
     ) -> Result<Bill<'a>, BillError> {
-        let mut gathering = Gathering::new(&self.sections);
+        let mut gathering = Gathering::new(self.id, &self.sections);
         let Period { start: from, end: to } = self.span();
         let asked = UsageQuestion { customer: self.id, meter: None, from, to };
         snapshot.visit_usage(&asked, rows_max, |row| gathering.take(catalog, &row))?;
@@ -122,6 +122,7 @@ impl<'a> Terms<'a> {
 
 /// Usage on its way to the lines.
 struct Gathering<'a> {
+    id: &'a CustomerId,
     sections: &'a [Section<'a>],
     /// For each section, its parts.
     gathered: Vec<Vec<Gathered<'a>>>,
@@ -129,25 +130,25 @@ struct Gathering<'a> {
 }
 
 impl<'a> Gathering<'a> {
-    fn new(sections: &'a [Section<'a>]) -> Self {
+    fn new(id: &'a CustomerId, sections: &'a [Section<'a>]) -> Self {
         let parts =
             |section: &'a Section<'a>| section.parts.iter().copied().map(Gathered::new).collect();
-        Self { sections, gathered: sections.iter().map(parts).collect(), suspense: BTreeMap::new() }
+        Self {
+            id,
+            sections,
+            gathered: sections.iter().map(parts).collect(),
+            suspense: BTreeMap::new(),
+        }
     }
 
     fn take(&mut self, catalog: &Catalog, row: &UsageRow) -> Result<(), BillError> {
         let reason = match row.class {
             Class::Unauthorised => Unbilled::Unauthorised,
             Class::Normal if !catalog.meters.contains_key(&row.meter) => Unbilled::UnknownMeter,
-            Class::Normal => {
-                for part in self.gathered.iter_mut().flatten() {
-                    match part.take(row)? {
-                        Taken::Priced => return Ok(()),
-                        Taken::Unpriced | Taken::OtherTime => {}
-                    }
-                }
-                Unbilled::Unpriced
-            }
+            Class::Normal => match terms::charged_by(catalog, self.id, row) {
+                None => Unbilled::Unpriced,
+                Some(subscription) => return self.charge(subscription, row),
+            },
         };
         let holds = |section: &Section<'_>| {
             (section.period.start..section.period.end).contains(&row.bucket)
@@ -155,6 +156,18 @@ impl<'a> Gathering<'a> {
         if self.sections.iter().all(holds) {
             let events = self.suspense.entry((row.meter.clone(), reason)).or_default();
             *events = events.saturating_add(row.usage.events);
+        }
+        Ok(())
+    }
+
+    /// Takes a row that is the subscription's, if it is of the periods of this bill.
+    fn charge(&mut self, subscription: &Subscription, row: &UsageRow) -> Result<(), BillError> {
+        let sections = self.sections.iter().zip(&mut self.gathered);
+        let of = sections.filter(|(section, _)| std::ptr::eq(section.subscription, subscription));
+        for part in of.flat_map(|(_, parts)| parts) {
+            if part.take(row)? == Taken::Priced {
+                break;
+            }
         }
         Ok(())
     }

@@ -14,6 +14,7 @@ use crate::catalog::plan::{Fee, MeterPrice, Plan};
 use crate::catalog::{Catalog, Customer, Subscription};
 use crate::money::{Currency, Money, MoneyError, Price, Rounding};
 use crate::period::{Period, PeriodError};
+use crate::usage::UsageRow;
 
 /// One subscription in one period of its plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,9 +51,9 @@ impl<'a> Part<'a> {
         plan.fees.iter().map(own).chain(subscription.fees.iter().filter(added))
     }
 
-    /// The subscription's prices, then the plan's.
+    /// The subscription's prices, then those of the plan that they do not hide.
     pub fn prices(self) -> impl Iterator<Item = &'a MeterPrice> {
-        self.subscription.prices.iter().chain(&self.plan.prices)
+        prices(self.subscription, self.plan)
     }
 }
 
@@ -104,6 +105,39 @@ impl Share {
         let [begin, end] = self.bounds();
         due(end)?.checked_sub(due(begin)?)
     }
+}
+
+fn prices<'a>(
+    subscription: &'a Subscription,
+    plan: &'a Plan,
+) -> impl Iterator<Item = &'a MeterPrice> {
+    let own = &subscription.prices;
+    let left = |price: &&MeterPrice| !own.iter().any(|own| own.hides(price));
+    own.iter().chain(plan.prices.iter().filter(left))
+}
+
+/// The subscription that charges a row of the customer's usage, in whichever period: the first one that holds at its
+/// time with a price that takes it.
+#[must_use]
+pub fn charged_by<'a>(
+    catalog: &'a Catalog,
+    id: &CustomerId,
+    row: &UsageRow,
+) -> Option<&'a Subscription> {
+    let holds = |on: &&Subscription| {
+        on.start.is_none_or(|start| start <= row.bucket)
+            && on.end.is_none_or(|end| row.bucket < end)
+    };
+    let takes = |on: &&'a Subscription| {
+        let versions = catalog.plans.get(&on.plan).map_or(&[][..], Vec::as_slice);
+        let begun = |plan: &&Plan| plan.effective.is_none_or(|effective| effective <= row.bucket);
+        let plan = versions.iter().rev().find(begun);
+        plan.is_some_and(|plan| {
+            prices(on, plan).any(|price| price.takes(&row.meter, &row.dimensions))
+        })
+    };
+    let subscriptions = catalog.subscriptions.get(id).map_or(&[][..], Vec::as_slice);
+    subscriptions.iter().filter(holds).find(takes)
 }
 
 /// What the customer is on at `at`: each subscription whose period that holds `at` it covers in part.

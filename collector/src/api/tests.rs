@@ -321,6 +321,47 @@ plan = "extra"
 }
 
 #[tokio::test]
+async fn usage_is_on_the_bill_of_one_subscription_in_one_period() {
+    let world = world().await;
+    // Daily first, until the tenth at noon in India; then what is left of the month.
+    let catalog = CATALOG.replacen("plan = \"standard\"\n", "", 1)
+        + r#"
+[[plan]]
+name = "daily"
+currency = "EUR"
+interval = "day"
+[[plan.price]]
+meter = "tokens"
+unit_price = "1"
+[[plan]]
+name = "monthly"
+currency = "EUR"
+[[plan.price]]
+meter = "tokens"
+unit_price = "0.5"
+[[subscription]]
+customer = "acme"
+plan = "daily"
+end = "2026-03-10T00:15:00Z"
+[[subscription]]
+customer = "acme"
+plan = "monthly"
+"#;
+    world.adopt(&catalog);
+    let totals = async |at: &str| {
+        let bill = world.get(&format!("/v1/customers/acme/bill?at={at}")).await.ok();
+        let sections = bill["sections"].as_array().unwrap().iter();
+        let shown: Vec<_> =
+            sections.map(|section| format!("{} {}", section["plan"], section["total"])).collect();
+        shown.join(", ").replace('"', "")
+    };
+    // Tokens: 1.5 on the first, 2 on the tenth before the daily plan ended, 4 + 8 after it.
+    assert_eq!(totals("2026-02-28T18:30:00Z").await, "daily 1.50, monthly 6.00");
+    assert_eq!(totals("2026-03-10T00:00:00Z").await, "daily 2.00, monthly 6.00");
+    assert_eq!(totals("2026-03-11T00:00:00Z").await, "monthly 6.00");
+}
+
+#[tokio::test]
 async fn suspense_is_what_the_catalogue_does_not_explain() {
     let world = world().await;
     let suspense = || async {

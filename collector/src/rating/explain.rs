@@ -93,7 +93,8 @@ impl Steps {
                 self.prorated("it", bound, *part);
             }
         }
-        if price.minimum.is_some() || price.maximum.is_some() {
+        let is_bounded = price.minimum.is_some() || price.maximum.is_some();
+        if is_bounded && part.charging == Charging::Charged {
             self.add(
                 "the charge, raised to the minimum, lowered to the maximum".to_owned(),
                 amount.to_string(),
@@ -102,14 +103,14 @@ impl Steps {
         self.trial(*part, *amount);
     }
 
-    /// The part's share of an amount, where it is for a part.
+    /// The part's share of an amount, rounded.
     fn prorated(&mut self, what: &str, amount: Price, part: Part<'_>) {
-        if part.share.is_whole() {
-            return;
-        }
         let Ok(share) = part.share.of(amount, part.plan.currency, part.plan.rounding) else {
             return;
         };
+        if part.share.is_whole() {
+            return self.add(format!("{what}, rounded"), share.to_string());
+        }
         let ([begin, end], length) = (part.share.bounds(), part.share.length());
         let text = format!(
             "{what}, prorated: round({amount} * {end} / {length}) - round({amount} * {begin} / {length}), in quarters of an hour"

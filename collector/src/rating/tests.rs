@@ -216,6 +216,13 @@ fn a_subscription_changes_what_its_plan_costs() {
         "9.00 5.00 0.00 14.00 EUR",
         "0.00 0.00 0.00 0.00 EUR",
     );
+    // What a price of the subscription hides charges no minimum either.
+    check_changes(
+        &format!("{PRICE}unit_price = \"1\"\nminimum = \"10\"\n"),
+        "[[subscription.price]]\nmeter = \"calls\"\nunit_price = \"0.5\"",
+        "5.00 5.00 EUR",
+        "0.00 0.00 EUR",
+    );
     let committed = format!("commitment = \"30\"\n{plan}");
     check_changes(&committed, "", "9.00 10.00 11.00 30.00 EUR", "0.00 0.00 0.00 0.00 EUR");
     check_changes(

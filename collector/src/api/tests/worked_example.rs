@@ -236,7 +236,9 @@ async fn bounds_and_what_changes_a_sum_are_explained() {
             "3 events at 0.3 each: 0.9",
             "the charge: their sum, rounded, a half to the even neighbour: 11.64 USD",
             "the minimum of a whole period: 25 USD",
+            "it, rounded: 25.00 USD",
             "the maximum of a whole period: 500 USD",
+            "it, rounded: 500.00 USD",
             "the charge, raised to the minimum, lowered to the maximum: 25.00 USD",
         ],
     )
