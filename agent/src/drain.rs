@@ -16,7 +16,7 @@ use clap::Args;
 use thiserror::Error;
 
 use crate::config::Config;
-use crate::life::{Left, ShipEnd, Shipped, ship};
+use crate::life::{MadeBy, ShipEnd, Shipped, ship};
 
 /// What a journal's file is called at its end. Those that were set aside have more behind it.
 const EXTENSION: &str = "redb";
@@ -96,7 +96,7 @@ pub async fn drain(
     let mut worst = DrainEnd::Done;
     for path in journals {
         let longest = Duration::from_secs(arguments.seconds);
-        let (what, found) = match ship(config, &path, Left::ByAgent, longest).await {
+        let (what, found) = match ship(config, &path, MadeBy::Agent, longest).await {
             Ok(shipped) => (told(&shipped), DrainEnd::of(&shipped.end)),
             Err(error) => (error.to_string(), DrainEnd::Left),
         };

@@ -33,6 +33,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::batch::{Body, Dimensions, Line, parse_series};
+use tidemark_common::hex;
 use tidemark_common::id::{EventNumber, OpeningId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
@@ -259,9 +260,9 @@ pub(crate) fn write_rows(
             ledger: held.ledger.map(|ledger| ledger.to_string()),
             conflict: held.conflict.clone(),
             moved_to: held.moved.as_ref().map(|(to, _)| to.to_string()),
-            salt: held
-                .unique_key
-                .map(|key| hex(&hashed(b"tidemark/export-salt/1", &[&key.key, &held.stream.0]))),
+            salt: held.unique_key.map(|key| {
+                hex::encode(&hashed(b"tidemark/export-salt/1", &[&key.key, &held.stream.0]))
+            }),
         },
     )?;
     let mut openings = held.openings()?.into_iter().filter(|held| !moved.contains(&held.opening));
@@ -382,7 +383,7 @@ fn event_rows(chunk: &ChunkHeld<'_>, reader: &mut GroupReader) -> Result<Vec<Row
             let (unique, unique_digest) = match record.unique {
                 None => (None, None),
                 Some(Unique::Raw(text)) => (Some(text.to_owned()), None),
-                Some(Unique::Digest(digest)) => (None, Some(hex(&digest))),
+                Some(Unique::Digest(digest)) => (None, Some(hex::encode(&digest))),
             };
             rows.push(Row::Event(EventRow {
                 opening: chunk.opening.to_string(),
@@ -415,7 +416,7 @@ fn line_row(header: &tidemark_common::batch::Header, body: &Body, line: &Line) -
         first_event: header.first_event.0,
         end_event: header.end_event.0,
         rules: header.rules.0,
-        salt: hex(&body.salt),
+        salt: hex::encode(&body.salt),
         meter: key.meter.as_str().to_owned(),
         customer: key.customer.as_str().to_owned(),
         dimensions: named(&key.dimensions),
@@ -430,7 +431,7 @@ fn line_row(header: &tidemark_common::batch::Header, body: &Body, line: &Line) -
         latest_time: time_text(value.latest_time),
         latest: text(value.latest),
         unique_key: value.unique_key,
-        uniques: value.uniques.iter().map(|unique| hex(unique)).collect(),
+        uniques: value.uniques.iter().map(|unique| hex::encode(unique)).collect(),
     }
 }
 
@@ -447,10 +448,6 @@ fn put(out: &mut impl Write, row: &Row) -> Result<(), ExportError> {
 fn time_text(at: Timestamp) -> String {
     jiff::Timestamp::from_millisecond(at.0)
         .map_or_else(|_| at.0.to_string(), |time| format!("{time:.3}"))
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 fn unreadable(error: &dyn std::error::Error) -> OpenError {

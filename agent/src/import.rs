@@ -34,16 +34,16 @@ use std::time::Duration;
 
 use clap::Args;
 use thiserror::Error;
+use tidemark_common::hex;
 use tidemark_common::id::{LedgerId, OpeningId, StreamId};
 
 use self::opening::{Filled, Opening, Origin};
-use self::read::unhex;
 use self::whole::Whole;
 use crate::config::Config;
 use crate::drain::{DrainEnd, Said, told};
 use crate::export::{Row, Unknown};
 use crate::journal::{OpenError, derived, folder_of, make_folder};
-use crate::life::{Left, ShipEnd, Shipped, ship};
+use crate::life::{MadeBy, ShipEnd, Shipped, ship};
 
 /// What is imported, and how.
 #[derive(Debug, Args)]
@@ -141,7 +141,7 @@ async fn ship_filled(
     let (what, mut end) = match journal {
         None => ("nothing to import".to_owned(), DrainEnd::Done),
         Some(journal) => {
-            match ship(config, journal, Left::ByImport, Duration::from_secs(seconds)).await {
+            match ship(config, journal, MadeBy::Import, Duration::from_secs(seconds)).await {
                 Ok(shipped) => what_became(&shipped),
                 Err(error) => (error.to_string(), DrainEnd::Left),
             }
@@ -394,7 +394,7 @@ impl Importer<'_> {
         match row {
             Row::Journal { stream, ledger, salt, .. } => {
                 let ledger = ledger.map(|ledger| ledger.parse());
-                let salt = salt.map(|salt| unhex(&salt).ok_or_else(bad("salt")));
+                let salt = salt.map(|salt| hex::decode_array(&salt).ok_or_else(bad("salt")));
                 self.source = Some(Source {
                     stream: stream.parse().map_err(|_| bad("stream")())?,
                     ledger: ledger.transpose().map_err(|_| bad("ledger")())?,

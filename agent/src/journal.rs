@@ -68,7 +68,7 @@ pub use leftover::{ChunkHeld, Held, Leftover};
 pub use moving::{Moved, Settled, settle_conflict};
 pub(crate) use moving::{derived, hashed};
 pub use open::{OpenError, set_aside};
-pub(crate) use open::{folder_of, make_folder, sync_folder_of};
+pub(crate) use open::{folder_of, make_folder, remove_if_there, sync_folder_of};
 pub use reader::{Chunks, JournalReader, ReadError, StoredDeadLetter};
 pub use state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
 pub use write::{Append, ConflictAnswer, DeadLetter, Seal, Welcomed, Write};

@@ -53,7 +53,7 @@ use crate::session::SessionConfig;
 use crate::uplink::LinkTimes;
 
 pub(crate) use opening::journal_options;
-pub(crate) use ship::{Left, ShipEnd, Shipped, ship};
+pub(crate) use ship::{MadeBy, ShipEnd, Shipped, ship};
 
 /// Batches sent and not acknowledged; a collector may ask for fewer.
 const BATCHES_IN_FLIGHT_MAX: u32 = 64;

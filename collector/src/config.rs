@@ -20,6 +20,7 @@ use thiserror::Error;
 
 use tidemark_common::tls::Pem;
 
+use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 
 use crate::api::Token;
@@ -282,17 +283,9 @@ fn token(name: &str, secret: &str) -> Result<Token, String> {
 
 /// As `sha256sum` prints it.
 fn token_of_digest(name: &str, digest: &str) -> Result<Token, String> {
-    let wrong = || format!("the `token_sha256` of {name:?} is not 64 hexadecimal digits");
-    let mut bytes = [0; 32];
-    let digits = digest.as_bytes();
-    if digits.len() != 64 || !digits.iter().all(u8::is_ascii_hexdigit) {
-        return Err(wrong());
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        let pair = std::str::from_utf8(pair).map_err(|_| wrong())?;
-        *byte = u8::from_str_radix(pair, 16).map_err(|_| wrong())?;
-    }
-    Ok(Token { name: name.to_owned(), digest: bytes, customer: None })
+    let digest = hex::decode_array(digest)
+        .ok_or_else(|| format!("the `token_sha256` of {name:?} is not 64 hexadecimal digits"))?;
+    Ok(Token { name: name.to_owned(), digest, customer: None })
 }
 
 /// The value that a file holds, without the newline that editors leave.

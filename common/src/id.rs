@@ -58,7 +58,7 @@ macro_rules! random_id {
             type Err = NameError;
 
             fn from_str(text: &str) -> Result<Self, NameError> {
-                parse_hex(text).map(Self).ok_or(NameError::NotHex)
+                crate::hex::decode_array(text).map(Self).ok_or(NameError::NotHex)
             }
         }
     };
@@ -292,20 +292,6 @@ fn check_printable(text: &str) -> Result<(), NameError> {
         Some(found) => Err(NameError::Character { found }),
         None => Ok(()),
     }
-}
-
-fn parse_hex(text: &str) -> Option<[u8; 16]> {
-    let digits = text.as_bytes();
-    if digits.len() != 32 {
-        return None;
-    }
-    let mut bytes = [0; 16];
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks_exact(2)) {
-        let high = char::from(pair[0]).to_digit(16)?;
-        let low = char::from(pair[1]).to_digit(16)?;
-        *byte = u8::try_from(high << 4 | low).ok()?;
-    }
-    Some(bytes)
 }
 
 #[cfg(test)]

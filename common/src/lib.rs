@@ -10,6 +10,7 @@
 
 pub mod batch;
 pub mod code;
+pub mod hex;
 pub mod id;
 pub mod quantity;
 pub mod tcp;

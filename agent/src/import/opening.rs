@@ -8,24 +8,25 @@
 //! are kept as they are, and sealed when the collector has told its own.
 
 use std::fs;
-use std::io;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidemark_common::batch::{Evidence, Line, series_bytes};
 use tidemark_common::code::EvidenceCode;
+use tidemark_common::hex;
 use tidemark_common::id::{LedgerId, OpeningId, RulesVersion, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
-use super::read::{read_line, read_quantity, read_series, read_time, unhex};
+use super::read::{read_line, read_quantity, read_series, read_time};
 use super::{ImportError, RowError, bad};
 use crate::aggregate::{Amount, OPEN_BODY_BYTES_MAX, OpenBatch};
 use crate::chunk::{ChunkWriter, Record, Unique};
 use crate::config::Config;
 use crate::export::{EventRow, LineRow};
 use crate::journal::{
-    Carried, Carrier, FreshIds, Journal, JournalState, Leftover, OpenError, hashed, sync_folder_of,
+    Carried, Carrier, FreshIds, Journal, JournalState, Leftover, OpenError, hashed,
+    remove_if_there, sync_folder_of,
 };
 use crate::life::journal_options;
 
@@ -114,7 +115,7 @@ struct Group {
 impl Opening {
     pub(super) fn begin(config: &Config, origin: Origin) -> Result<Self, OpenError> {
         let making = origin.place.with_extension("making");
-        remove(&making)?;
+        remove_if_there(&making)?;
         let options = journal_options(config, &making);
         let start = Timestamp(0);
         let fresh = FreshIds { stream: origin.to, opening: origin.opening };
@@ -168,7 +169,7 @@ impl Opening {
         if self.batch.as_ref().is_some_and(|batch| batch.sequence != row.sequence) {
             self.end_batch()?;
         }
-        let salt = unhex(&row.salt).ok_or_else(bad("salt"))?;
+        let salt = hex::decode_array(&row.salt).ok_or_else(bad("salt"))?;
         let batch = self.batch.get_or_insert_with(|| Batch {
             sequence: row.sequence,
             rules: RulesVersion(row.rules),
@@ -261,7 +262,7 @@ impl Opening {
         let is_there = place.exists();
         let differs = is_there && !holds_the_same(&place, &made)?;
         if is_there || made.accepted == 0 {
-            remove(&self.making)?;
+            remove_if_there(&self.making)?;
         } else {
             fs::rename(&self.making, &place).map_err(|source| OpenError::Io {
                 act: "put in place",
@@ -328,7 +329,9 @@ impl Group {
         let quantity = row.quantity.as_deref().map(read_quantity);
         let quantity = quantity.map(|read| read.ok_or_else(bad("quantity"))).transpose()?;
         let digest = match (&row.unique, &row.unique_digest, self.unique_key) {
-            (None, Some(digest), 1..) => Some(unhex(digest).ok_or_else(bad("unique_digest"))?),
+            (None, Some(digest), 1..) => {
+                Some(hex::decode_array(digest).ok_or_else(bad("unique_digest"))?)
+            }
             (None, None, _) => None,
             (Some(_), None, 0) if self.chunk.is_some() => None,
             _ => return Err(bad("unique value")()),
@@ -346,14 +349,5 @@ impl Group {
         }
         self.oldest = self.oldest.min(time);
         Ok(())
-    }
-}
-
-fn remove(path: &Path) -> Result<(), OpenError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(OpenError::Io { act: "remove", path: path.to_owned(), source })
-        }
-        Ok(()) | Err(_) => Ok(()),
     }
 }

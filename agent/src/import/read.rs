@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 
 use tidemark_common::batch::{Dimensions, Line, LineKey, LineValue};
+use tidemark_common::hex;
 use tidemark_common::id::{CustomerId, MeterName};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
@@ -30,7 +31,8 @@ pub(super) fn read_line(row: &LineRow) -> Result<Line, RowError> {
     let (meter, customer, dimensions) = read_series(&row.meter, &row.customer, &row.dimensions)?;
     let bucket = read_time(&row.bucket).and_then(Bucket::starting_at).ok_or_else(bad("bucket"))?;
     let amount = |text: &str, what| read_quantity(text).ok_or_else(bad(what));
-    let uniques = row.uniques.iter().map(|unique| unhex(unique).ok_or_else(bad("uniques")));
+    let uniques =
+        row.uniques.iter().map(|unique| hex::decode_array(unique).ok_or_else(bad("uniques")));
     let value = LineValue {
         events: row.events,
         quantity_events: row.quantity_events,
@@ -61,21 +63,6 @@ pub(super) fn read_quantity(text: &str) -> Option<Quantity> {
     format!("{whole}{fraction:0<9}").parse().ok().map(Quantity)
 }
 
-pub(super) fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
-    let digits = text.as_bytes();
-    if digits.len() != N.saturating_mul(2) {
-        return None;
-    }
-    let mut bytes = [0; N];
-    if !digits.iter().all(u8::is_ascii_hexdigit) {
-        return None;
-    }
-    for (byte, pair) in bytes.iter_mut().zip(digits.chunks(2)) {
-        *byte = u8::from_str_radix(std::str::from_utf8(pair).ok()?, 16).ok()?;
-    }
-    Some(bytes)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -88,14 +75,6 @@ mod tests {
         }
         for text in ["", "1.0000000001", "1e3", "x", "1.-5"] {
             assert_eq!(read_quantity(text), None, "{text}");
-        }
-    }
-
-    #[test]
-    fn digests_are_read_whole_or_not() {
-        assert_eq!(unhex("00ff"), Some([0, 255]));
-        for text in ["", "00f", "00fg", "00ff00", "+1ff"] {
-            assert_eq!(unhex::<2>(text), None, "{text}");
         }
     }
 }

@@ -49,7 +49,9 @@ use tidemark_common::id::{OpeningId, StreamId};
 use super::Journal;
 use super::carrier::{Carried, Carrier};
 use super::leftover::{ChunkHeld, Held, Leftover};
-use super::open::{OpenError, file_number, open_file, set_aside, sync_folder_of, with_suffix};
+use super::open::{
+    OpenError, file_number, open_file, remove_if_there, set_aside, sync_folder_of, with_suffix,
+};
 use super::record::{MovedRow, Record};
 use super::state::{FreshIds, JournalOptions};
 use super::tables::{META, meta};
@@ -119,10 +121,10 @@ fn step(
 ) -> Result<Option<Moved>, OpenError> {
     let path = &options.path;
     let making = with_suffix(path, &format!("moving-{}", plan.to));
-    remove(&making)?;
+    remove_if_there(&making)?;
     carry_over(old, plan, open_file(&making)?, options.clone())?;
     let Some(aside) = link_aside(path, suffix)? else {
-        remove(&making)?;
+        remove_if_there(&making)?;
         return Ok(None);
     };
     note_moved(old, plan)?;
@@ -331,13 +333,4 @@ pub(super) fn note(old: &Leftover, row: &MovedRow) -> Result<(), OpenError> {
     write.open_table(META)?.insert(meta::MOVED, row.encode().as_slice())?;
     write.commit()?;
     Ok(())
-}
-
-fn remove(path: &Path) -> Result<(), OpenError> {
-    match fs::remove_file(path) {
-        Err(source) if source.kind() != io::ErrorKind::NotFound => {
-            Err(OpenError::Io { act: "remove", path: path.to_owned(), source })
-        }
-        Ok(()) | Err(_) => Ok(()),
-    }
 }

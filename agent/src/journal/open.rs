@@ -213,12 +213,7 @@ impl Journal {
         // The stream's id makes the name this process's own; or it is an import's, which is made anew after
         // one that was killed here.
         let making = with_suffix(path, &format!("new-{}", fresh.stream));
-        match fs::remove_file(&making) {
-            Err(source) if source.kind() != io::ErrorKind::NotFound => {
-                return Err(OpenError::Io { act: "remove", path: making, source });
-            }
-            Ok(()) | Err(_) => {}
-        }
+        remove_if_there(&making)?;
         let created = Self::open_on(open_file(&making)?, options.clone(), fresh, now)?;
         let placed = match fs::hard_link(&making, path) {
             // A file system without links: a rename would also replace, but there is nothing to replace.
@@ -350,6 +345,16 @@ fn sync_folder(folder: &Path) -> Result<(), OpenError> {
 /// Makes the entry of `path` in its folder durable.
 pub(crate) fn sync_folder_of(path: &Path) -> Result<(), OpenError> {
     sync_folder(folder_of(path))
+}
+
+/// Removes what a process that was killed may have left.
+pub(crate) fn remove_if_there(path: &Path) -> Result<(), OpenError> {
+    match fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(OpenError::Io { act: "remove", path: path.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
 }
 
 /// What tells the file at `path` from all others; `None` if there is none.

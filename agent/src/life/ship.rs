@@ -51,14 +51,14 @@ pub(crate) enum ShipEnd {
     Conflict { message: String },
 }
 
-/// Whose journal it is.
+/// Who made a journal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Left {
-    /// An agent's: what it counted last is shipped too, if anything is left.
-    ByAgent,
-    /// An import's: nothing is added to it, as every import of it must be the same; and the collector is asked even
+pub(crate) enum MadeBy {
+    /// Its own agent: what that counted last is shipped too, if anything is left.
+    Agent,
+    /// An import: nothing is added to it, as every import of it must be the same; and the collector is asked even
     /// if all was posted, for its ledger may have been restored since.
-    ByImport,
+    Import,
 }
 
 impl Shipped {
@@ -74,7 +74,7 @@ impl Shipped {
 pub(crate) async fn ship(
     config: &Config,
     path: &Path,
-    left: Left,
+    made_by: MadeBy,
     longest: Duration,
 ) -> Result<Shipped, RunError> {
     let options = opening::journal_options(config, path);
@@ -82,7 +82,7 @@ pub(crate) async fn ship(
         Ok::<_, RunError>(Journal::open_left_behind(options, opening::fresh_ids()?, clock())?)
     });
     match opened.await.map_err(|_| RunError::PartEnded)? {
-        Ok((journal, recovered)) => ship_open(config, journal, recovered, left, longest).await,
+        Ok((journal, recovered)) => ship_open(config, journal, recovered, made_by, longest).await,
         Err(RunError::Journal(OpenError::Held { .. })) => Ok(Shipped::unseen(ShipEnd::InUse)),
         Err(RunError::Journal(OpenError::Conflicted { stream, reason, .. })) => {
             let end = ShipEnd::Conflict { message: reason };
@@ -96,7 +96,7 @@ async fn ship_open(
     config: &Config,
     mut journal: Journal,
     recovered: Recovered,
-    left: Left,
+    made_by: MadeBy,
     longest: Duration,
 ) -> Result<Shipped, RunError> {
     let before = journal.state().clone();
@@ -107,7 +107,7 @@ async fn ship_open(
         posted: state.posted_events,
         end,
     };
-    if left == Left::ByAgent && is_done(&before, recovered.clean) {
+    if made_by == MadeBy::Agent && is_done(&before, recovered.clean) {
         journal.commit(vec![Write::Closed], clock()).map_err(crate::commit::CommitError::from)?;
         return Ok(shipped(&before, ShipEnd::NothingToDo));
     }
@@ -115,7 +115,7 @@ async fn ship_open(
     let shared = Arc::new(Shared::default());
     let rules = recovered.rules.map(Arc::new);
     let last = evidence_position(&before, rules.as_ref().map(|rules| rules.version));
-    let last = Some(last).filter(|_| left == Left::ByAgent);
+    let last = Some(last).filter(|_| made_by == MadeBy::Agent);
     let (committer, sealer, commit, jobs) = Committer::new(CommitStart {
         journal,
         groups: recovered.groups,

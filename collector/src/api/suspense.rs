@@ -14,6 +14,7 @@ use axum::Json;
 use axum::extract::{Query, State};
 use serde::Serialize;
 
+use tidemark_common::hex;
 use tidemark_common::time::Timestamp;
 
 use crate::catalog::{Catalog, Unbilled};
@@ -87,18 +88,10 @@ fn page(pairs: Pairs) -> Result<Page, Problem> {
             })?
         }
     };
-    let after = read_hex(parameters.get("after").unwrap_or_default()).ok_or_else(|| {
+    let after = hex::decode(parameters.get("after").unwrap_or_default()).ok_or_else(|| {
         bad("after", "is no answer's `next`", "copy `next` of the answer before, or leave it out")
     })?;
     Ok(Page { limit, looked_at_max: LOOKED_AT_MAX, after })
-}
-
-fn read_hex(text: &str) -> Option<Vec<u8>> {
-    let digit =
-        |digit: u8| char::from(digit).to_digit(16).and_then(|digit| u8::try_from(digit).ok());
-    let (pairs, rest) = text.as_bytes().as_chunks::<2>();
-    let byte = |[high, low]: &[u8; 2]| Some((digit(*high)? << 4) | digit(*low)?);
-    rest.is_empty().then(|| pairs.iter().map(byte).collect())?
 }
 
 fn answer(catalog: &Catalog, snapshot: &Snapshot, page: &Page) -> Result<Answer, Problem> {
@@ -129,8 +122,7 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, page: &Page) -> Result<Answer,
         }
         ControlFlow::Continue(())
     })?;
-    let hex = |key: Vec<u8>| key.iter().map(|byte| format!("{byte:02x}")).collect();
-    let next = more.then(|| hex(last));
+    let next = more.then(|| hex::encode(&last));
     Ok(Answer { suspense: entries, next, cut: Cut::of(snapshot, &utc) })
 }
 

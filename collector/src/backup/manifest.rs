@@ -55,7 +55,11 @@ pub struct FileEntry {
 impl FileEntry {
     #[must_use]
     pub fn new(name: &str, written: Written) -> Self {
-        Self { name: name.to_owned(), bytes: written.bytes, sha256: hex(&written.sha256) }
+        Self {
+            name: name.to_owned(),
+            bytes: written.bytes,
+            sha256: tidemark_common::hex::encode(&written.sha256),
+        }
     }
 }
 
@@ -163,10 +167,4 @@ pub fn read(folder: &Path) -> io::Result<Manifest> {
 #[must_use]
 pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     Sha256::digest(bytes).into()
-}
-
-/// Lower-case hexadecimal digits.
-#[must_use]
-pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().fold(String::new(), |text, byte| format!("{text}{byte:02x}"))
 }

@@ -25,7 +25,7 @@ pub fn steps(line: &Line<'_>, before: Money) -> Vec<Step> {
         Line::Fee { fee, part, amount } => {
             let text = format!("the fee {:?} of a whole period", fee.name);
             steps.add(text, with_code(fee.amount, *amount));
-            steps.prorated("it", fee.amount, *part);
+            steps.prorated(fee.amount, *part);
             steps.trial(*part, *amount);
         }
         Line::Usage(line) => steps.usage(line),
@@ -36,7 +36,7 @@ pub fn steps(line: &Line<'_>, before: Money) -> Vec<Step> {
         Line::Commitment { commitment, part, amount } => {
             let text = "the commitment of a whole period".to_owned();
             steps.add(text, with_code(*commitment, *amount));
-            steps.prorated("it", *commitment, *part);
+            steps.prorated(*commitment, *part);
             steps.add("the sum of the lines of this part before it".to_owned(), before.to_string());
             let text = match part.charging {
                 Charging::Trial => "in a trial nothing is charged",
@@ -90,7 +90,7 @@ impl Steps {
         for (name, bound) in [("minimum", price.minimum), ("maximum", price.maximum)] {
             if let Some(bound) = bound {
                 self.add(format!("the {name} of a whole period"), with_code(bound, *amount));
-                self.prorated("it", bound, *part);
+                self.prorated(bound, *part);
             }
         }
         let is_bounded = price.minimum.is_some() || price.maximum.is_some();
@@ -104,16 +104,16 @@ impl Steps {
     }
 
     /// The part's share of an amount, rounded.
-    fn prorated(&mut self, what: &str, amount: Price, part: Part<'_>) {
+    fn prorated(&mut self, amount: Price, part: Part<'_>) {
         let Ok(share) = part.share.of(amount, part.plan.currency, part.plan.rounding) else {
             return;
         };
         if part.share.is_whole() {
-            return self.add(format!("{what}, rounded"), share.to_string());
+            return self.add("it, rounded".to_owned(), share.to_string());
         }
         let ([begin, end], length) = (part.share.bounds(), part.share.length());
         let text = format!(
-            "{what}, prorated: round({amount} * {end} / {length}) - round({amount} * {begin} / {length}), in quarters of an hour"
+            "it, prorated: round({amount} * {end} / {length}) - round({amount} * {begin} / {length}), in quarters of an hour"
         );
         self.add(text, share.to_string());
     }

@@ -13,6 +13,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use redb::{Key, Range, ReadTransaction, TableDefinition, Value};
+use tidemark_common::hex;
 use tidemark_common::id::{LedgerId, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Bucket;
@@ -398,7 +399,7 @@ fn told_total(key: &[u8]) -> String {
             let class = row.class.name();
             format!("{customer}, {}{dimensions}, {class}, from unix second {seconds}", row.meter)
         }
-        _ => hex(key),
+        _ => hex::encode(key),
     }
 }
 
@@ -407,22 +408,22 @@ fn told_key(table: &str, key: &[u8]) -> String {
     match table {
         "uniques" => match codec::read_unique_key(key) {
             Ok((total, (id, digest))) => {
-                format!("{}, value {id} {}", told_total(total), hex(&digest))
+                format!("{}, value {id} {}", told_total(total), hex::encode(&digest))
             }
-            Err(_) => hex(key),
+            Err(_) => hex::encode(key),
         },
         "seen" => match codec::read_seen(key, &[0; 16]) {
             Ok(seen) => format!("{}, {}, {}", seen.customer, seen.meter, told_as(&seen.seen_as)),
-            Err(_) => hex(key),
+            Err(_) => hex::encode(key),
         },
         "index" => match key.split_at_checked(16) {
             Some((stream, sequence)) => {
                 let sequence = sequence.try_into().map_or(0, u64::from_be_bytes);
-                format!("stream {}, batch {sequence}", hex(stream))
+                format!("stream {}, batch {sequence}", hex::encode(stream))
             }
-            None => hex(key),
+            None => hex::encode(key),
         },
-        _ => hex(key),
+        _ => hex::encode(key),
     }
 }
 
@@ -431,8 +432,4 @@ fn told_as(seen_as: &SeenAs) -> String {
         SeenAs::Normal => Class::Normal.name().to_owned(),
         SeenAs::Unauthorised(agent) => format!("{} of {agent}", Class::Unauthorised.name()),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
