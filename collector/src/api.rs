@@ -7,6 +7,8 @@
 //! GET /v1/bills                  every customer's bill, from one snapshot
 //! GET /v1/streams                every stream   GET /metrics   Prometheus text
 //! GET /v1/suspense               what the catalogue does not explain
+//! GET /v1/invoices ...           documents: invoices.rs      POST /v1/billing-runs   runs.rs
+//! GET /v1/ledger/ ...            entries, balances, locks: entries.rs
 //! ```
 //!
 //! **Owns** JSON: its shapes live below and nowhere else. **Does not own** what the figures mean.
@@ -19,14 +21,18 @@
 mod auth;
 mod bill;
 mod bills;
+mod books;
 mod cut;
 mod door;
+mod entries;
 mod explain;
+mod invoices;
 mod logins;
 mod metrics;
 mod patient;
 mod problem;
 mod query;
+mod runs;
 mod streams;
 mod suspense;
 mod usage;
@@ -43,17 +49,18 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::get;
+use axum::routing::{get, post};
 use tokio::sync::{Semaphore, watch};
 
 use crate::catalog::Catalog;
+use crate::ledger::store::Books;
 use crate::ledger::{Ledger, Snapshot};
 use crate::listen::ListenFigures;
 
-use auth::Tokens;
+use auth::{Need, Tokens};
 use problem::Problem;
 
-pub use auth::Token;
+pub use auth::{Role, Token};
 pub use door::{DoorCounters, DoorLimits, serve};
 
 /// At most this many reads run at once.
@@ -105,16 +112,40 @@ pub fn router(
         running: Arc::new(Semaphore::new(READS_MAX)),
         waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),
     };
-    let guarded = Router::new()
+    let read = Router::new()
         .route("/v1/customers/{customer}/usage", get(usage::handle))
         .route("/v1/customers/{customer}/bill", get(bill::handle))
         .route("/v1/customers/{customer}/bill/explain", get(explain::handle))
         .route("/v1/bills", get(bills::handle))
         .route("/v1/streams", get(streams::handle))
         .route("/v1/suspense", get(suspense::handle))
-        .route_layer(middleware::from_fn_with_state(api.clone(), auth::guard));
+        .route("/v1/invoices", get(invoices::list))
+        .route("/v1/invoices/{number}", get(invoices::show))
+        .route("/v1/invoices/{number}/document", get(invoices::document))
+        .route("/v1/customers/{customer}/invoices", get(invoices::list_of_customer))
+        .route("/v1/customers/{customer}/invoices/{number}", get(invoices::show_of_customer))
+        .route(
+            "/v1/customers/{customer}/invoices/{number}/document",
+            get(invoices::document_of_customer),
+        );
+    let audited = Router::new()
+        .route("/v1/ledger/entries", get(entries::list))
+        .route("/v1/ledger/trial-balance", get(entries::trial_balance));
+    let billing = Router::new()
+        .route("/v1/billing-runs", post(runs::run))
+        .route("/v1/invoices/{number}/void", post(invoices::void))
+        .route("/v1/invoices/{number}/payments", post(invoices::pay))
+        .route("/v1/invoices/{number}/credit-notes", post(invoices::credit))
+        .route("/v1/invoices/{number}/write-off", post(invoices::write_off));
+    let admin = Router::new().route("/v1/ledger/locks", post(entries::lock));
+    let guarded = |router: Router<Api>, need| {
+        router.route_layer(middleware::from_fn_with_state((api.clone(), need), auth::guard))
+    };
     Router::new()
-        .merge(guarded)
+        .merge(guarded(read, Need::Read))
+        .merge(guarded(audited, Need::Audit))
+        .merge(guarded(billing, Need::Bill))
+        .merge(guarded(admin, Need::Administer))
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
         .route("/metrics", get(metrics::handle))
@@ -131,20 +162,40 @@ impl Api {
         T: Send + 'static,
         F: FnOnce(&Catalog, &Snapshot) -> Result<T, Problem> + Send + 'static,
     {
+        let ledger = self.ledger.clone();
+        self.blocking(move |catalog| read(catalog, &ledger.snapshot()?)).await
+    }
+
+    /// Runs `read` on the blocking pool, with the others in its turn.
+    async fn blocking<T, F>(&self, read: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Catalog) -> Result<T, Problem> + Send + 'static,
+    {
         let waiting = self.waiting.clone().try_acquire_owned().map_err(|_| {
             self.door.busy.fetch_add(1, Ordering::Relaxed);
             Problem::busy()
         })?;
         let running = self.running.clone().acquire_owned().await.map_err(|_| Problem::busy())?;
-        let ledger = self.ledger.clone();
         let catalog = self.catalog.borrow().clone();
         let task = tokio::task::spawn_blocking(move || {
-            let snapshot = ledger.snapshot()?;
-            let answer = read(&catalog, &snapshot);
+            let answer = read(&catalog);
             drop((running, waiting));
             answer
         });
         task.await.map_err(|error| Problem::internal(&error))?
+    }
+}
+
+impl Api {
+    /// Runs `read` on the books as they are now, on the blocking pool.
+    async fn read_books<T, F>(&self, read: F) -> Result<T, Problem>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Catalog, &dyn Books) -> Result<T, Problem> + Send + 'static,
+    {
+        let ledger = self.ledger.clone();
+        self.blocking(move |catalog| read(catalog, &*ledger.books()?)).await
     }
 }
 
@@ -165,6 +216,6 @@ async fn not_found(uri: Uri) -> Problem {
 
 async fn method_not_allowed() -> Problem {
     Problem::new(StatusCode::METHOD_NOT_ALLOWED, "method-not-allowed", "The method is not allowed")
-        .detail("every resource is only read")
-        .remedy("use GET")
+        .detail("the resource is not asked so")
+        .remedy("use GET to read, and POST where deploy/docs/api.md says so")
 }

@@ -7,7 +7,7 @@
 //!     restores.jsonl  the incarnations of ledgers restored from it (restore.rs)
 //! ```
 //! While a collector runs it alone can read its ledger, so it sends the rows over the socket
-//! `control.sock` in `data_dir` (backup/door.rs), and this program writes them; else the file is
+//! `control.sock` in `data_dir` (control.rs, backup/door.rs), and this program writes them; else the file is
 //! read directly.
 //!
 //! **Owns** the folder: it is made as `DIR.partial`, for its owner only, and takes its name once all is on
@@ -210,7 +210,7 @@ type TakeRow<'t> = &'t mut dyn FnMut(LedgerTable, &[u8], &[u8]) -> Result<(), Ba
 
 /// Shows every row: from the running collector, else from the file.
 fn each_row(data_dir: &Path, take: TakeRow<'_>) -> Result<(), BackupError> {
-    let path = data_dir.join(door::SOCKET);
+    let path = data_dir.join(crate::control::SOCKET);
     match UnixStream::connect(&path) {
         Ok(socket) => {
             let socket = door::ask_for_rows(socket)

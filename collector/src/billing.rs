@@ -91,6 +91,33 @@ impl<'a> Terms<'a> {
         Ok(Self { id, customer, sections })
     }
 
+    /// Those of the customer's sections in the periods that hold `at` that `keep` chooses, if there are any.
+    ///
+    /// # Errors
+    /// An instant outside of what calendars cover.
+    pub fn chosen(
+        catalog: &'a Catalog,
+        (id, customer): (&'a CustomerId, &'a Customer),
+        at: Timestamp,
+        keep: impl Fn(&Section<'a>) -> bool,
+    ) -> Result<Option<Self>, BillError> {
+        let mut sections = terms::sections(catalog, id, customer, at)?;
+        sections.retain(keep);
+        Ok((!sections.is_empty()).then_some(Self { id, customer, sections }))
+    }
+
+    /// The same as [`Self::bill`] for a customer without any usage: what fees come to.
+    ///
+    /// # Errors
+    /// Fees that cannot be summed.
+    pub fn bill_without_usage(
+        &'a self,
+        catalog: &'a Catalog,
+        now: Timestamp,
+    ) -> Result<Bill<'a>, BillError> {
+        Gathering::new(self.id, &self.sections).rate(catalog, self, now)
+    }
+
     /// Reads the usage of these terms from `snapshot`, row by row, and rates it.
     ///
     /// # Errors

@@ -8,7 +8,11 @@
 //! [[meter]]     name, aggregation, dimensions = [..], negative, unit,
 //!               cloud_event = { type, quantity, unique, dimensions = { NAME = PATH } }
 //! [[plan]]      name, currency, interval, rounding, effective; [[plan.fee]], [[plan.price]]: see `read/plan.rs`
-//! [[customer]]  id, name, time_zone, currency, billing_anchor, plan
+//! [[seller]]    name, legal_name, address = [..], tax_id, email, time_zone, invoice_prefix, credit_note_prefix,
+//!               fiscal_year_start, rounding, due_days, tax, notes = [..]
+//! [[tax]]       name, label, percent, inclusive
+//! [[customer]]  id, name, time_zone, currency, billing_anchor, plan, seller, address = [..], tax_id, tax_status, tax,
+//!               due_days
 //! [[subscription]] customer, plan, start, end, trial_end, discount; [[subscription.fee]], [[subscription.price]]
 //! [identities]  default = "allow" or "deny"
 //! [[identity]]  name, meters = [..], customers = [..]
@@ -22,6 +26,7 @@ pub mod aggregation;
 mod identities;
 pub mod plan;
 mod read;
+pub mod seller;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -37,6 +42,7 @@ use crate::money::{Currency, Percent};
 use crate::period::{Anchor, Zone};
 
 use plan::{Fee, MeterPrice, Plan};
+use seller::{Seller, Tax, TaxStatus};
 
 pub use aggregation::{Aggregation, QuantityOverflow};
 
@@ -51,6 +57,9 @@ pub const PLANS_MAX: usize = 1_000;
 /// A plan has at most this many fees, and prices.
 pub const FEES_MAX: usize = 100;
 pub const PRICES_MAX: usize = 2_000;
+/// A catalogue has at most this many sellers, and taxes.
+pub const SELLERS_MAX: usize = 100;
+pub const TAXES_MAX: usize = 1_000;
 /// A price has at most this many tiers.
 pub const TIERS_MAX: usize = 100;
 
@@ -61,6 +70,9 @@ pub struct Catalog {
     pub seal_interval_millis: u32,
     pub meters: BTreeMap<MeterName, Meter>,
     pub plans: Plans,
+    /// Who issues invoices; the first for customers that name none.
+    pub sellers: Vec<Seller>,
+    pub taxes: BTreeMap<String, Tax>,
     pub customers: BTreeMap<CustomerId, Customer>,
     /// What each customer is on; without any, its usage is metered and nothing is billed.
     pub subscriptions: Subscriptions,
@@ -101,6 +113,15 @@ pub struct Customer {
     pub currency: Option<Currency>,
     /// The first day of one of its periods; without one they are those of the calendar.
     pub anchor: Option<Anchor>,
+    /// By name; `None`: the catalogue's first.
+    pub seller: Option<String>,
+    pub address: Vec<String>,
+    pub tax_id: Option<String>,
+    pub tax_status: TaxStatus,
+    /// The tax of what names none; `None`: the seller's.
+    pub tax: Option<String>,
+    /// `None`: as the seller says.
+    pub due_days: Option<u16>,
 }
 
 /// Plans by name, the versions of each by when they take effect.
@@ -188,6 +209,15 @@ impl Catalog {
             })
         });
         changed.map_or(Ok(()), Err)
+    }
+
+    /// Who issues the customer's invoices; `None` if the catalogue has no seller.
+    #[must_use]
+    pub fn seller_of(&self, customer: &Customer) -> Option<&Seller> {
+        match &customer.seller {
+            Some(name) => self.sellers.iter().find(|seller| seller.name == *name),
+            None => self.sellers.first(),
+        }
     }
 
     /// Where a customer's days and months begin: UTC for one that the catalogue does not know.

@@ -23,9 +23,9 @@ use tidemark_common::tls::Pem;
 use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 
-use crate::api::Token;
+use crate::api::{Role, Token};
 use crate::catalog::Catalog;
-use crate::document::{self, Problem, Problems, Table};
+use crate::document::{self, Located, Problem, Problems, Table};
 
 use values::Values;
 
@@ -243,6 +243,7 @@ fn file_token(table: &mut Table<'_>, folder: &Path, problems: &mut Problems<'_>)
     let file = table.text("token_file", problems);
     let digest = table.text("token_sha256", problems);
     let customer = table.text("customer", problems);
+    let role = table.text("role", problems).and_then(|text| role(&text, problems));
     let read = match (inline, file, digest) {
         (Some(secret), None, None) => token(&name, &secret.value),
         (None, Some(file), None) => {
@@ -261,7 +262,11 @@ fn file_token(table: &mut Table<'_>, folder: &Path, problems: &mut Problems<'_>)
         id.map_err(|error| problems.report(text.span.clone(), message(error), remedy)).ok()
     });
     match (read, customer) {
-        (Ok(token), customer) => Some(Token { customer: customer.unwrap_or_default(), ..token }),
+        (Ok(token), customer) => Some(Token {
+            customer: customer.unwrap_or_default(),
+            role: role.unwrap_or_default(),
+            ..token
+        }),
         (Err(message), _) => {
             let remedy =
                 "make one with `openssl rand -hex 32`, and give it, its file or its SHA-256";
@@ -269,6 +274,16 @@ fn file_token(table: &mut Table<'_>, folder: &Path, problems: &mut Problems<'_>)
             None
         }
     }
+}
+
+fn role(text: &Located<String>, problems: &mut Problems<'_>) -> Option<Role> {
+    let found = Role::ALL.into_iter().find(|role| role.name() == text.value);
+    if found.is_none() {
+        let names = Role::ALL.map(Role::name).join(", ");
+        let message = format!("{:?} is no role", text.value);
+        problems.report(text.span.clone(), message, format!("write one of {names}"));
+    }
+    found
 }
 
 fn token(name: &str, secret: &str) -> Result<Token, String> {
@@ -285,7 +300,7 @@ fn token(name: &str, secret: &str) -> Result<Token, String> {
 fn token_of_digest(name: &str, digest: &str) -> Result<Token, String> {
     let digest = hex::decode_array(digest)
         .ok_or_else(|| format!("the `token_sha256` of {name:?} is not 64 hexadecimal digits"))?;
-    Ok(Token { name: name.to_owned(), digest, customer: None })
+    Ok(Token { name: name.to_owned(), digest, customer: None, role: Role::default() })
 }
 
 /// The value that a file holds, without the newline that editors leave.

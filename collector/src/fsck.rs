@@ -231,9 +231,10 @@ impl Report {
         for finding in self.findings.iter() {
             text.push_str(&format!("{finding}\n    {}\n", finding.kind.remedy()));
         }
-        let LedgerCounts { batches, events, quarantined_events, streams, .. } = self.counts;
+        let LedgerCounts { batches, events, quarantined_events, streams, entries, .. } =
+            self.counts;
         text.push_str(&format!(
-            "read {batches} batches with {events} events ({quarantined_events} quarantined) in {streams} streams; {}\n",
+            "read {batches} batches with {events} events ({quarantined_events} quarantined) in {streams} streams, and {entries} entries of the books; {}\n",
             if self.with_totals {
                 "compared every row of the totals"
             } else {
@@ -263,6 +264,7 @@ impl Report {
             line_events: counts.line_events,
             quarantined_events: counts.quarantined_events,
             streams: counts.streams,
+            entries: counts.entries,
             totals_compared: self.with_totals,
             findings_count: self.findings.count(),
             findings: self
@@ -292,6 +294,7 @@ struct ReportShown<'r> {
     line_events: u64,
     quarantined_events: u64,
     streams: u64,
+    entries: u64,
     totals_compared: bool,
     findings_count: u64,
     findings: Vec<FindingShown<'r>>,

@@ -18,10 +18,12 @@
 //! Limits: [`LedgerOptions`].
 
 pub mod allowance;
+pub mod books;
 pub mod check;
 pub mod clock;
 pub mod codec;
 pub mod completeness;
+pub mod entry;
 pub mod figures;
 pub mod fold;
 pub mod marks;
@@ -62,11 +64,12 @@ pub use crate::usage::{Seen, UsageRow};
 
 use crate::period::Zone;
 
+use self::books::{Booked, Change, Refused};
 use self::clock::{LedgerClock, Reading};
 use self::figures::LedgerCounters;
 use self::redb::{RedbOptions, RedbStore};
 use self::request::{Reply, Request};
-use self::store::{LedgerStore, Recovered, StoreError, Totals};
+use self::store::{Books, LedgerStore, Recovered, StoreError, Totals};
 use self::stream::StreamRecord;
 use self::tail::{Tail, TailSize};
 
@@ -191,6 +194,7 @@ struct Shared {
     clock: Mutex<LedgerClock>,
     published: RwLock<Published>,
     totals: Box<dyn Fn() -> Result<Box<dyn Totals>, StoreError> + Send + Sync>,
+    books: Box<dyn Fn() -> Result<Box<dyn Books>, StoreError> + Send + Sync>,
     counters: LedgerCounters,
     size: watch::Sender<TailSize>,
     stage: watch::Sender<Stage>,
@@ -278,6 +282,10 @@ impl Ledger {
             let store = Arc::clone(&store);
             Box::new(move || store.totals())
         };
+        let books = {
+            let store = Arc::clone(&store);
+            Box::new(move || store.books())
+        };
         let mut clock = LedgerClock::resume(recovered.clock_limit);
         if options.trust_clock {
             clock.trust();
@@ -300,6 +308,7 @@ impl Ledger {
             size: watch::Sender::new(tail.size()),
             published: RwLock::new(Published { tail: Arc::new(tail), streams: streams.collect() }),
             totals,
+            books,
             counters: LedgerCounters::default(),
             stage: watch::Sender::new(Stage::Running),
             tasks: Mutex::new(Vec::new()),
@@ -342,6 +351,26 @@ impl Ledger {
             Ok(()) => Ok(receiver),
             Err(_) => Err(self.shared.ended()),
         }
+    }
+
+    /// Books a change, in a transaction that holds all of it or nothing.
+    ///
+    /// # Errors
+    /// If the ledger has stopped: whether it was booked is then unknown.
+    pub async fn book(&self, change: Change) -> Result<Result<Booked, Refused>, LedgerError> {
+        let reply = self.submit(Request::Book(Box::new(change))).await?;
+        match reply.await {
+            Ok(Reply::Booked(booked)) => Ok(booked),
+            Ok(_) | Err(_) => Err(self.shared.ended()),
+        }
+    }
+
+    /// The books at this moment. Blocks, as do its reads.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn books(&self) -> Result<Box<dyn Books>, LedgerError> {
+        Ok((self.shared.books)()?)
     }
 
     /// Whose a stream is, if it is known.

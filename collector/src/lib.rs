@@ -31,7 +31,9 @@ pub mod usage;
 pub mod live;
 
 pub mod billing;
+pub mod billing_run;
 pub mod catalog;
+pub mod invoice;
 pub mod money;
 pub mod period;
 pub mod rating;
@@ -39,6 +41,7 @@ pub mod terms;
 
 pub mod api;
 pub mod backup;
+pub mod control;
 pub mod dev_certs;
 pub mod fsck;
 pub mod restore;

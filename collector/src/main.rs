@@ -13,6 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
+use tidemark_collector::billing_run::command::{self, Form};
+use tidemark_collector::billing_run::door::AskedRun;
 use tidemark_collector::config::{Config, LogFormat, reference};
 use tidemark_collector::dev_certs::{self, Existing};
 use tidemark_collector::ledger::TimeSource;
@@ -58,6 +60,30 @@ enum Command {
         /// Replaces files that are there already.
         #[arg(long)]
         force: bool,
+    },
+    /// Issues what is due for the periods that end on a date: exit code 0, 1 where customers have problems, 2 if it
+    /// cannot run. Twice issues the same once.
+    Bill {
+        #[command(flatten)]
+        place: Place,
+        /// The first day after the periods: 2026-12-01 bills November, in each customer's time zone.
+        #[arg(long)]
+        period_end: String,
+        /// Writes nothing: shows what would be issued.
+        #[arg(long)]
+        dry_run: bool,
+        /// Only this customer; may be given several times.
+        #[arg(long = "customer")]
+        customers: Vec<String>,
+        /// Issues though usage may be missing, for this reason, which the entries keep.
+        #[arg(long, value_name = "REASON")]
+        although_incomplete: Option<String>,
+        /// Who does it, for the entries.
+        #[arg(long, default_value = "command line")]
+        actor: String,
+        /// One JSON object a line, each draft with its bill and document.
+        #[arg(long)]
+        json: bool,
     },
     /// Copies the ledger while its collector runs, or while it is stopped.
     Backup {
@@ -125,7 +151,7 @@ impl Place {
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     // A check that cannot be made is neither sound nor a finding.
-    let is_check = matches!(command, Command::Fsck { .. });
+    let is_check = matches!(command, Command::Fsck { .. } | Command::Bill { .. });
     let failure = if is_check { ExitCode::from(2) } else { ExitCode::FAILURE };
     execute(command).unwrap_or_else(|error| {
         let _written = writeln!(io::stderr(), "tidemark-collector: {}", told(&error)).is_ok();
@@ -146,6 +172,19 @@ fn execute(command: Command) -> Result<ExitCode> {
     let done = match command {
         Command::Fsck { place, json, scratch } => {
             return check_files(&place.data_dir()?, json, scratch.as_deref());
+        }
+        Command::Bill {
+            place,
+            period_end,
+            dry_run,
+            customers,
+            although_incomplete,
+            actor,
+            json,
+        } => {
+            let asked = AskedRun { period_end, dry_run, actor, although_incomplete, customers };
+            let form = if json { Form::Json } else { Form::Text };
+            return bill(place, &asked, form);
         }
         Command::Serve { config, trust_clock } => serve(&config, trust_clock),
         Command::CheckConfig { config } => check_config(&config),
@@ -174,6 +213,15 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::ConfigReference => print(&reference::markdown()),
     };
     done.map(|()| ExitCode::SUCCESS)
+}
+
+fn bill(place: Place, asked: &AskedRun, form: Form) -> Result<ExitCode> {
+    let config = Config::load(&place.config)?;
+    let data_dir = place.data_dir.unwrap_or_else(|| config.data_dir.clone());
+    let catalog = config.load_catalog()?;
+    let mut stdout = io::stdout().lock();
+    let counts = command::bill(&data_dir, catalog, asked, form, &mut stdout)?;
+    Ok(if counts.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn serve(path: &Path, trust_clock: bool) -> Result<()> {

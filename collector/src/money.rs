@@ -4,7 +4,8 @@
 //! Quantity (10^-9) x Price (10^-12) = ExactAmount (10^-21, 256 bits) --round--> Money (minor units)
 //! ```
 //!
-//! **Owns** every rounding of money: once for a line, in [`ExactAmount::round`] or [`Price::share`].
+//! **Owns** every rounding of money: once for a line, in [`ExactAmount::round`] or [`Price::share`]; once
+//! for a tax or a share of an amount, in [`Money::percent`] and its neighbours.
 //! **Does not own** what is priced or which quantity: `rating` does.
 //!
 //! Invariants: no floats; a product is never cut short (the 256 bits hold any two 128-bit factors);
@@ -80,6 +81,14 @@ pub enum MoneyError {
     Overflow { left: Money, right: Money },
     #[error("failed to add {left} and {right}: they are of different currencies")]
     Mixed { left: Money, right: Money },
+}
+
+/// Why a text is no amount.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+#[error("{text:?} is no amount of {currency}: write a decimal with at most {} places", currency.places)]
+pub struct NotAnAmount {
+    pub text: String,
+    pub currency: Currency,
 }
 
 /// Prices times quantities, nothing rounded: magnitude in units of 10^-21.
@@ -214,13 +223,88 @@ impl Money {
     /// A share beyond 128 bits.
     pub fn percent(self, percent: Percent, rounding: Rounding) -> Result<Self, MoneyError> {
         // A factor has the places of a price.
-        let one = 10_u128.pow(PRICE_PLACES);
+        self.fraction(percent.of_one().0.unsigned_abs(), 10_u128.pow(PRICE_PLACES), rounding)
+    }
+
+    /// How much of it is a percentage that it holds: p / (100 + p) of it.
+    ///
+    /// # Errors
+    /// A share beyond 128 bits.
+    pub fn percent_within(self, percent: Percent, rounding: Rounding) -> Result<Self, MoneyError> {
+        let too_large = MoneyError::TooLarge { currency: self.currency };
         let factor = percent.of_one().0.unsigned_abs();
-        let (whole, remainder) = Wide::product(self.minor.unsigned_abs(), factor)
-            .div_rem(one)
+        let whole = 10_u128.pow(PRICE_PLACES).checked_add(factor).ok_or(too_large)?;
+        self.fraction(factor, whole, rounding)
+    }
+
+    /// `numerator` / `denominator` of it, rounded.
+    fn fraction(
+        self,
+        numerator: u128,
+        denominator: u128,
+        rounding: Rounding,
+    ) -> Result<Self, MoneyError> {
+        let (whole, remainder) = Wide::product(self.minor.unsigned_abs(), numerator)
+            .div_rem(denominator)
             .ok_or(MoneyError::TooLarge { currency: self.currency })?;
-        let raised = rounding.raises(whole, remainder.saturating_mul(2).cmp(&one));
+        // A remainder is below the denominator, which is below 2^127.
+        let raised = rounding.raises(whole, remainder.saturating_mul(2).cmp(&denominator));
         Self::of(whole, raised, self.minor < 0, self.currency)
+    }
+
+    /// Cuts it into shares by `weights`, whose sum it is a share of: what is due by each, less what was due by
+    /// the ones before, so that the shares add up to it. All of it is the first's, if the weights come to nothing.
+    ///
+    /// # Errors
+    /// Sums beyond 128 bits.
+    pub fn spread(self, weights: &[i128], rounding: Rounding) -> Result<Vec<Self>, MoneyError> {
+        let too_large = MoneyError::TooLarge { currency: self.currency };
+        let add = |sum: i128, weight: &i128| sum.checked_add(*weight);
+        let sum = weights.iter().try_fold(0, add).ok_or(too_large)?;
+        let (mut until, mut given) = (0_i128, Self::zero(self.currency));
+        let mut shares = Vec::with_capacity(weights.len());
+        for weight in weights {
+            until = until.checked_add(*weight).ok_or(too_large)?;
+            let due = if sum == 0 {
+                self
+            } else {
+                let (part, whole) = (until.unsigned_abs(), sum.unsigned_abs());
+                let due = self.fraction(part, whole, rounding)?;
+                if (until < 0) == (sum < 0) { due } else { due.negated() }
+            };
+            shares.push(due.checked_sub(given)?);
+            given = due;
+        }
+        Ok(shares)
+    }
+
+    /// With the other sign.
+    #[must_use]
+    pub fn negated(self) -> Self {
+        Self { minor: self.minor.saturating_neg(), ..self }
+    }
+
+    /// Reads what [`Self::amount`] wrote: a decimal with no more places than the currency has.
+    ///
+    /// # Errors
+    /// Any other text.
+    pub fn parse(text: &str, currency: Currency) -> Result<Self, NotAnAmount> {
+        let wrong = || NotAnAmount { text: text.to_owned(), currency };
+        let digits = text.strip_prefix('-').unwrap_or(text);
+        let (whole, fraction) = digits.split_once('.').unwrap_or((digits, ""));
+        let places = usize::try_from(currency.places).unwrap_or(0);
+        let is_plain = |part: &str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let is_sound = !whole.is_empty()
+            && is_plain(whole)
+            && is_plain(fraction)
+            && fraction.len() <= places
+            && !digits.ends_with('.');
+        if !is_sound {
+            return Err(wrong());
+        }
+        let minor: i128 = format!("{whole}{fraction:0<places$}").parse().map_err(|_| wrong())?;
+        let minor = if text.starts_with('-') { minor.saturating_neg() } else { minor };
+        Ok(Self { minor, currency })
     }
 
     /// What is left without `other`.

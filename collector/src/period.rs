@@ -7,6 +7,8 @@
 //! Every civil offset in use since 1972 is a multiple of 15 minutes, so local midnights and hours are
 //! bucket edges; where history disagrees, the answer is an error, never a shifted period.
 
+mod day;
+
 use std::fmt;
 use std::sync::LazyLock;
 
@@ -16,6 +18,8 @@ use jiff::{Span, Timestamp as Instant, Unit};
 use thiserror::Error;
 
 use tidemark_common::time::{BUCKET_MILLIS, Bucket, Timestamp};
+
+pub use day::{Day, Month};
 
 /// An answer is cut into at most this many windows.
 pub const WINDOWS_MAX: usize = 10_000;
@@ -35,6 +39,8 @@ pub enum PeriodError {
     UnknownZone { name: String },
     #[error("{text:?} is no date such as 2026-01-31, between 1970 and 2099")]
     NotADate { text: String },
+    #[error("{text:?} is no month such as 2026-01, between 1970 and 2099")]
+    NotAMonth { text: String },
     #[error("failed to find the period of {at}: it is out of range")]
     OutOfRange { at: i64 },
     #[error("failed to place {at} in {zone}: it is not a multiple of 15 minutes of UTC")]
@@ -141,11 +147,7 @@ impl Anchor {
     /// # Errors
     /// A text that is no date such as `2026-01-31`.
     pub fn parse(text: &str) -> Result<Self, PeriodError> {
-        let not_a_date = || PeriodError::NotADate { text: text.to_owned() };
-        let date: Date = text.parse().map_err(|_| not_a_date())?;
-        // The parser also takes times, and leaves them out.
-        let is_plain = date.to_string() == text && (1970..2100).contains(&date.year());
-        if is_plain { Ok(Self(date)) } else { Err(not_a_date()) }
+        Day::parse(text).map(|Day(date)| Self(date))
     }
 }
 

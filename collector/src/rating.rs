@@ -168,7 +168,7 @@ fn sum(zero: Money, mut amounts: impl Iterator<Item = Money>) -> Result<Money, M
 impl<'a> Bill<'a> {
     fn add_discount(&mut self, part: Part<'a>) -> Result<(), MoneyError> {
         let Some(percent) = part.subscription.discount else { return Ok(()) };
-        let off = self.total.percent(percent, part.plan.rounding)?;
+        let off = self.total.percent(percent, part.rounding)?;
         let amount = Money { minor: off.minor.saturating_neg(), ..off };
         self.add(Line::Discount { percent, part, amount })
     }
@@ -177,9 +177,7 @@ impl<'a> Bill<'a> {
         let Some(commitment) = part.plan.commitment else { return Ok(()) };
         let least = match part.charging {
             Charging::Trial => Money::zero(part.plan.currency),
-            Charging::Charged => {
-                part.share.of(commitment, part.plan.currency, part.plan.rounding)?
-            }
+            Charging::Charged => part.share.of(commitment, part.plan.currency, part.rounding)?,
         };
         let short = least.checked_sub(self.total)?;
         let amount = Money { minor: short.minor.max(0), ..short };
@@ -234,7 +232,7 @@ impl Line<'_> {
 }
 
 fn rate_fee<'a>(fee: &'a Fee, part: Part<'a>) -> Result<Line<'a>, RatingError> {
-    let amount = part.share.of(fee.amount, part.plan.currency, part.plan.rounding);
+    let amount = part.share.of(fee.amount, part.plan.currency, part.rounding);
     let amount = amount.map_err(|source| RatingError::Fee { name: fee.name.clone(), source })?;
     Ok(Line::Fee { fee, part, amount: charged(amount, part) })
 }
@@ -261,7 +259,7 @@ fn rate_usage<'a>(
     let included = included(price.included, part.share);
     let billed = billed(quantity, included);
     let amounts = || {
-        let (currency, rounding) = (part.plan.currency, part.plan.rounding);
+        let (currency, rounding) = (part.plan.currency, part.rounding);
         let exact = charge::exact(&price.model, billed, events);
         let charge = exact.ok_or(MoneyError::TooLarge { currency })?.round(currency, rounding)?;
         Ok((charge, charged(bounded(charge, price, part)?, part)))
@@ -303,7 +301,7 @@ fn billed(quantity: Quantity, included: Quantity) -> Quantity {
 /// The charge, raised to the minimum and lowered to the maximum of the part.
 fn bounded(charge: Money, price: &MeterPrice, part: Part<'_>) -> Result<Money, MoneyError> {
     let of = |bound: Option<Price>| {
-        let due = |bound| part.share.of(bound, part.plan.currency, part.plan.rounding);
+        let due = |bound| part.share.of(bound, part.plan.currency, part.rounding);
         bound.map(due).transpose()
     };
     let raised = of(price.minimum)?.map_or(charge.minor, |bound| charge.minor.max(bound.minor));

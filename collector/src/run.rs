@@ -23,9 +23,9 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
 use crate::api::{self, DoorCounters, DoorLimits};
-use crate::backup;
 use crate::catalog::{Aggregations, Catalog};
 use crate::config::{Config, ConfigError, SessionLimits};
+use crate::control;
 use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 use crate::listen::{Credentials, ListenError, ListenOptions, Listener};
@@ -152,7 +152,8 @@ impl Collector {
             counters,
             stopping.clone(),
         ));
-        let control = control(&config.data_dir, store, stopping);
+        let served = control::Served::new(store, ledger.clone(), catalogs.subscribe());
+        let control = open_control(&config.data_dir, served, stopping);
         let (renew, asked) = mpsc::channel(1);
         let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
         let started = Self {
@@ -228,21 +229,21 @@ impl Collector {
 }
 
 /// Opens the control socket. Without it the collector runs as well; it cannot be copied while it does.
-fn control(
+fn open_control(
     data_dir: &Path,
-    store: RedbStore,
+    served: control::Served,
     stopping: watch::Receiver<bool>,
 ) -> Option<JoinHandle<()>> {
-    match backup::door::open(data_dir) {
+    match control::open(data_dir) {
         Ok(listener) => {
             let data_dir = data_dir.to_owned();
             Some(tokio::spawn(async move {
-                backup::door::serve(listener, &data_dir, store, stopping).await;
+                control::serve(listener, &data_dir, served, stopping).await;
             }))
         }
         Err(error) => {
-            let socket = backup::door::SOCKET;
-            tracing::warn!(%error, socket, "no control socket: no backup while the collector runs");
+            let socket = control::SOCKET;
+            tracing::warn!(%error, socket, "no control socket: no backup and no `bill` while the collector runs");
             None
         }
     }

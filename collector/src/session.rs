@@ -239,6 +239,7 @@ impl Session {
                 self.take_verdict(&verdict, posted, openings)
             }
             Reply::Claimed(verdict) => self.take_claim(&verdict),
+            Reply::Booked(_) => unreachable!("sessions book nothing"),
         }
     }
 

@@ -31,6 +31,8 @@ pub struct Part<'a> {
     pub subscription: &'a Subscription,
     pub share: Share,
     pub charging: Charging,
+    /// The plan's, or the seller's.
+    pub rounding: Rounding,
 }
 
 /// Whether a part is charged for.
@@ -150,12 +152,14 @@ pub fn sections<'a>(
     customer: &Customer,
     at: Timestamp,
 ) -> Result<Vec<Section<'a>>, PeriodError> {
+    let rounding =
+        catalog.seller_of(customer).map_or_else(Rounding::default, |seller| seller.rounding);
     let mut sections = Vec::new();
     for subscription in catalog.subscriptions.get(id).into_iter().flatten() {
         let versions = catalog.plans.get(&subscription.plan).map_or(&[][..], Vec::as_slice);
         let Some(first) = versions.first() else { continue };
         let period = customer.zone.period_of(at, first.interval, customer.anchor)?;
-        let parts = parts(subscription, versions, period);
+        let parts = parts(subscription, versions, period, rounding);
         if !parts.is_empty() {
             sections.push(Section { subscription, period, parts });
         }
@@ -169,6 +173,7 @@ fn parts<'a>(
     subscription: &'a Subscription,
     versions: &'a [Plan],
     period: Period,
+    rounding: Rounding,
 ) -> Vec<Part<'a>> {
     let start = subscription.start.map_or(period.start, |start| start.max(period.start));
     let end = subscription.end.map_or(period.end, |end| end.min(period.end));
@@ -179,7 +184,8 @@ fn parts<'a>(
         let (start, end) = (start.max(begins(plan)), end.min(next));
         let part = |charging, start, end| {
             let share = Share { period, part: Period { start, end } };
-            Part { plan, subscription, share, charging }
+            let rounding = plan.rounding.unwrap_or(rounding);
+            Part { plan, subscription, share, charging, rounding }
         };
         [
             part(Charging::Trial, start, end.min(trial_end)),

@@ -105,6 +105,7 @@ fn by_product(case: &Case) -> Result<Option<Rated>> {
         subscription: &subscription,
         share,
         charging: Charging::Charged,
+        rounding: plan.rounding.unwrap_or_default(),
     });
     let mut unpriced_events = 0;
     for event in &case.events {

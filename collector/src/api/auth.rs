@@ -33,14 +33,67 @@ pub struct Token {
     pub digest: [u8; 32],
     /// The one customer that it may see; `None`: all that there is.
     pub customer: Option<CustomerId>,
+    pub role: Role,
 }
+
+/// What a token is for.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Role {
+    /// Everything.
+    Admin,
+    /// Reads all, issues documents, books payments and credits.
+    Billing,
+    /// Reads usage, bills and documents.
+    #[default]
+    Viewer,
+    /// Reads the ledger's entries and balances too.
+    Auditor,
+}
+
+impl Role {
+    pub const ALL: [Self; 4] = [Self::Admin, Self::Billing, Self::Viewer, Self::Auditor];
+
+    /// The name, as the configuration writes it.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Admin => "admin",
+            Self::Billing => "billing",
+            Self::Viewer => "viewer",
+            Self::Auditor => "auditor",
+        }
+    }
+}
+
+/// What a resource asks of a token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    Read,
+    Audit,
+    Bill,
+    Administer,
+}
+
+impl Need {
+    fn is_met_by(self, role: Role) -> bool {
+        match (self, role) {
+            (Self::Read, _) | (_, Role::Admin) => true,
+            (Self::Audit, Role::Billing | Role::Auditor) | (Self::Bill, Role::Billing) => true,
+            (Self::Audit | Self::Bill | Self::Administer, _) => false,
+        }
+    }
+}
+
+/// The name of the token that a request bears.
+#[derive(Debug, Clone)]
+pub(super) struct Actor(pub(super) String);
 
 impl Token {
     /// A token that may see everything.
     #[must_use]
     pub fn of_secret(name: &str, secret: &str) -> Self {
         let digest = Sha256::digest(secret.as_bytes()).into();
-        Self { name: name.to_owned(), digest, customer: None }
+        Self { name: name.to_owned(), digest, customer: None, role: Role::default() }
     }
 }
 
@@ -81,9 +134,9 @@ fn equal(left: &[u8; 32], right: &[u8; 32]) -> bool {
 
 /// Lets requests with a valid bearer token pass, to what that token may see.
 pub(super) async fn guard(
-    State(api): State<Api>,
+    State((api, need)): State<(Api, Need)>,
     parameters: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Response {
     let Some(token) = bearer(request.headers()) else {
@@ -97,7 +150,13 @@ pub(super) async fn guard(
         Login::Admitted if !token.is_some_and(|token| token.may_see(parameters.as_ref().ok())) => {
             elsewhere().into_response()
         }
+        Login::Admitted if !token.is_some_and(|token| need.is_met_by(token.role)) => {
+            beyond(token.map(|token| token.role)).into_response()
+        }
         Login::Admitted => {
+            if let Some(token) = token {
+                request.extensions_mut().insert(Actor(token.name.clone()));
+            }
             let mut response = next.run(request).await;
             response
                 .headers_mut()
@@ -148,6 +207,13 @@ fn elsewhere() -> Problem {
     Problem::new(StatusCode::FORBIDDEN, "forbidden", "The token may not see this")
         .detail("the token is limited to one customer, and this is about another one, or about all")
         .remedy("ask for the token's own customer, or with a token without `customer` in collector.toml")
+}
+
+fn beyond(role: Option<Role>) -> Problem {
+    let role = role.unwrap_or_default().name();
+    Problem::new(StatusCode::FORBIDDEN, "forbidden", "The token may not do this")
+        .detail(format!("the token's role is {role:?}"))
+        .remedy("use a token whose `role` in collector.toml is \"admin\", or as deploy/docs/api.md says")
 }
 
 fn refusal(detail: &str) -> Problem {

@@ -33,7 +33,7 @@ use super::query::{Pairs, Parameters};
 use super::{Api, bill};
 
 const LINES_WAITING_MAX: usize = 64;
-const CONTENT_TYPE: &str = "application/x-ndjson";
+pub(super) const CONTENT_TYPE: &str = "application/x-ndjson";
 
 pub(super) async fn handle(
     State(api): State<Api>,
@@ -64,7 +64,7 @@ pub(super) async fn handle(
 }
 
 /// The lines, as they come.
-struct Lines(mpsc::Receiver<Bytes>);
+pub(super) struct Lines(pub(super) mpsc::Receiver<Bytes>);
 
 impl HttpBody for Lines {
     type Data = Bytes;

@@ -2,6 +2,7 @@
 
 mod bills;
 mod hostile;
+mod invoices;
 mod worked_example;
 mod world;
 

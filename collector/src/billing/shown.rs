@@ -17,7 +17,7 @@ use crate::rating::{Line, UsageLine};
 use crate::terms::{Charging, Part};
 
 /// A customer's bill.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct BillShown {
     customer: String,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -33,7 +33,7 @@ pub struct BillShown {
     suspense: Vec<SuspenseShown>,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct SectionShown {
     plan: String,
     period: PeriodShown,
@@ -42,7 +42,7 @@ struct SectionShown {
     projected_total: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct PeriodShown {
     start: String,
     end: String,
@@ -50,10 +50,10 @@ struct PeriodShown {
 }
 
 /// One line.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct LineShown(LineKind);
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "kind", rename_all = "lowercase")]
 enum LineKind {
     Fee(FeeShown),
@@ -70,7 +70,7 @@ impl LineShown {
 }
 
 /// What changes the sum of the lines before it.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct ChangeShown {
     #[serde(skip_serializing_if = "Option::is_none")]
     percent: Option<String>,
@@ -83,7 +83,7 @@ struct ChangeShown {
     currency: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct FeeShown {
     name: String,
     timing: &'static str,
@@ -95,7 +95,7 @@ struct FeeShown {
     currency: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct UsageShown {
     meter: String,
     #[serde(rename = "where", skip_serializing_if = "BTreeMap::is_empty")]
@@ -125,7 +125,7 @@ struct UsageShown {
     currency: String,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 #[serde(tag = "model", rename_all = "snake_case")]
 enum ModelShown {
     PerUnit { unit_price: String },
@@ -135,7 +135,7 @@ enum ModelShown {
     Percentage { percent: String, per_event: String },
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct TierShown {
     #[serde(skip_serializing_if = "Option::is_none")]
     up_to: Option<String>,
@@ -144,7 +144,7 @@ struct TierShown {
 }
 
 /// Which stretch of the period a line is for, and the fraction that it is: quarters of an hour.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct PartShown {
     from: String,
     to: String,
@@ -155,7 +155,7 @@ struct PartShown {
     trial: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 struct SuspenseShown {
     meter: String,
     reason: &'static str,

@@ -19,7 +19,8 @@ pub struct Plan {
     pub name: String,
     pub currency: Currency,
     pub interval: Interval,
-    pub rounding: Rounding,
+    /// `None`: as the seller says.
+    pub rounding: Option<Rounding>,
     /// When this version takes effect; `None`: it always was.
     pub effective: Option<Bucket>,
     /// What at least is charged for a period.
@@ -35,6 +36,8 @@ pub struct Fee {
     pub name: String,
     pub amount: Price,
     pub timing: Timing,
+    /// The name of its tax; `None`: the customer's.
+    pub tax: Option<String>,
 }
 
 /// When a fee is due.
@@ -56,6 +59,8 @@ pub struct MeterPrice {
     pub included: Quantity,
     pub minimum: Option<Price>,
     pub maximum: Option<Price>,
+    /// The name of its tax; `None`: the customer's.
+    pub tax: Option<String>,
     pub model: Model,
 }
 

@@ -5,6 +5,7 @@
 
 mod customer;
 mod plan;
+mod seller;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
@@ -31,13 +32,25 @@ pub(super) fn catalog(text: &str, file: &str) -> Result<Catalog, Vec<Problem>> {
     let (mut root, mut problems) = document::parse(text, file)?;
     let seal_interval_millis = seal_interval(&mut root, &mut problems);
     let (meters, broken) = meters(&mut root, &mut problems);
-    let known = plan::Known { meters: &meters, broken: &broken };
+    let taxes = seller::taxes(&mut root, &mut problems);
+    let sellers = seller::sellers(&mut root, &taxes, &mut problems);
+    let known = plan::Known { meters: &meters, broken: &broken, taxes: &taxes };
     let (plans, broken_plans) = plan::plans(&mut root, &known, &mut problems);
-    let offered = customer::Offered { known, plans: &plans, broken: &broken_plans };
+    let offered =
+        customer::Offered { known, plans: &plans, broken: &broken_plans, sellers: &sellers };
     let (customers, subscriptions) = customer::customers(&mut root, &offered, &mut problems);
     let grants = Arc::new(identities::grants(&mut root, &mut problems));
     root.finish(&mut problems);
-    let catalog = Catalog { seal_interval_millis, meters, plans, customers, subscriptions, grants };
+    let catalog = Catalog {
+        seal_interval_millis,
+        meters,
+        plans,
+        sellers,
+        taxes,
+        customers,
+        subscriptions,
+        grants,
+    };
     if problems.is_empty() {
         check_rules_fit(&catalog, &mut problems);
     }

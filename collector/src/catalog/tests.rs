@@ -4,7 +4,6 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::grants::Otherwise;
-use crate::money::Rounding;
 use crate::period::Interval;
 
 const GOOD: &str = r#"
@@ -63,7 +62,7 @@ fn a_good_file_is_read_whole() {
     assert_eq!(catalog.zone_of(&acme).name(), "Asia/Kolkata");
     assert_eq!(catalog.zone_of(&CustomerId::parse("stranger").unwrap()).name(), "UTC");
     let [plan] = &catalog.plans["standard"][..] else { panic!("{:?}", catalog.plans) };
-    assert_eq!((plan.interval, plan.rounding), (Interval::Month, Rounding::HalfUp));
+    assert_eq!((plan.interval, plan.rounding), (Interval::Month, None));
     assert_eq!(plan.prices.len(), 1);
     assert_eq!(catalog.subscriptions[&acme][0].plan, "standard");
 
@@ -389,7 +388,7 @@ fn models_say_what_they_need() {
         &format!("{price}model = \"package\"\npackage_size = \"0\"\nunit_price = \"1\""),
         &[
             "c.toml:8: [plan.price] has no `package_price`; add package_price = \"5.00\"",
-            "c.toml:12: [plan.price] has no key `unit_price`; it knows included, maximum, meter, minimum, model, package_price, package_size, where",
+            "c.toml:12: [plan.price] has no key `unit_price`; it knows included, maximum, meter, minimum, model, package_price, package_size, tax, where",
         ],
     );
     check_plan(

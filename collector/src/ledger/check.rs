@@ -24,8 +24,9 @@ use tidemark_common::tls::AgentName;
 
 pub use self::finding::{FINDINGS_MAX, Finding, FindingKind, Findings, Place};
 use self::walk::{Walk, Walked};
+use crate::ledger::books::check::BooksCheck;
 use crate::ledger::codec::{self, Fields, GIVEN_AWAY};
-use crate::ledger::redb::FORMAT_WITHOUT_MARKS;
+use crate::ledger::redb::{FORMAT_WITH_BOOKS, FORMAT_WITHOUT_MARKS};
 use crate::ledger::request::Opened;
 use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::TailBatch;
@@ -38,12 +39,20 @@ pub enum LedgerTable {
     Openings,
     Quarantine,
     Marks,
+    Books,
     Batches,
 }
 
 impl LedgerTable {
-    pub const ALL: [Self; 6] =
-        [Self::Meta, Self::Streams, Self::Openings, Self::Quarantine, Self::Marks, Self::Batches];
+    pub const ALL: [Self; 7] = [
+        Self::Meta,
+        Self::Streams,
+        Self::Openings,
+        Self::Quarantine,
+        Self::Marks,
+        Self::Books,
+        Self::Batches,
+    ];
 
     /// The table's name in the ledger's file.
     #[must_use]
@@ -54,11 +63,12 @@ impl LedgerTable {
             Self::Openings => "openings",
             Self::Quarantine => "quarantine",
             Self::Marks => "marks",
+            Self::Books => "books",
             Self::Batches => "batches",
         }
     }
 
-    /// The table's byte in a backup. Marks came after the others had theirs.
+    /// The table's byte in a backup. Marks and books came after the others had theirs.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -68,6 +78,7 @@ impl LedgerTable {
             Self::Quarantine => 4,
             Self::Batches => 5,
             Self::Marks => 6,
+            Self::Books => 7,
         }
     }
 
@@ -106,6 +117,8 @@ pub struct LedgerCounts {
     /// In the lines of the bodies that were opened.
     pub line_events: u64,
     pub streams: u64,
+    /// Of the books.
+    pub entries: u64,
 }
 
 /// One stream, as its batches tell it.
@@ -154,6 +167,7 @@ pub struct Checker {
     openings: BTreeMap<(StreamId, OpeningId), EventNumber>,
     quarantine: BTreeMap<u64, String>,
     marks: BTreeMap<u64, Vec<u8>>,
+    books: BooksCheck,
     walk: Walk,
     counts: LedgerCounts,
     findings: Findings,
@@ -169,6 +183,7 @@ impl Checker {
             openings: BTreeMap::new(),
             quarantine: BTreeMap::new(),
             marks: BTreeMap::new(),
+            books: BooksCheck::default(),
             walk: Walk::default(),
             counts: LedgerCounts::default(),
             findings: Findings::default(),
@@ -183,6 +198,7 @@ impl Checker {
             LedgerTable::Openings => self.opening(key, value),
             LedgerTable::Quarantine => self.quarantined(key, value),
             LedgerTable::Marks => self.marked(key, value),
+            LedgerTable::Books => self.book(key, value),
             LedgerTable::Batches => return self.batch(key, value),
         }
         None
@@ -291,6 +307,17 @@ impl Checker {
             });
         }
         self.marks.insert(position, value.to_vec());
+    }
+
+    fn book(&mut self, key: &[u8], value: &[u8]) {
+        if self.books.is_empty() && self.facts.format < FORMAT_WITH_BOOKS {
+            let format = self.facts.format;
+            let place = Place::Table("books");
+            self.findings.add(FindingKind::Books, place, None, || {
+                format!("the ledger's format {format} knows of no books: older collectors would not copy them")
+            });
+        }
+        self.books.row(key, value, &mut self.findings);
     }
 
     fn batch(&mut self, key: &[u8], bytes: &[u8]) -> Option<CheckedBatch> {
@@ -436,6 +463,7 @@ impl Checker {
                 || format!("the headers count {events} events, and lines and quarantine {counted}"),
             );
         }
+        self.counts.entries = self.books.finish(&mut self.findings);
         let chains = self.walk.finish(self.rows, facts.ledger, &mut self.findings);
         self.counts.streams = u64::try_from(chains.len()).unwrap_or(u64::MAX);
         Checked { facts, counts: self.counts, chains, findings: self.findings }

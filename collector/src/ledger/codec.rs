@@ -56,7 +56,7 @@ fn broken(row: &'static str, reason: impl Into<String>) -> RowError {
     RowError { row, reason: reason.into() }
 }
 
-fn put_str(bytes: &mut Vec<u8>, text: &str) {
+pub(crate) fn put_str(bytes: &mut Vec<u8>, text: &str) {
     let length = u16::try_from(text.len()).expect("names are at most 128 bytes long");
     bytes.extend_from_slice(&length.to_be_bytes());
     bytes.extend_from_slice(text.as_bytes());

@@ -208,6 +208,7 @@ pub(crate) fn words(committed: &Committed) -> String {
         }
         Reply::Claimed(ClaimVerdict::Take) => "take".to_owned(),
         Reply::Claimed(verdict) => format!("{verdict:?}"),
+        Reply::Booked(booked) => format!("{booked:?}"),
     };
     committed.replies.iter().map(word).collect::<Vec<_>>().join(" ")
 }

@@ -6,6 +6,7 @@
 //!               openings   stream [16] + opening [16] -> end event u64
 //!               quarantine position u64 -> reason
 //!               marks      position u64 -> marks (ledger/marks.rs), of batches with unauthorised lines only
+//!               books      entries, documents and what they changed (ledger/books/rows.rs)
 //!               meta       name -> bytes
 //! totals.redb   see totals.rs; derived, rebuilt when it is missing
 //! ```
@@ -20,6 +21,7 @@
 //! the options; at most `streams_max` streams are known.
 
 mod admit;
+mod books;
 mod compare;
 mod export;
 mod files;
@@ -47,7 +49,7 @@ use crate::ledger::codec::RowError;
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::off_task;
 use crate::ledger::request::Request;
-use crate::ledger::store::{Committed, LedgerStore, Recovered, StoreError, Totals};
+use crate::ledger::store::{Books, Committed, LedgerStore, Recovered, StoreError, Totals};
 use crate::ledger::stream::StreamRecord;
 
 /// The truth.
@@ -65,9 +67,13 @@ const MARKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("marks");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
 /// Raised when the ledger file's layout changes in a way that older collectors cannot read.
-const FORMAT: u16 = 2;
+const FORMAT: u16 = FORMAT_WITH_BOOKS;
 /// What a ledger without marks has: collectors that know of none read it as they should.
 pub(super) const FORMAT_WITHOUT_MARKS: u16 = 1;
+/// What one with marks has: collectors that know of none would bill their lines.
+const FORMAT_WITH_MARKS: u16 = 2;
+/// What one with books has: collectors that know of none would leave them out of backups.
+pub(super) const FORMAT_WITH_BOOKS: u16 = 3;
 /// After this many bytes of batches the stream rows are written, so that a start reads no more.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// The same for the number of batches.
@@ -220,6 +226,10 @@ impl LedgerStore for RedbStore {
 
     fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {
         Ok(Box::new(self.inner.totals.snapshot()?))
+    }
+
+    fn books(&self) -> Result<Box<dyn Books>, StoreError> {
+        self.inner.books()
     }
 
     async fn batch(

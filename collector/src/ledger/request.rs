@@ -1,4 +1,4 @@
-//! What sessions ask of the ledger's writer, and its answers.
+//! What sessions and people ask of the ledger's writer, and its answers.
 //!
 //! **Owns** nothing but these shapes. Requests of many sessions share one transaction; each is judged
 //! inside it, in the order of arrival.
@@ -12,18 +12,20 @@ use tidemark_common::wire::{Close, Confirm, Hello, PostedOpening};
 
 use crate::dedupe::Verdict;
 use crate::grants::Grant;
+use crate::ledger::books::{Booked, Change, Refused};
 use crate::ledger::marks::{Marks, MarksError};
 use crate::ledger::tail::CustomerLines;
 use crate::session::claim::ClaimVerdict;
 use crate::session::hello::HelloVerdict;
 
-/// One session's wish to change the ledger.
+/// A wish to change the ledger.
 #[derive(Debug)]
 pub enum Request {
     Hello(Box<HelloRequest>),
     Admit(Box<Admission>),
     Confirm { stream: StreamId, confirm: Confirm },
     Close { stream: StreamId, close: Close },
+    Book(Box<Change>),
 }
 
 impl Request {
@@ -33,7 +35,7 @@ impl Request {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Admit(admission) => body_bytes(&admission.header),
-            Self::Hello(_) | Self::Confirm { .. } | Self::Close { .. } => 0,
+            Self::Hello(_) | Self::Confirm { .. } | Self::Close { .. } | Self::Book(_) => 0,
         }
     }
 }
@@ -170,6 +172,7 @@ pub enum Reply {
         openings: Vec<PostedOpening>,
     },
     Claimed(ClaimVerdict),
+    Booked(Result<Booked, Refused>),
 }
 
 /// A session that begins.

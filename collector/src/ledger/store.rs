@@ -46,6 +46,12 @@ pub trait LedgerStore: Debug + Send + Sync + 'static {
     /// If the totals cannot be read.
     fn totals(&self) -> Result<Box<dyn Totals>, StoreError>;
 
+    /// The books as of now. Does not wait for writers.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn books(&self) -> Result<Box<dyn Books>, StoreError>;
+
     /// Header and body of a posted batch, as stored; `None` if it is not in the ledger.
     ///
     /// # Errors
@@ -165,8 +171,24 @@ pub trait Totals: Send + Sync {
     }
 }
 
+/// The books at one moment. Reads block: not for an async task.
+pub trait Books: Send + Sync {
+    /// # Errors
+    /// If the row cannot be read.
+    fn get(&self, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError>;
+
+    /// Shows rows whose keys begin with `prefix` and are greater than `after`, ascending, until `visit` breaks.
+    ///
+    /// # Errors
+    /// If the rows cannot be read.
+    fn visit(&self, prefix: &[u8], after: &[u8], visit: VisitRow<'_>) -> Result<(), StoreError>;
+}
+
 /// What is shown rows one by one, and says when it has seen enough.
 pub type Visit<'v, T> = &'v mut dyn FnMut(T) -> ControlFlow<()>;
+
+/// What is shown the keys and values of rows, and says when it has seen enough.
+pub type VisitRow<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// Whose usage, of what, when.
 #[derive(Debug, Clone, Copy)]
@@ -215,4 +237,12 @@ pub enum StoreError {
     InUse { file: &'static str },
     #[error("failed to fold stream {stream}: batch {due} is due, the slice begins at {first}")]
     FoldedElsewhere { stream: StreamId, due: Sequence, first: Sequence },
+}
+
+impl StoreError {
+    /// Rows of the books that do not hold together.
+    #[must_use]
+    pub fn books(reason: impl Into<String>) -> Self {
+        Self::Corrupt { file: "ledger.redb", reason: format!("books: {}", reason.into()) }
+    }
 }

@@ -11,7 +11,7 @@ use tidemark_common::time::Bucket;
 use super::conformance::{Journal, NOW, commit, greet};
 use super::fold::FoldSlice;
 use super::request::Welcomed;
-use super::store::{Committed, UsageQuestion};
+use super::store::{Books, Committed, UsageQuestion};
 use super::*;
 use crate::dedupe::Verdict;
 
@@ -284,6 +284,10 @@ impl LedgerStore for Broken {
 
     fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {
         self.store.totals()
+    }
+
+    fn books(&self) -> Result<Box<dyn Books>, StoreError> {
+        self.store.books()
     }
 
     async fn batch(

@@ -98,6 +98,11 @@ impl Percent {
     }
 }
 
+impl Percent {
+    /// Nothing.
+    pub const ZERO: Self = Self(Price(0));
+}
+
 impl fmt::Display for Percent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // At most 10^25 units.

@@ -82,7 +82,7 @@ impl Steps {
         for Term { text, exact } in charge::terms(&price.model, *billed, *events) {
             self.add(text, exact.to_string());
         }
-        let rounding = match part.plan.rounding {
+        let rounding = match part.rounding {
             Rounding::HalfUp => "a half away from zero",
             Rounding::HalfEven => "a half to the even neighbour",
         };
@@ -105,7 +105,7 @@ impl Steps {
 
     /// The part's share of an amount, rounded.
     fn prorated(&mut self, amount: Price, part: Part<'_>) {
-        let Ok(share) = part.share.of(amount, part.plan.currency, part.plan.rounding) else {
+        let Ok(share) = part.share.of(amount, part.plan.currency, part.rounding) else {
             return;
         };
         if part.share.is_whole() {

@@ -47,7 +47,9 @@ fn row(meter: &str, dimensions: &[(&str, &str)], quantity: &str) -> UsageRow {
 fn part(catalog: &Catalog, stretch: Period) -> Part<'_> {
     static PLAIN: LazyLock<Subscription> = LazyLock::new(Subscription::default);
     let share = Share { period: APRIL, part: stretch };
-    Part { plan: &catalog.plans["p"][0], subscription: &PLAIN, share, charging: Charging::Charged }
+    let plan = &catalog.plans["p"][0];
+    let rounding = plan.rounding.unwrap_or_default();
+    Part { plan, subscription: &PLAIN, share, charging: Charging::Charged, rounding }
 }
 
 /// The amounts of all lines, and the total.

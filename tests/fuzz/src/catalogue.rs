@@ -11,7 +11,9 @@
 use std::fmt::Write as _;
 
 use tidemark_collector::catalog::plan::{Fee, MeterPrice, Model, Plan, TierPrice};
+use tidemark_collector::catalog::seller::Seller;
 use tidemark_collector::catalog::{Catalog, Meter};
+use tidemark_collector::money::Rounding;
 use tidemark_collector::period::Zone;
 use tidemark_common::id::RulesVersion;
 use tidemark_common::time::Bucket;
@@ -54,6 +56,15 @@ fn write(catalog: &Catalog) -> String {
     for meter in catalog.meters.values() {
         write_meter(&mut text, meter);
     }
+    for tax in catalog.taxes.values() {
+        line(&mut text, format_args!("[[tax]]\nname = {}", quoted(&tax.name)));
+        line(&mut text, format_args!("label = {}", quoted(&tax.label)));
+        line(&mut text, format_args!("percent = {}", quoted(&tax.percent.to_string())));
+        line(&mut text, format_args!("inclusive = {}", tax.inclusive));
+    }
+    for seller in &catalog.sellers {
+        write_seller(&mut text, seller);
+    }
     for customer in catalog.customers.values() {
         line(&mut text, format_args!("[[customer]]\nid = {}", quoted(customer.id.as_str())));
         if let Some(name) = &customer.name {
@@ -65,6 +76,14 @@ fn write(catalog: &Catalog) -> String {
         }
         if let Some(anchor) = customer.anchor {
             line(&mut text, format_args!("billing_anchor = {}", quoted(&anchor.to_string())));
+        }
+        write_text(&mut text, "seller", customer.seller.as_deref());
+        write_lines(&mut text, "address", &customer.address);
+        write_text(&mut text, "tax_id", customer.tax_id.as_deref());
+        write_text(&mut text, "tax_status", Some(customer.tax_status.name()));
+        write_text(&mut text, "tax", customer.tax.as_deref());
+        if let Some(days) = customer.due_days {
+            line(&mut text, format_args!("due_days = {days}"));
         }
     }
     for plan in catalog.plans.values().flatten() {
@@ -89,6 +108,33 @@ fn write(catalog: &Catalog) -> String {
     text
 }
 
+fn write_seller(text: &mut String, seller: &Seller) {
+    line(text, format_args!("[[seller]]\nname = {}", quoted(&seller.name)));
+    line(text, format_args!("legal_name = {}", quoted(&seller.legal_name)));
+    write_lines(text, "address", &seller.address);
+    write_text(text, "tax_id", seller.tax_id.as_deref());
+    write_text(text, "email", seller.email.as_deref());
+    line(text, format_args!("time_zone = {}", quoted(seller.zone.name())));
+    line(text, format_args!("invoice_prefix = {}", quoted(&seller.invoice_prefix)));
+    line(text, format_args!("credit_note_prefix = {}", quoted(&seller.credit_note_prefix)));
+    line(text, format_args!("fiscal_year_start = {}", seller.fiscal_year_start));
+    line(text, format_args!("rounding = {}", quoted(seller.rounding.name())));
+    line(text, format_args!("due_days = {}", seller.due_days));
+    write_text(text, "tax", seller.tax.as_deref());
+    write_lines(text, "notes", &seller.notes);
+}
+
+fn write_text(text: &mut String, key: &str, value: Option<&str>) {
+    if let Some(value) = value {
+        line(text, format_args!("{key} = {}", quoted(value)));
+    }
+}
+
+fn write_lines(text: &mut String, key: &str, lines: &[String]) {
+    let lines: Vec<_> = lines.iter().map(|line| quoted(line)).collect();
+    line(text, format_args!("{key} = [{}]", lines.join(", ")));
+}
+
 fn write_instant(text: &mut String, key: &str, instant: Option<Bucket>) {
     if let Some(instant) = instant {
         line(text, format_args!("{key} = {}", quoted(&Zone::utc().rfc3339(instant.start()))));
@@ -99,7 +145,7 @@ fn write_plan(text: &mut String, plan: &Plan) {
     line(text, format_args!("[[plan]]\nname = {}", quoted(&plan.name)));
     line(text, format_args!("currency = {}", quoted(plan.currency.code())));
     line(text, format_args!("interval = {}", quoted(plan.interval.name())));
-    line(text, format_args!("rounding = {}", quoted(plan.rounding.name())));
+    write_text(text, "rounding", plan.rounding.map(Rounding::name));
     write_instant(text, "effective", plan.effective);
     if let Some(least) = plan.commitment {
         line(text, format_args!("commitment = {}", quoted(&least.to_string())));
@@ -112,6 +158,7 @@ fn write_charges(text: &mut String, of: &str, fees: &[Fee], prices: &[MeterPrice
         line(text, format_args!("[[{of}.fee]]\nname = {}", quoted(&fee.name)));
         line(text, format_args!("amount = {}", quoted(&fee.amount.to_string())));
         line(text, format_args!("timing = {}", quoted(fee.timing.name())));
+        write_text(text, "tax", fee.tax.as_deref());
     }
     for price in prices {
         write_price(text, of, price);
@@ -122,6 +169,7 @@ fn write_price(text: &mut String, of: &str, price: &MeterPrice) {
     line(text, format_args!("[[{of}.price]]\nmeter = {}", quoted(price.meter.as_str())));
     line(text, format_args!("model = {}", quoted(price.model.name())));
     line(text, format_args!("included = {}", quoted(&price.included.to_string())));
+    write_text(text, "tax", price.tax.as_deref());
     for (key, bound) in [("minimum", price.minimum), ("maximum", price.maximum)] {
         if let Some(bound) = bound {
             line(text, format_args!("{key} = {}", quoted(&bound.to_string())));

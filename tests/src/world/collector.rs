@@ -492,6 +492,7 @@ fn verdict_name(reply: &Reply) -> String {
         Reply::HelloRefused { verdict, .. } => ("hello", format!("{verdict:?}")),
         Reply::Judged { verdict, .. } => ("batch", format!("{verdict:?}")),
         Reply::Claimed(verdict) => ("claim", format!("{verdict:?}")),
+        Reply::Booked(booked) => ("booking", format!("{booked:?}")),
     };
     let name = verdict.split([' ', '{']).next().unwrap_or_default();
     let name = if name.starts_with("Invalid") { "Invalid" } else { name };

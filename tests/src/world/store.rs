@@ -11,7 +11,7 @@ use tidemark_collector::ledger::fold::FoldSlice;
 use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::request::{Admission, Reply, Request};
 use tidemark_collector::ledger::store::{
-    Committed, LedgerStore, StoreError, Totals, UsageQuestion, Visit,
+    Books, Committed, LedgerStore, StoreError, Totals, UsageQuestion, Visit,
 };
 use tidemark_collector::usage::{Seen, UsageRow};
 use tidemark_common::batch::{HEADER_BYTES, Header};
@@ -126,6 +126,10 @@ impl LedgerStore for PlantedStore {
             ..less
         };
         self.inner.fold(Arc::new(less)).await
+    }
+
+    fn books(&self) -> Result<Box<dyn Books>, StoreError> {
+        self.inner.books()
     }
 
     fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {

@@ -27,7 +27,7 @@ async fn check_bill(world: &World, customer: &str, at: &str, expected: &[&str]) 
     assert_eq!(bill["suspense"], json!([]), "{customer} {at}");
 }
 
-async fn world_with_usage() -> World {
+pub(super) async fn world_with_usage() -> World {
     let world = World::start(CATALOG, NOVEMBER).await;
     world
         .post(&[

@@ -1,23 +1,25 @@
 //! A ledger in memory with what a test posts, and the API on a port of its own.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde_json::Value;
 use tidemark_common::batch::{
     BodyWriter, Evidence, LineValue, NewHeader, SealedBatch, genesis, series_bytes,
 };
 use tidemark_common::code::EvidenceCode;
-use tidemark_common::id::{CustomerId, EventNumber, OpeningId, RulesVersion, Sequence, StreamId};
+use tidemark_common::id::{
+    CustomerId, EventNumber, Fence, OpeningId, RulesVersion, Sequence, StreamId,
+};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
-use tidemark_common::wire::Hello;
+use tidemark_common::wire::{Confirm, Hello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::api::{DoorCounters, DoorLimits, Token, router, serve};
+use crate::api::{DoorCounters, DoorLimits, Role, Token, router, serve};
 use crate::catalog::Catalog;
 use crate::dedupe::Verdict;
 use crate::ledger::clock::Reading;
@@ -30,14 +32,20 @@ use crate::period::parse_edge;
 /// The token that the API takes, and one that sees `acme` alone.
 pub(super) const TOKEN: &str = "0123456789abcdef";
 pub(super) const ACME_TOKEN: &str = "fedcba9876543210";
+/// One of each role that may do more than look.
+pub(super) const ADMIN_TOKEN: &str = "admin-0123456789";
+pub(super) const BILLING_TOKEN: &str = "billing-01234567";
+pub(super) const AUDITOR_TOKEN: &str = "auditor-01234567";
 
 pub(super) struct World {
     pub(super) ledger: Ledger,
     pub(super) stream: StreamId,
     catalogs: watch::Sender<Arc<Catalog>>,
     pub(super) address: std::net::SocketAddr,
-    /// Microseconds by the monotonic clock. The wall clock stands still.
+    /// Microseconds by the monotonic clock. The wall clock stands still, until it is set.
     pub(super) passed: Arc<AtomicU64>,
+    wall: Arc<AtomicI64>,
+    keys: AtomicU64,
     _running: watch::Sender<bool>,
 }
 
@@ -113,9 +121,10 @@ impl World {
         let (store, recovered) =
             RedbStore::open_on(memory(), memory(), &RedbOptions::default(), wall).unwrap();
         let passed = Arc::new(AtomicU64::new(0));
-        let monotonic = Arc::clone(&passed);
+        let (monotonic, shown) = (Arc::clone(&passed), Arc::new(AtomicI64::new(wall.0)));
+        let wall = Arc::clone(&shown);
         let time = TimeSource::new(move || Reading {
-            wall,
+            wall: Timestamp(shown.load(Ordering::Relaxed)),
             monotonic_micros: monotonic.load(Ordering::Relaxed),
         });
         let ledger = Ledger::start(store, recovered, LedgerOptions::default(), time).await.unwrap();
@@ -125,6 +134,9 @@ impl World {
         let tokens = vec![
             Token::of_secret("test", TOKEN),
             Token { customer: acme, ..Token::of_secret("acme", ACME_TOKEN) },
+            Token { role: Role::Admin, ..Token::of_secret("root", ADMIN_TOKEN) },
+            Token { role: Role::Billing, ..Token::of_secret("bill", BILLING_TOKEN) },
+            Token { role: Role::Auditor, ..Token::of_secret("audit", AUDITOR_TOKEN) },
         ];
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
@@ -135,7 +147,46 @@ impl World {
         let router = router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
         let (running, stopping) = watch::channel(false);
         tokio::spawn(serve(listener, router, limits, counters, stopping));
-        Self { ledger, stream: StreamId([7; 16]), catalogs, address, passed, _running: running }
+        let (stream, keys) = (StreamId([7; 16]), AtomicU64::new(0));
+        Self { ledger, stream, catalogs, address, passed, wall, keys, _running: running }
+    }
+
+    /// Sets the wall clock; ledger time follows with the next commit.
+    pub(super) async fn set_clock(&self, now: &str) {
+        let wall = parse_edge(now).unwrap().start();
+        self.wall.store(wall.0, Ordering::Relaxed);
+        let confirm = Confirm {
+            ledger_time: Timestamp(0),
+            sequence: Sequence::ZERO,
+            accepted: 0,
+            fence: Fence(0),
+            extras: Vec::new(),
+        };
+        // Whatever is committed takes the clock's limit along.
+        self.ask(Request::Confirm { stream: StreamId([0; 16]), confirm }).await;
+        assert!(self.ledger.now() >= wall, "{now}");
+    }
+
+    /// Asks for a change, with a key that no other request has.
+    pub(super) async fn post_json(&self, target: &str, body: &str) -> Response {
+        let key = self.keys.fetch_add(1, Ordering::Relaxed);
+        self.post_keyed(target, body, ADMIN_TOKEN, Some(&format!("key-{key}"))).await
+    }
+
+    pub(super) async fn post_keyed(
+        &self,
+        target: &str,
+        body: &str,
+        token: &str,
+        key: Option<&str>,
+    ) -> Response {
+        let key = key.map_or_else(String::new, |key| format!("Idempotency-Key: {key}\r\n"));
+        let head = format!(
+            "POST {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+             {key}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        );
+        self.send(&head).await
     }
 
     pub(super) fn adopt(&self, catalog: &str) {
@@ -227,12 +278,16 @@ impl World {
         target: &str,
         authorization: Option<&str>,
     ) -> Response {
-        let mut connection = TcpStream::connect(self.address).await.unwrap();
         let authorization =
             authorization.map_or_else(String::new, |value| format!("Authorization: {value}\r\n"));
         let request = format!(
             "{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\n{authorization}\r\n"
         );
+        self.send(&request).await
+    }
+
+    async fn send(&self, request: &str) -> Response {
+        let mut connection = TcpStream::connect(self.address).await.unwrap();
         connection.write_all(request.as_bytes()).await.unwrap();
         let mut bytes = Vec::new();
         connection.read_to_end(&mut bytes).await.unwrap();

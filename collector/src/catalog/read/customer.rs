@@ -5,19 +5,22 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemark_common::id::CustomerId;
 
 use super::plan::{self, Known, instant};
-use super::{label, parsed};
+use super::seller::{DUE_DAYS_MAX, lines, tax_named, whole, zone};
+use super::{label, one_of, parsed};
+use crate::catalog::seller::{Seller, TaxStatus};
 use crate::catalog::{
     CUSTOMERS_MAX, Customer, Plans, SUBSCRIPTIONS_PER_CUSTOMER_MAX, Subscription, Subscriptions,
 };
 use crate::document::{Located, Problems, Table, closest};
 use crate::money::Currency;
-use crate::period::{Anchor, Zone};
+use crate::period::Anchor;
 
 /// The plans, the names of those that have problems of their own, and the meters.
 pub(super) struct Offered<'a> {
     pub(super) known: Known<'a>,
     pub(super) plans: &'a Plans,
     pub(super) broken: &'a BTreeSet<String>,
+    pub(super) sellers: &'a [Seller],
 }
 
 /// All customers, and what each is on.
@@ -29,7 +32,7 @@ pub(super) fn customers(
     let (mut customers, mut subscriptions) = (BTreeMap::new(), Subscriptions::new());
     for mut table in root.tables("customer", problems) {
         let span = table.span.clone();
-        let read = customer(&mut table, problems);
+        let read = customer(&mut table, offered, problems);
         let plan = table.text("plan", problems);
         table.finish(problems);
         let Some(mut customer) = read else { continue };
@@ -66,15 +69,14 @@ pub(super) fn customers(
     (customers, subscriptions)
 }
 
-fn customer(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Customer> {
+fn customer(
+    table: &mut Table<'_>,
+    offered: &Offered<'_>,
+    problems: &mut Problems<'_>,
+) -> Option<Customer> {
     let id = customer_id(table, "id", problems);
     let name = label(table, "name", problems);
-    let zone = match table.text("time_zone", problems) {
-        None => Some(Zone::utc()),
-        Some(text) => {
-            parsed(&text, Zone::parse, "write an IANA name such as \"Europe/Berlin\"", problems)
-        }
-    };
+    let zone = zone(table, problems);
     let currency = match table.text("currency", problems) {
         None => Some(None),
         Some(text) => {
@@ -88,7 +90,44 @@ fn customer(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Option<Custom
             parsed(&text, Anchor::parse, remedy, problems).map(Some)
         }
     };
-    Some(Customer { id: id?, name, zone: zone?, currency: currency?, anchor: anchor? })
+    let seller = known_seller(table, offered.sellers, problems);
+    let address = lines(table, "address", problems);
+    let tax_id = label(table, "tax_id", problems);
+    let tax_status = one_of(table, "tax_status", &TaxStatus::ALL, TaxStatus::name, problems);
+    let tax = tax_named(table, offered.known.taxes, problems);
+    let due_days = whole(table, "due_days", 0..=DUE_DAYS_MAX, problems);
+    Some(Customer {
+        id: id?,
+        name,
+        zone: zone?,
+        currency: currency?,
+        anchor: anchor?,
+        seller,
+        address,
+        tax_id,
+        tax_status: tax_status?.unwrap_or_default(),
+        tax,
+        due_days: due_days?,
+    })
+}
+
+/// A seller that is there, if one is named.
+fn known_seller(
+    table: &mut Table<'_>,
+    sellers: &[Seller],
+    problems: &mut Problems<'_>,
+) -> Option<String> {
+    let Located { value, span } = table.text("seller", problems)?;
+    let mut names = sellers.iter().map(|seller| seller.name.as_str());
+    if names.clone().any(|name| name == value) {
+        return Some(value);
+    }
+    let remedy = match closest(&value, &mut names) {
+        Some(near) => format!("did you mean {near:?}?"),
+        None => "add a [[seller]] with that name".to_owned(),
+    };
+    problems.report(span, format!("there is no seller {value:?}"), remedy);
+    None
 }
 
 fn subscription(
@@ -104,7 +143,7 @@ fn subscription(
     let end = instant(table, "end", problems)?;
     let trial_end = instant(table, "trial_end", problems)?;
     let discount = plan::discount(table, problems)?;
-    let fees = plan::fees(table, problems);
+    let fees = plan::fees(table, offered.known.taxes, problems);
     let prices = plan::prices(table, &offered.known, problems);
     if start.zip(end).is_some_and(|(start, end)| start >= end) {
         problems.report(

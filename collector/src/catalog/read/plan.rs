@@ -7,6 +7,7 @@ use tidemark_common::id::MeterName;
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Bucket;
 
+use super::seller::{Taxes, tax_named};
 use super::{bounded, known_meter, one_of, parsed};
 use crate::catalog::plan::{Fee, MeterPrice, Model, Plan, Tier, TierPrice, Tiers, Timing};
 use crate::catalog::{FEES_MAX, Meter, PLANS_MAX, PRICES_MAX, Plans, TIERS_MAX};
@@ -16,7 +17,7 @@ use crate::period::{Interval, parse_edge};
 
 const PRICE_REMEDY: &str =
     "write a decimal in quotes, such as \"0.002\", of at most 15 integer and 12 fraction digits";
-const PERCENT_REMEDY: &str =
+pub(super) const PERCENT_REMEDY: &str =
     "write a decimal in quotes, such as \"2.9\", of at most 15 integer and 10 fraction digits";
 const QUANTITY_REMEDY: &str =
     "write a decimal in quotes, such as \"1000\", of at most 15 integer and 9 fraction digits";
@@ -25,6 +26,7 @@ const QUANTITY_REMEDY: &str =
 pub(super) struct Known<'a> {
     pub(super) meters: &'a BTreeMap<MeterName, Meter>,
     pub(super) broken: &'a BTreeSet<MeterName>,
+    pub(super) taxes: &'a Taxes,
 }
 
 /// All plans by name, the versions of each ascending; and the names of those that have problems.
@@ -83,13 +85,13 @@ fn plan(
     let rounding = one_of(table, "rounding", &Rounding::ALL, Rounding::name, problems);
     let effective = instant(table, "effective", problems);
     let commitment = optional(table, "commitment", price, PRICE_REMEDY, problems);
-    let fees = fees(table, problems);
+    let fees = fees(table, known.taxes, problems);
     let prices = prices(table, known, problems);
     Some(Plan {
         name: name?.clone(),
         currency: currency?,
         interval: interval?.unwrap_or(Interval::Month),
-        rounding: rounding?.unwrap_or_default(),
+        rounding: rounding?,
         effective: effective?,
         commitment: commitment?,
         fees,
@@ -109,7 +111,7 @@ pub(super) fn instant(
     parsed(&text, parse_edge, remedy, problems).map(Some)
 }
 
-pub(super) fn fees(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<Fee> {
+pub(super) fn fees(table: &mut Table<'_>, taxes: &Taxes, problems: &mut Problems<'_>) -> Vec<Fee> {
     let mut fees: Vec<Fee> = Vec::new();
     for mut table in table.tables("fee", problems) {
         let span = table.span.clone();
@@ -117,6 +119,7 @@ pub(super) fn fees(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<Fe
         let name = name.and_then(|name| bounded(name, "name", problems));
         let amount = required(&mut table, "amount", "10.00", price, PRICE_REMEDY, problems);
         let timing = one_of(&mut table, "timing", &Timing::ALL, Timing::name, problems);
+        let tax = tax_named(&mut table, taxes, problems);
         table.finish(problems);
         let (Some(name), Some(amount), Some(timing)) = (name, amount, timing) else { continue };
         if fees.iter().any(|fee| fee.name == name) {
@@ -126,7 +129,7 @@ pub(super) fn fees(table: &mut Table<'_>, problems: &mut Problems<'_>) -> Vec<Fe
             let message = format!("the plan has more than {FEES_MAX} fees");
             problems.report(span, message, "draw some of them together");
         }
-        fees.push(Fee { name, amount, timing: timing.unwrap_or(Timing::Arrears) });
+        fees.push(Fee { name, amount, timing: timing.unwrap_or(Timing::Arrears), tax });
     }
     fees
 }
@@ -169,6 +172,7 @@ fn meter_price(
     let included = optional(table, "included", quantity, QUANTITY_REMEDY, problems);
     let minimum = optional(table, "minimum", price, PRICE_REMEDY, problems);
     let maximum = optional(table, "maximum", price, PRICE_REMEDY, problems);
+    let tax = tax_named(table, known.taxes, problems);
     let model = model(table, problems);
     let (minimum, maximum) = (minimum?, maximum?);
     if minimum.zip(maximum).is_some_and(|(minimum, maximum)| minimum > maximum) {
@@ -181,6 +185,7 @@ fn meter_price(
         included: included?.unwrap_or(Quantity::ZERO),
         minimum,
         maximum,
+        tax,
         model: model?,
     })
 }
@@ -315,7 +320,7 @@ fn quantity(text: &str) -> Result<Quantity, String> {
     }
 }
 
-fn required<T, E: Display>(
+pub(super) fn required<T, E: Display>(
     table: &mut Table<'_>,
     key: &'static str,
     example: &str,

@@ -32,6 +32,8 @@ pub enum FindingKind {
     Quarantine,
     /// Marks of unauthorised lines that are not of their batch.
     Marks,
+    /// An entry, a document or a balance that does not hold together with the others.
+    Books,
     /// A row of the totals that the batches do not come to.
     Totals,
     /// Events that are counted differently on two ways.
@@ -54,6 +56,7 @@ impl FindingKind {
             Self::Opening => "opening",
             Self::Quarantine => "quarantine",
             Self::Marks => "marks",
+            Self::Books => "books",
             Self::Totals => "totals",
             Self::Conservation => "conservation",
         }
@@ -74,6 +77,7 @@ impl FindingKind {
             | Self::StreamRow
             | Self::Opening
             | Self::Quarantine
+            | Self::Books
             | Self::Totals
             | Self::Conservation => false,
         }
@@ -94,6 +98,9 @@ impl FindingKind {
             }
             Self::Marks => {
                 "keep this file and restore the newest backup; the totals may be the only ones that tell which usage is unauthorised"
+            }
+            Self::Books => {
+                "keep this file, and restore the newest backup: documents that were issued since must be found again before a billing run"
             }
             Self::StreamRow | Self::Opening => {
                 "keep this file and restore the newest backup; the batches themselves are sound where nothing else is named"

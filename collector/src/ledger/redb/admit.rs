@@ -13,11 +13,13 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{HeldOpening, Hello, PostedOpening};
 
+use super::books::{BOOKS, OpenBooks};
 use super::{
-    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT, Fault, Inner, LEDGER_FILE, MARKS, META,
-    Memory, OPENINGS, QUARANTINE, STREAMS,
+    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT_WITH_BOOKS, FORMAT_WITH_MARKS, Fault,
+    Inner, LEDGER_FILE, MARKS, META, Memory, OPENINGS, QUARANTINE, STREAMS,
 };
 use crate::dedupe::{self, Candidate, Content, Verdict};
+use crate::ledger::books::{self, Change};
 use crate::ledger::codec::GIVEN_AWAY;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::store::{Committed, StoreError};
@@ -47,6 +49,7 @@ struct Group<'a> {
     committed: Committed,
     next_position: u64,
     bytes: u64,
+    has_booked: bool,
 }
 
 impl Inner {
@@ -159,6 +162,7 @@ impl<'a> Group<'a> {
             committed: Committed::default(),
             next_position: memory.next_position,
             bytes: 0,
+            has_booked: false,
         }
     }
 
@@ -184,7 +188,16 @@ impl<'a> Group<'a> {
                 }
                 Ok(Reply::Claimed(verdict))
             }
+            Request::Book(change) => self.book(&change),
         }
+    }
+
+    fn book(&mut self, change: &Change) -> Result<Reply, StoreError> {
+        let table = self.write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
+        let mut rows = OpenBooks { table, changed: false };
+        let booked = books::book(&mut rows, change, self.at)?;
+        self.has_booked |= rows.changed;
+        Ok(Reply::Booked(booked))
     }
 
     fn hello(&mut self, request: &HelloRequest) -> Result<Reply, StoreError> {
@@ -448,6 +461,9 @@ impl<'a> Group<'a> {
             let position = self.next_position.to_be_bytes();
             meta.insert(&b"checkpoint"[..], &position[..]).map_err(Fault::write(LEDGER_FILE))?;
         }
+        if self.has_booked {
+            raise_format(&mut meta, FORMAT_WITH_BOOKS)?;
+        }
         let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
         let mut positions = Vec::with_capacity(self.appended.len());
         for (position, agent, admission) in self.appended {
@@ -464,9 +480,7 @@ impl<'a> Group<'a> {
                 Opened::Readable { marks, .. } if !marks.is_empty() => {
                     let mut table = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
                     table.insert(position, marks.bytes()).map_err(Fault::write(LEDGER_FILE))?;
-                    // An older collector would bill these lines.
-                    meta.insert(&b"format"[..], &FORMAT.to_be_bytes()[..])
-                        .map_err(Fault::write(LEDGER_FILE))?;
+                    raise_format(&mut meta, FORMAT_WITH_MARKS)?;
                 }
                 Opened::Readable { .. } => {}
             }
@@ -511,6 +525,19 @@ impl<'a> Group<'a> {
         }
         Ok(())
     }
+}
+
+/// Older collectors refuse the ledger from now on.
+fn raise_format(
+    meta: &mut Table<'_, &'static [u8], &'static [u8]>,
+    to: u16,
+) -> Result<(), StoreError> {
+    let held = meta.get(&b"format"[..]).map_err(Fault::read(LEDGER_FILE))?;
+    let held = held.and_then(|held| codec::Fields(held.value()).array()).map(u16::from_be_bytes);
+    if held.is_none_or(|held| held < to) {
+        meta.insert(&b"format"[..], &to.to_be_bytes()[..]).map_err(Fault::write(LEDGER_FILE))?;
+    }
+    Ok(())
 }
 
 fn flush_openings(

@@ -14,6 +14,7 @@ use std::path::Path;
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableError, TableHandle};
 
+use super::books::BOOKS;
 use super::{
     BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbStore, STREAMS, files,
 };
@@ -107,17 +108,28 @@ fn show_rows<E: From<StoreError>>(read: &ReadTransaction, show: ShowRow<'_, E>) 
         let (position, reason) = row.map_err(Fault::read(LEDGER_FILE))?;
         show(LedgerTable::Quarantine, &position.value().to_be_bytes(), reason.value())?;
     }
-    let marks = match read.open_table(MARKS) {
-        Ok(marks) => marks,
-        // No collector that knows of marks was started on it yet.
-        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
-        Err(error) => return Err(Fault::read(LEDGER_FILE)(error).into()),
-    };
-    for row in marks.iter().map_err(Fault::read(LEDGER_FILE))? {
-        let (position, marks) = row.map_err(Fault::read(LEDGER_FILE))?;
-        show(LedgerTable::Marks, &position.value().to_be_bytes(), marks.value())?;
+    if let Some(marks) = if_there(read.open_table(MARKS))? {
+        for row in marks.iter().map_err(Fault::read(LEDGER_FILE))? {
+            let (position, marks) = row.map_err(Fault::read(LEDGER_FILE))?;
+            show(LedgerTable::Marks, &position.value().to_be_bytes(), marks.value())?;
+        }
+    }
+    if let Some(books) = if_there(read.open_table(BOOKS))? {
+        for row in books.iter().map_err(Fault::read(LEDGER_FILE))? {
+            let (key, value) = row.map_err(Fault::read(LEDGER_FILE))?;
+            show(LedgerTable::Books, key.value(), value.value())?;
+        }
     }
     Ok(())
+}
+
+/// A table that is not there if no collector that knows of it was started on the ledger yet.
+fn if_there<T>(opened: Result<T, TableError>) -> Result<Option<T>, StoreError> {
+    match opened {
+        Ok(table) => Ok(Some(table)),
+        Err(TableError::TableDoesNotExist(_)) => Ok(None),
+        Err(error) => Err(Fault::read(LEDGER_FILE)(error)),
+    }
 }
 
 /// Batches from `next` on, before `end`.

@@ -13,6 +13,7 @@ use redb::{Database, Durability, StorageBackend};
 use tidemark_common::id::{LedgerId, StreamId};
 use tidemark_common::time::Timestamp;
 
+use super::books::BOOKS;
 use super::gather::Gather;
 use super::totals::TotalsFile;
 use super::{
@@ -167,6 +168,7 @@ impl Import {
             let mut openings = write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
             let mut quarantine = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
             let mut marks = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
+            let mut books = write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
             let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
             for (table, key, value) in self.rows.drain(..) {
                 let (mut read, value) = (Fields(&key), value.as_slice());
@@ -188,6 +190,7 @@ impl Import {
                     LedgerTable::Marks => {
                         marks.insert(read.u64().ok_or_else(broken)?, value).map(drop)
                     }
+                    LedgerTable::Books => books.insert(key.as_slice(), value).map(drop),
                     LedgerTable::Batches => {
                         batches.insert(read.u64().ok_or_else(broken)?, value).map(drop)
                     }

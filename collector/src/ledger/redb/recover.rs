@@ -17,6 +17,7 @@ use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
+use super::books::BOOKS;
 use super::gather::Gather;
 use super::totals::{Derivation, TotalsFile};
 use super::{
@@ -127,6 +128,7 @@ fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<M
         write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
     }
     write.commit().map_err(Fault::write(LEDGER_FILE))?;
     Ok(found)

@@ -1,0 +1,217 @@
+//! What the resources of the books share: reading rows, bodies, and booking a change once.
+//!
+//! **Owns** the shapes of errors, and `Idempotency-Key`: every request that books something bears one, and what is sent
+//! twice under one key is booked once, whoever asks and whatever happened to the first answer.
+
+use std::ops::ControlFlow;
+use std::time::Duration;
+
+use axum::body::{Body, to_bytes};
+use axum::extract::Request;
+use axum::http::{HeaderMap, StatusCode};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use sha2::{Digest as _, Sha256};
+
+use crate::ledger::books::rows;
+use crate::ledger::books::{Booked, Change, REQUEST_KEY_BYTES_MAX, Refused, RequestKey, What};
+use crate::ledger::store::{Books, StoreError};
+use crate::period::Day;
+
+use super::Api;
+use super::auth::Actor;
+use super::problem::Problem;
+
+/// A body has at most this many bytes, and comes within this time.
+pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_MAX: Duration = Duration::from_secs(30);
+const KEY: &str = "idempotency-key";
+
+/// A request that asks for a change.
+#[derive(Debug)]
+pub(super) struct Asked<T> {
+    pub(super) actor: String,
+    pub(super) key: Option<RequestKey>,
+    pub(super) body: T,
+}
+
+/// Reads a request's body, who sends it, and its key.
+///
+/// # Errors
+/// A body that is none, too large or too slow.
+pub(super) async fn asked<T: DeserializeOwned>(request: Request) -> Result<Asked<T>, Problem> {
+    let (head, body) = request.into_parts();
+    let actor = head.extensions.get::<Actor>().map(|Actor(name)| name.clone());
+    let actor = actor.ok_or_else(|| Problem::internal(&"a request came from nobody"))?;
+    let bytes = read_body(body).await?;
+    let parsed = serde_json::from_slice(&bytes).map_err(|error| bad_body(&error.to_string()))?;
+    let key = key_of(&head.headers)?.map(|key| {
+        let mut sha = Sha256::new();
+        for part in [actor.as_bytes(), head.uri.path().as_bytes(), &bytes] {
+            sha.update(u64::try_from(part.len()).unwrap_or(u64::MAX).to_be_bytes());
+            sha.update(part);
+        }
+        RequestKey { key, asked: sha.finalize().into() }
+    });
+    Ok(Asked { actor, key, body: parsed })
+}
+
+async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
+    match tokio::time::timeout(BODY_MAX, to_bytes(body, BODY_BYTES_MAX)).await {
+        Ok(Ok(bytes)) => Ok(bytes.to_vec()),
+        Ok(Err(error)) => Err(bad_body(&error.to_string())),
+        Err(_) => {
+            Err(Problem::new(StatusCode::REQUEST_TIMEOUT, "slow-body", "The body did not come")
+                .detail("the body was not there within 30 s")
+                .remedy("send it at once"))
+        }
+    }
+}
+
+fn bad_body(detail: &str) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "bad-body", "The body cannot be used")
+        .detail(detail)
+        .remedy("send one JSON object with the fields that deploy/docs/api.md names")
+}
+
+/// The key that the request bears.
+fn key_of(headers: &HeaderMap) -> Result<Option<String>, Problem> {
+    let Some(key) = headers.get(KEY) else { return Ok(None) };
+    let text = key.to_str().ok().filter(|key| (1..=REQUEST_KEY_BYTES_MAX).contains(&key.len()));
+    text.map(|key| Some(key.to_owned())).ok_or_else(|| {
+        Problem::new(StatusCode::BAD_REQUEST, "bad-key", "The idempotency key cannot be used")
+            .detail("`Idempotency-Key` is empty, too long or not printable")
+            .remedy("send 1 to 128 printable characters, such as a UUID")
+    })
+}
+
+/// What was booked.
+#[derive(Debug, Serialize)]
+pub(super) struct BookedShown {
+    /// The number of the ledger entry.
+    entry: u64,
+    /// The document that was issued or changed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    number: Option<String>,
+    /// The same request was booked before, and nothing was done now.
+    replayed: bool,
+}
+
+impl<T> Asked<T> {
+    /// The change that this request asks for.
+    ///
+    /// # Errors
+    /// A request without a key.
+    pub(super) fn change(
+        &self,
+        what: What,
+        reason: Option<String>,
+        date: Option<Day>,
+    ) -> Result<Change, Problem> {
+        let key = self.key.clone().ok_or_else(|| {
+            Problem::new(StatusCode::BAD_REQUEST, "no-key", "An idempotency key is needed")
+                .detail("the request bears no `Idempotency-Key`, so it could be booked twice")
+                .remedy("send a new key with each request, and the same key when you send it again")
+        })?;
+        Ok(Change { actor: self.actor.clone(), reason, date, request: Some(key), what })
+    }
+}
+
+impl Api {
+    /// Books it.
+    ///
+    /// # Errors
+    /// What the books refuse, or a ledger that has stopped.
+    pub(super) async fn book(&self, change: Change) -> Result<BookedShown, Problem> {
+        let Booked { entry, document: number, replayed } = self.ledger.book(change).await??;
+        Ok(BookedShown { entry, number, replayed })
+    }
+}
+
+/// A row, if it is there.
+///
+/// # Errors
+/// A row that cannot be read.
+pub(super) fn read<T: DeserializeOwned>(
+    books: &dyn Books,
+    key: &[u8],
+) -> Result<Option<T>, StoreError> {
+    let row = books.get(key)?.map(|bytes| rows::read("books", &bytes)).transpose();
+    row.map_err(|error| StoreError::books(error.to_string()))
+}
+
+/// A page of rows: their keys without the prefix, and their values.
+pub(super) type Page = Vec<(Vec<u8>, Vec<u8>)>;
+
+/// Up to `limit` rows of a prefix behind `after`; whether there are more.
+///
+/// # Errors
+/// If they cannot be read.
+pub(super) fn page(
+    books: &dyn Books,
+    prefix: &[u8],
+    after: &[u8],
+    limit: usize,
+) -> Result<(Page, bool), StoreError> {
+    let (mut found, mut more) = (Vec::new(), false);
+    let after = if after.is_empty() { Vec::new() } else { [prefix, after].concat() };
+    books.visit(prefix, &after, &mut |key, value| {
+        if found.len() == limit {
+            more = true;
+            return ControlFlow::Break(());
+        }
+        let rest = key.get(prefix.len()..).unwrap_or_default().to_vec();
+        found.push((rest, value.to_vec()));
+        ControlFlow::Continue(())
+    })?;
+    Ok((found, more))
+}
+
+impl From<Refused> for Problem {
+    fn from(refused: Refused) -> Self {
+        let (status, kind, remedy) = match &refused {
+            Refused::UnknownDocument { .. } => (
+                StatusCode::NOT_FOUND,
+                "unknown-document",
+                "GET /v1/invoices lists the documents that there are",
+            ),
+            Refused::Stale => (
+                StatusCode::CONFLICT,
+                "overtaken",
+                "look at the customer's documents, and ask again",
+            ),
+            Refused::AlreadyIssued { .. } | Refused::State { .. } | Refused::TooMuch { .. } => (
+                StatusCode::CONFLICT,
+                "document-state",
+                "GET /v1/invoices/{number} shows what is due, paid and credited",
+            ),
+            Refused::Settled { .. } => {
+                (StatusCode::CONFLICT, "document-state", "write a credit note in place of it")
+            }
+            Refused::Locked { .. } | Refused::LockedAlready { .. } => (
+                StatusCode::CONFLICT,
+                "locked",
+                "give a date in a month that is open; a locked month stays locked",
+            ),
+            Refused::NotOver { .. } => {
+                (StatusCode::CONFLICT, "not-over", "lock a month that is over")
+            }
+            Refused::KeyReused => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "key-reused",
+                "send a new `Idempotency-Key` with each new request",
+            ),
+            Refused::Currency { .. }
+            | Refused::NoAmount
+            | Refused::TooLarge
+            | Refused::Period(_)
+            | Refused::Money(_)
+            | Refused::Entry(_) => (
+                StatusCode::UNPROCESSABLE_ENTITY,
+                "bad-amount",
+                "look at amount, currency and date",
+            ),
+        };
+        Self::new(status, kind, "It was not booked").detail(refused.to_string()).remedy(remedy)
+    }
+}

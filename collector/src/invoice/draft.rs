@@ -1,0 +1,411 @@
+//! A document in the making: what is due now, less what was invoiced before.
+//!
+//! ```text
+//! for each period that is due, or was invoiced:   amount of a line = rated now - invoiced before
+//! all lines of one tax, once                      -> taxes -> total
+//! total >= 0: an invoice, of which the customer's credit pays what it can
+//! total <  0: a credit note; its total is the customer's credit
+//! ```
+//! **Owns** this arithmetic, the postings, and what the books are told of it. **Does not own** rating, numbers and dates,
+//! or which periods are due (`billing_run`).
+//!
+//! Pure. Invariants: the postings balance; the document's amounts are those that are posted.
+
+use tidemark_common::id::CustomerId;
+
+use thiserror::Error;
+
+use crate::billing::shown::LineShown;
+use crate::ledger::books::rows::{Effect, InvoicedLine, Minor, PeriodChange, PeriodRow, Scope};
+use crate::ledger::books::{Issue, Series};
+use crate::ledger::entry::{Account, EntryError, Postings};
+use crate::money::{Currency, Money, MoneyError};
+use crate::period::{Day, Period};
+
+use super::charge::{Charge, Parties};
+use super::tax::{TaxLine, Treatment, treatment};
+use super::{
+    CutShown, Document, DocumentKind, DocumentLine, DocumentSection, PartyShown, SectionKind,
+    TaxShown,
+};
+
+/// One period whose lines are to be brought up to date.
+#[derive(Debug)]
+pub struct DuePeriod<'a> {
+    pub kind: SectionKind,
+    pub plan: &'a str,
+    pub period: Period,
+    /// As they are rated now.
+    pub charges: Vec<Charge<'a>>,
+    pub held: Option<&'a PeriodRow>,
+}
+
+/// What a document is made of.
+#[derive(Debug)]
+pub struct Basis<'a> {
+    pub parties: Parties<'a>,
+    pub id: &'a CustomerId,
+    pub currency: Currency,
+    /// The run's date.
+    pub date: Day,
+    /// The customer's version and credit in the books that were read.
+    pub version: u64,
+    pub credit: Money,
+    pub cut: Option<CutShown>,
+}
+
+/// Failed to draw up a document.
+#[derive(Debug, Clone, PartialEq, Eq, Error)]
+pub enum DraftError {
+    #[error("failed to draw up the invoice: {0}")]
+    Money(#[from] MoneyError),
+    #[error("failed to draw up the invoice: {0}")]
+    Entry(#[from] EntryError),
+}
+
+/// A line and where its amount goes.
+struct Item<'a> {
+    section: usize,
+    line: DocumentLine<LineShown>,
+    key: String,
+    product: String,
+    treatment: Treatment<'a>,
+    /// What this document charges.
+    amount: Money,
+    /// Without tax.
+    net: Money,
+    /// Not earned yet.
+    is_advance: bool,
+    /// What was deferred before and is earned now.
+    earned: Money,
+}
+
+/// Draws up the document of all periods. `None` if there is nothing to say.
+///
+/// # Errors
+/// An amount beyond 128 bits.
+pub fn draft(basis: &Basis<'_>, periods: &[DuePeriod<'_>]) -> Result<Option<Issue>, DraftError> {
+    let mut items = Vec::new();
+    for (section, due) in periods.iter().enumerate() {
+        items.extend(items_of(basis, section, due)?);
+    }
+    let is_due = periods.iter().any(|due| due.kind == SectionKind::Period);
+    if items.is_empty() && !is_due {
+        return Ok(None);
+    }
+    let rounding = basis.parties.seller.rounding;
+    let zero = Money::zero(basis.currency);
+    let sum = |amounts: &[Money]| amounts.iter().try_fold(zero, |sum, next| sum.checked_add(*next));
+    let mut taxes: Vec<TaxLine<'_>> = Vec::new();
+    let mut treatments: Vec<Treatment<'_>> = Vec::new();
+    for item in &items {
+        if !treatments.contains(&item.treatment) {
+            treatments.push(item.treatment);
+        }
+    }
+    for treatment in treatments {
+        let of = |item: &&mut Item<'_>| item.treatment == treatment;
+        let mut lines: Vec<_> = items.iter_mut().filter(of).collect();
+        let amounts: Vec<Money> = lines.iter().map(|item| item.amount).collect();
+        let tax = treatment.of(sum(&amounts)?, rounding)?;
+        if treatment.is_inclusive() {
+            let weights: Vec<i128> = lines.iter().map(|item| item.amount.minor).collect();
+            for (item, net) in lines.iter_mut().zip(tax.net.spread(&weights, rounding)?) {
+                item.net = net;
+            }
+        }
+        taxes.push(tax);
+    }
+    let gross = taxes.iter().map(TaxLine::gross).collect::<Result<Vec<_>, _>>()?;
+    let total = sum(&gross)?;
+    Ok(Some(issue(basis, periods, items, &taxes, total)?))
+}
+
+/// The lines of one period that this document has.
+fn items_of<'a>(
+    basis: &Basis<'a>,
+    section: usize,
+    due: &DuePeriod<'a>,
+) -> Result<Vec<Item<'a>>, MoneyError> {
+    let currency = basis.currency;
+    let held = due.held.map_or(&[][..], |held| &held.lines);
+    let is_advance = due.kind == SectionKind::Advance;
+    let mut items = Vec::new();
+    for charge in &due.charges {
+        let before = held.iter().find(|line| line.key == charge.key);
+        let invoiced = Money { minor: before.map_or(0, |line| line.amount.0), currency };
+        let deferred = before.map_or(0, |line| line.deferred.0);
+        let earned = if is_advance { 0 } else { deferred };
+        let amount = charge.amount.checked_sub(invoiced)?;
+        // Of an earlier period only what is different.
+        if due.kind == SectionKind::Correction && amount.minor == 0 && earned == 0 {
+            continue;
+        }
+        // What was charged before keeps its tax.
+        let treatment = match before.map(|line| line.tax.as_deref()) {
+            Some(tax) if tax != charge.treatment.name() => known(basis, tax),
+            _ => charge.treatment,
+        };
+        items.push(Item {
+            section,
+            line: DocumentLine {
+                description: charge.description.clone(),
+                details: charge.details.clone(),
+                rated: charge.rated.clone(),
+                invoiced_before: before.map(|_| invoiced.amount()),
+                tax: treatment.name().map(str::to_owned),
+                amount: String::new(),
+            },
+            key: charge.key.clone(),
+            product: charge.product.clone(),
+            treatment,
+            amount,
+            net: amount,
+            is_advance,
+            earned: Money { minor: earned, currency },
+        });
+    }
+    for line in held.iter().filter(|line| due.charges.iter().all(|now| now.key != line.key)) {
+        let (treatment, invoiced) =
+            (known(basis, line.tax.as_deref()), Money { minor: line.amount.0, currency });
+        items.push(Item {
+            section,
+            line: DocumentLine {
+                description: line.description.clone(),
+                details: Some("no longer charged".to_owned()),
+                rated: None,
+                invoiced_before: Some(invoiced.amount()),
+                tax: treatment.name().map(str::to_owned),
+                amount: String::new(),
+            },
+            key: line.key.clone(),
+            product: line.product.clone(),
+            treatment,
+            amount: invoiced.negated(),
+            net: invoiced.negated(),
+            is_advance,
+            earned: Money { minor: if is_advance { 0 } else { line.deferred.0 }, currency },
+        });
+    }
+    Ok(items)
+}
+
+/// The tax of a line that was invoiced before.
+fn known<'a>(basis: &Basis<'a>, name: Option<&str>) -> Treatment<'a> {
+    let Parties { catalog, seller, customer } = basis.parties;
+    match name {
+        None => Treatment::Untaxed,
+        Some("exempt") => Treatment::Exempt,
+        Some("reverse_charge") => Treatment::ReverseCharge,
+        Some(name) => match catalog.taxes.get(name) {
+            Some(tax) => Treatment::Taxed(tax),
+            None => treatment(catalog, seller, customer, None),
+        },
+    }
+}
+
+/// The whole document, and what is booked with it.
+fn issue(
+    basis: &Basis<'_>,
+    periods: &[DuePeriod<'_>],
+    items: Vec<Item<'_>>,
+    taxes: &[TaxLine<'_>],
+    total: Money,
+) -> Result<Issue, DraftError> {
+    let Basis { parties, id, currency, .. } = *basis;
+    let zero = Money::zero(currency);
+    let is_note = total.minor < 0;
+    let credit_applied = Money { minor: basis.credit.minor.min(total.minor).max(0), currency };
+    let due = if is_note { zero } else { total.checked_sub(credit_applied)? };
+    // To the customer's credit: what a note gives, less what an invoice uses.
+    let credit = if is_note { total.negated() } else { credit_applied.negated() };
+    let mut amounts = vec![(Account::Receivable, due), (Account::CustomerCredit, credit.negated())];
+    for item in &items {
+        let revenue = Account::Revenue { product: item.product.clone() };
+        let account = if item.is_advance { Account::Deferred } else { revenue.clone() };
+        amounts.push((account, item.net.negated()));
+        amounts.push((Account::Deferred, item.earned));
+        amounts.push((revenue, item.earned.negated()));
+    }
+    amounts.extend(taxes.iter().map(|line| (Account::TaxPayable, line.tax.negated())));
+    let postings = Postings::new(amounts)?;
+    let run = periods.iter().any(|due| due.kind == SectionKind::Period || !items.is_empty());
+    let effect = Effect {
+        run: run.then(|| basis.date.to_string()),
+        credit: Minor(credit.minor),
+        periods: periods
+            .iter()
+            .enumerate()
+            .map(|(number, due)| {
+                period_change(due, items.iter().filter(|item| item.section == number))
+            })
+            .collect(),
+        settles: None,
+    };
+    let shown = |amount: Money| if is_note { amount.negated() } else { amount }.amount();
+    let sections = sections(basis, periods, items, &shown)?;
+    let mut subtotal = zero;
+    for line in taxes {
+        let sum = if line.treatment.is_inclusive() { line.gross()? } else { line.net };
+        subtotal = subtotal.checked_add(sum)?;
+    }
+    let document = Document {
+        kind: if is_note { DocumentKind::CreditNote } else { DocumentKind::Invoice },
+        number: None,
+        date: None,
+        due_date: None,
+        issued_at: None,
+        seller: seller_shown(parties),
+        customer: customer_shown(parties, id),
+        currency: currency.to_string(),
+        period_end: Some(basis.date.to_string()),
+        credits: None,
+        reason: None,
+        sections,
+        subtotal: shown(subtotal),
+        taxes: taxes.iter().map(|line| tax_shown(line, &shown)).collect(),
+        total: shown(total),
+        credit_applied: credit_applied.amount(),
+        amount_due: due.amount(),
+        notes: notes(parties, taxes, is_note),
+        cut: basis.cut.clone(),
+    };
+    let version = basis.version;
+    Ok(Issue {
+        customer: id.clone(),
+        version,
+        series: series(parties, document.kind),
+        due_days: parties.customer.due_days.unwrap_or(parties.seller.due_days),
+        document,
+        total: Money { minor: total.minor.saturating_abs(), currency },
+        credit_applied,
+        due,
+        postings,
+        effect,
+    })
+}
+
+fn sections(
+    basis: &Basis<'_>,
+    periods: &[DuePeriod<'_>],
+    items: Vec<Item<'_>>,
+    shown: &dyn Fn(Money) -> String,
+) -> Result<Vec<DocumentSection<LineShown>>, MoneyError> {
+    let zone = &basis.parties.customer.zone;
+    let mut sections: Vec<_> = periods
+        .iter()
+        .map(|due| DocumentSection {
+            kind: due.kind,
+            plan: due.plan.to_owned(),
+            start: Some(zone.rfc3339(due.period.start.start())),
+            end: Some(zone.rfc3339(due.period.end.start())),
+            lines: Vec::new(),
+            total: String::new(),
+        })
+        .collect();
+    let mut totals = vec![Money::zero(basis.currency); sections.len()];
+    for item in items {
+        let places = sections.get_mut(item.section).zip(totals.get_mut(item.section));
+        let (section, total) = places.expect("an item is of a section");
+        *total = total.checked_add(item.amount)?;
+        section.lines.push(DocumentLine { amount: shown(item.amount), ..item.line });
+    }
+    for (section, total) in sections.iter_mut().zip(totals) {
+        section.total = shown(total);
+    }
+    sections.retain(|section| section.kind == SectionKind::Period || !section.lines.is_empty());
+    Ok(sections)
+}
+
+/// What the books are told of one period.
+fn period_change<'i>(
+    due: &DuePeriod<'_>,
+    items: impl Iterator<Item = &'i Item<'i>>,
+) -> PeriodChange {
+    let scope = match due.kind {
+        SectionKind::Advance => Scope::Advance,
+        SectionKind::Period | SectionKind::Correction | SectionKind::Credit => Scope::Whole,
+    };
+    // A correction of fees in advance leaves them in advance.
+    let scope = match due.held.map(|held| held.scope) {
+        Some(held) if due.kind == SectionKind::Correction => held,
+        _ => scope,
+    };
+    let lines = items.map(|item| {
+        let deferred = if item.is_advance { item.net.minor } else { item.earned.negated().minor };
+        InvoicedLine {
+            key: item.key.clone(),
+            description: item.line.description.clone(),
+            product: item.product.clone(),
+            tax: item.treatment.name().map(str::to_owned),
+            amount: Minor(item.amount.minor),
+            deferred: Minor(deferred),
+        }
+    });
+    PeriodChange {
+        plan: due.plan.to_owned(),
+        start: due.period.start.0,
+        end: due.period.end.0,
+        scope,
+        scope_before: None,
+        lines: lines.collect(),
+    }
+}
+
+pub(super) fn series(parties: Parties<'_>, kind: DocumentKind) -> Series {
+    let seller = parties.seller;
+    let prefix = match kind {
+        DocumentKind::Invoice => &seller.invoice_prefix,
+        DocumentKind::CreditNote => &seller.credit_note_prefix,
+    };
+    Series {
+        prefix: prefix.clone(),
+        fiscal_year_start: seller.fiscal_year_start,
+        zone: seller.zone.clone(),
+    }
+}
+
+pub(super) fn seller_shown(parties: Parties<'_>) -> PartyShown {
+    let seller = parties.seller;
+    PartyShown {
+        id: seller.name.clone(),
+        name: Some(seller.legal_name.clone()),
+        address: seller.address.clone(),
+        tax_id: seller.tax_id.clone(),
+        email: seller.email.clone(),
+    }
+}
+
+pub(super) fn customer_shown(parties: Parties<'_>, id: &CustomerId) -> PartyShown {
+    let customer = parties.customer;
+    PartyShown {
+        id: id.as_str().to_owned(),
+        name: customer.name.clone(),
+        address: customer.address.clone(),
+        tax_id: customer.tax_id.clone(),
+        email: None,
+    }
+}
+
+fn tax_shown(line: &TaxLine<'_>, shown: &dyn Fn(Money) -> String) -> TaxShown {
+    let treatment = line.treatment;
+    TaxShown {
+        name: treatment.name().unwrap_or_default().to_owned(),
+        label: treatment.label().to_owned(),
+        category: treatment.category().to_owned(),
+        percent: treatment.percent().to_string(),
+        inclusive: treatment.is_inclusive(),
+        net: shown(line.net),
+        tax: shown(line.tax),
+    }
+}
+
+fn notes(parties: Parties<'_>, taxes: &[TaxLine<'_>], is_note: bool) -> Vec<String> {
+    let credited = is_note.then_some("The total is credited to your account.");
+    let of_taxes = taxes.iter().filter_map(|line| line.treatment.note());
+    let own = parties.seller.notes.iter().map(String::as_str);
+    credited.into_iter().chain(of_taxes).chain(own).map(str::to_owned).collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,286 @@
+//! The rows of the books: their keys and values.
+//!
+//! ```text
+//! "h"                                   entries so far, digest of the last
+//! "e" number u64                        an entry, as ledger/entry.rs writes it
+//! "n" prefix + fiscal year              the last number of a series
+//! "d" number                            a document, as it was issued
+//! "s" number                            its state: what is due, paid, credited
+//! "u" number                            its effect: what a reversal takes back
+//! "c" customer                          version and credit
+//! "p" customer, plan [16], start u32, end u32      what was invoiced for a period, line by line
+//! "r" customer, date                    the document of a billing run
+//! "x" customer, number                  the customer's documents
+//! "i" key                               what a request with an idempotency key came to
+//! "l"                                   the last month that is locked
+//! ```
+//! Values are JSON; amounts are minor units in text. A customer's id stands with its length before it; of a plan's name
+//! the first half of its SHA-256. Numbers are big-endian.
+//!
+//! **Owns** these bytes. **Does not own** what changes them (`ledger/books.rs`).
+
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest as _, Sha256};
+
+use tidemark_common::id::{CustomerId, Digest};
+use tidemark_common::time::Bucket;
+
+use crate::invoice::DocumentKind;
+use crate::ledger::codec::{RowError, put_str};
+use crate::money::{Currency, Money};
+use crate::period::Period;
+
+pub const HEAD: &[u8] = b"h";
+pub const ENTRIES: &[u8] = b"e";
+pub const SERIES: &[u8] = b"n";
+pub const DOCUMENTS: &[u8] = b"d";
+pub const STATES: &[u8] = b"s";
+pub const EFFECTS: &[u8] = b"u";
+pub const CUSTOMERS: &[u8] = b"c";
+pub const PERIODS: &[u8] = b"p";
+pub const RUNS: &[u8] = b"r";
+pub const BY_CUSTOMER: &[u8] = b"x";
+pub const REQUESTS: &[u8] = b"i";
+pub const LOCK: &[u8] = b"l";
+
+/// A key: its kind, and what follows.
+#[must_use]
+pub fn key(kind: &[u8], rest: &[u8]) -> Vec<u8> {
+    [kind, rest].concat()
+}
+
+/// What the keys of a customer's rows of one kind begin with.
+#[must_use]
+pub fn customer_prefix(kind: &[u8], customer: &CustomerId) -> Vec<u8> {
+    let mut bytes = kind.to_vec();
+    put_str(&mut bytes, customer.as_str());
+    bytes
+}
+
+#[must_use]
+pub fn customer_key(kind: &[u8], customer: &CustomerId, rest: &[u8]) -> Vec<u8> {
+    [&customer_prefix(kind, customer), rest].concat()
+}
+
+#[must_use]
+pub fn period_key(customer: &CustomerId, plan: &str, period: Period) -> Vec<u8> {
+    let mut rest = Sha256::digest(plan.as_bytes()).get(..16).unwrap_or_default().to_vec();
+    rest.extend_from_slice(&period.start.0.to_be_bytes());
+    rest.extend_from_slice(&period.end.0.to_be_bytes());
+    customer_key(PERIODS, customer, &rest)
+}
+
+/// A whole number of minor units, in text.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub struct Minor(pub i128);
+
+impl TryFrom<String> for Minor {
+    type Error = std::num::ParseIntError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse().map(Self)
+    }
+}
+
+impl From<Minor> for String {
+    fn from(minor: Minor) -> Self {
+        minor.0.to_string()
+    }
+}
+
+/// How far the chain of entries goes.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Head {
+    pub entries: u64,
+    /// Of the last entry; empty before the first.
+    pub digest: String,
+}
+
+impl Head {
+    /// What the next entry names as the one before.
+    #[must_use]
+    pub fn previous(&self) -> Digest {
+        Digest(tidemark_common::hex::decode_array(&self.digest).unwrap_or_default())
+    }
+}
+
+/// What the books know of a customer as such.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CustomerRow {
+    /// Raised by everything that is booked for the customer.
+    pub version: u64,
+    /// What is left of credit notes and overpayments, by currency.
+    pub credit: std::collections::BTreeMap<String, Minor>,
+}
+
+impl CustomerRow {
+    #[must_use]
+    pub fn credit_in(&self, currency: Currency) -> Money {
+        let minor = self.credit.get(currency.code()).copied().unwrap_or_default().0;
+        Money { minor, currency }
+    }
+}
+
+/// How much of a period was invoiced.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Scope {
+    /// Fees in advance alone.
+    Advance,
+    /// All of it.
+    Whole,
+}
+
+/// What all documents so far charged for one plan and period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeriodRow {
+    pub plan: String,
+    /// Quarters of an hour since 1970.
+    pub start: u32,
+    pub end: u32,
+    pub scope: Scope,
+    pub lines: Vec<InvoicedLine>,
+}
+
+impl PeriodRow {
+    #[must_use]
+    pub fn period(&self) -> Period {
+        Period { start: Bucket(self.start), end: Bucket(self.end) }
+    }
+}
+
+/// What was charged for one line; in a change: what comes to it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct InvoicedLine {
+    /// Which line it is, whatever its amount (`invoice/draft.rs`).
+    pub key: String,
+    pub description: String,
+    /// Whose revenue it is.
+    pub product: String,
+    /// The name of its tax.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub tax: Option<String>,
+    pub amount: Minor,
+    /// How much of it, without tax, is not earned yet.
+    #[serde(default)]
+    pub deferred: Minor,
+}
+
+/// What a document changes beside the accounts.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Effect {
+    /// Of a billing run: its date.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub run: Option<String>,
+    /// What comes to the customer's credit.
+    #[serde(default)]
+    pub credit: Minor,
+    pub periods: Vec<PeriodChange>,
+    /// The invoice that a credit note is about, and how much less is due of it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub settles: Option<Settles>,
+}
+
+/// What a credit note does to its invoice.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Settles {
+    pub number: String,
+    /// How much less is due of it; the rest is the customer's credit.
+    pub due: Minor,
+    /// The note's total.
+    pub total: Minor,
+}
+
+/// What comes to one period.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PeriodChange {
+    pub plan: String,
+    pub start: u32,
+    pub end: u32,
+    pub scope: Scope,
+    /// What it was before.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub scope_before: Option<Scope>,
+    pub lines: Vec<InvoicedLine>,
+}
+
+impl PeriodChange {
+    #[must_use]
+    pub fn period(&self) -> Period {
+        Period { start: Bucket(self.start), end: Bucket(self.end) }
+    }
+}
+
+/// What became of a document.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum DocumentState {
+    Issued,
+    PartlyPaid,
+    /// Nothing is due.
+    Paid,
+    Void,
+    Uncollectible,
+}
+
+impl DocumentState {
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Issued => "issued",
+            Self::PartlyPaid => "partly_paid",
+            Self::Paid => "paid",
+            Self::Void => "void",
+            Self::Uncollectible => "uncollectible",
+        }
+    }
+}
+
+/// A document's state and figures.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StateRow {
+    pub customer: String,
+    pub kind: DocumentKind,
+    pub state: DocumentState,
+    pub currency: String,
+    pub date: String,
+    pub due_date: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub period_end: Option<String>,
+    pub total: Minor,
+    /// The customer's credit that was used for it.
+    pub credit_applied: Minor,
+    pub due: Minor,
+    pub paid: Minor,
+    /// By credit notes, of what was due.
+    pub credited: Minor,
+    /// The total of all credit notes about it.
+    pub credit_notes: Minor,
+    pub written_off: Minor,
+    /// The entry that issued it.
+    pub entry: u64,
+    pub sha256: String,
+}
+
+/// What a request with an idempotency key came to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RequestRow {
+    /// SHA-256 of what was asked.
+    pub asked: String,
+    pub entry: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub document: Option<String>,
+}
+
+#[must_use]
+pub fn write(row: &impl Serialize) -> Vec<u8> {
+    serde_json::to_vec(row).expect("texts and numbers are JSON")
+}
+
+/// # Errors
+/// Bytes that are no row of this kind.
+pub fn read<T: DeserializeOwned>(what: &'static str, bytes: &[u8]) -> Result<T, RowError> {
+    serde_json::from_slice(bytes).map_err(|error| RowError { row: what, reason: error.to_string() })
+}
