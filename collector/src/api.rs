@@ -8,7 +8,7 @@
 //! GET /v1/streams                every stream   GET /metrics   Prometheus text
 //! GET /v1/suspense               what the catalogue does not explain
 //! GET /v1/invoices ...           documents: invoices.rs      POST /v1/billing-runs   runs.rs
-//! GET /v1/ledger/ ...            entries, balances, locks: entries.rs
+//! GET /v1/ledger/ ...            entries, balances, locks: entries.rs     POST /v1/corrections   corrections.rs
 //! ```
 //!
 //! **Owns** JSON: its shapes live below and nowhere else. **Does not own** what the figures mean.
@@ -22,6 +22,7 @@ mod auth;
 mod bill;
 mod bills;
 mod books;
+mod corrections;
 mod cut;
 mod door;
 mod entries;
@@ -133,6 +134,7 @@ pub fn router(
         .route("/v1/ledger/trial-balance", get(entries::trial_balance));
     let billing = Router::new()
         .route("/v1/billing-runs", post(runs::run))
+        .route("/v1/corrections", post(corrections::correct))
         .route("/v1/invoices/{number}/void", post(invoices::void))
         .route("/v1/invoices/{number}/payments", post(invoices::pay))
         .route("/v1/invoices/{number}/credit-notes", post(invoices::credit))

@@ -391,6 +391,7 @@ impl Ledger {
         let (tail, totals) = (Arc::clone(&published.tail), (shared.totals)()?);
         let records = published.streams.values().cloned().collect();
         drop(published);
+        let books = (shared.books)()?;
         Ok(Snapshot {
             ledger: shared.ledger,
             as_of,
@@ -398,6 +399,7 @@ impl Ledger {
             silent_after_millis: shared.options.silent_after_millis,
             tail,
             totals,
+            books,
             records,
             statuses: OnceLock::new(),
         })

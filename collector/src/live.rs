@@ -16,12 +16,13 @@ use tidemark_common::batch::{Line, LineKey};
 use tidemark_common::id::{LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
+use crate::ledger::books::correction::Corrections;
 use crate::ledger::codec;
 use crate::ledger::completeness::{self, Completeness};
-use crate::ledger::store::{StoreError, Totals, UsageQuestion};
+use crate::ledger::store::{Books, StoreError, Totals, UsageQuestion};
 use crate::ledger::stream::{StreamRecord, StreamStatus};
 use crate::ledger::tail::{ClassedLine, Tail, TailBatch};
-use crate::usage::{Accumulator, Seen, SeenAs, UsageRow};
+use crate::usage::{Accumulator, Seen, SeenAs, Sign, UsageRow};
 
 /// The ledger at one moment: every stream's posted sequence, and the usage up to exactly there.
 pub struct Snapshot {
@@ -31,6 +32,7 @@ pub struct Snapshot {
     pub(crate) silent_after_millis: i64,
     pub(crate) tail: Arc<Tail>,
     pub(crate) totals: Box<dyn Totals>,
+    pub(crate) books: Box<dyn Books>,
     pub(crate) records: Vec<Arc<StreamRecord>>,
     pub(crate) statuses: OnceLock<Vec<StreamStatus>>,
 }
@@ -69,7 +71,7 @@ impl Snapshot {
         status.state.is_unheard_since(status.last_heard, self.restored_at)
     }
 
-    /// Shows a customer's usage, row by row: rows of one key come several times, in no order, and a
+    /// Shows a customer's usage, row by row, with what persons have corrected of it: rows of one key come several times, in no order, and a
     /// distinct value counts as a row. What `visit` makes of them is all that a read holds.
     ///
     /// # Errors
@@ -81,6 +83,7 @@ impl Snapshot {
         mut visit: impl FnMut(UsageRow) -> Result<(), E>,
     ) -> Result<(), E> {
         let (mut rows, mut failed) = (0_u64, None);
+        let corrections = Corrections::of(&*self.books, question).map_err(ReadError::from)?;
         let mut show = |row: UsageRow| {
             let uniques = u64::try_from(row.usage.uniques.len()).unwrap_or(u64::MAX);
             rows = rows.saturating_add(uniques.max(1));
@@ -92,20 +95,29 @@ impl Snapshot {
             failed = shown.err();
             if failed.is_some() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         };
-        if self.totals.visit_usage(question, &mut show).map_err(ReadError::from)?.is_continue() {
+        let mut show_posted = |row: UsageRow| {
+            if corrections.replace(&row) { ControlFlow::Continue(()) } else { show(row) }
+        };
+        let posted =
+            self.totals.visit_usage(question, &mut show_posted).map_err(ReadError::from)?;
+        if posted.is_continue() {
             let unfolded = self.unfolded().map_err(ReadError::from)?;
             let mut lines = unfolded
                 .flat_map(|batch| batch.lines.of(question.customer))
                 .filter(|classed| asked(question, &classed.line.key));
-            let _shown = lines.try_for_each(|ClassedLine { class, line }| {
-                show(UsageRow {
+            let shown = lines.try_for_each(|ClassedLine { class, line }| {
+                show_posted(UsageRow {
                     class: *class,
+                    sign: Sign::Added,
                     meter: line.key.meter.clone(),
                     dimensions: line.key.dimensions.clone(),
                     bucket: line.key.bucket,
                     usage: Accumulator::from(&line.value),
                 })
             });
+            if shown.is_continue() {
+                let _shown = corrections.into_rows().try_for_each(show);
+            }
         }
         failed.map_or(Ok(()), Err)
     }

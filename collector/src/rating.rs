@@ -115,7 +115,7 @@ impl<'a> Gathered<'a> {
             |(price, _): &&mut (&MeterPrice, Accumulator)| price.takes(&row.meter, &row.dimensions);
         match self.used.iter_mut().find(takes) {
             None => Ok(Taken::Unpriced),
-            Some((_, used)) => used.merge(&row.usage).map(|()| Taken::Priced),
+            Some((_, used)) => used.apply(row).map(|()| Taken::Priced),
         }
     }
 

@@ -36,7 +36,9 @@ pub struct Accumulator {
 
 /// Two accumulators do not fit into one. Neither was changed; they are kept side by side.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
-#[error("failed to add usage: the sum does not fit into 128 bits")]
+#[error(
+    "failed to add usage: the sum does not fit into 128 bits, or corrections take more than there is"
+)]
 pub struct Overflow;
 
 /// Whether an identity may bill what it sent. Decided at admission, stored in the totals' keys.
@@ -83,10 +85,20 @@ impl Class {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UsageRow {
     pub class: Class,
+    pub sign: Sign,
     pub meter: MeterName,
     pub dimensions: Dimensions,
     pub bucket: Bucket,
     pub usage: Accumulator,
+}
+
+/// Whether a row comes to the others, or is taken from them by a correction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Sign {
+    #[default]
+    Added,
+    /// Sum and counts are less by it; all else stays.
+    Taken,
 }
 
 /// What usage is seen as: billable, or whose identity may not bill it.
@@ -138,6 +150,26 @@ impl Accumulator {
         self.uniques.extend(&other.uniques);
         (self.events, self.quantity_events, self.unique_events, self.sum) =
             (events, quantity_events, unique_events, sum);
+        Ok(())
+    }
+
+    /// Adds a row, or takes it away.
+    ///
+    /// # Errors
+    /// As [`Self::merge`]; or more is taken than there is.
+    pub fn apply(&mut self, row: &UsageRow) -> Result<(), Overflow> {
+        match row.sign {
+            Sign::Added => self.merge(&row.usage),
+            Sign::Taken => self.take(&row.usage),
+        }
+    }
+
+    fn take(&mut self, other: &Self) -> Result<(), Overflow> {
+        let less = |left: u64, right: u64| left.checked_sub(right).ok_or(Overflow);
+        let events = less(self.events, other.events)?;
+        let quantity_events = less(self.quantity_events, other.quantity_events)?;
+        let sum = Quantity(self.sum.0.checked_sub(other.sum.0).ok_or(Overflow)?);
+        (self.events, self.quantity_events, self.sum) = (events, quantity_events, sum);
         Ok(())
     }
 

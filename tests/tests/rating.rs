@@ -8,7 +8,7 @@ use tidemark_collector::catalog::{Catalog, Subscription};
 use tidemark_collector::period::Period;
 use tidemark_collector::rating::{Gathered, Line, Taken};
 use tidemark_collector::terms::{Charging, Part, Share};
-use tidemark_collector::usage::{Accumulator, Class, UsageRow};
+use tidemark_collector::usage::{Accumulator, Class, Sign, UsageRow};
 use tidemark_common::batch::Dimensions;
 use tidemark_common::id::MeterName;
 use tidemark_common::quantity::Quantity;
@@ -150,6 +150,7 @@ fn row(event: &Event) -> Result<UsageRow> {
     let pairs =
         pairs.into_iter().map(|(name, value)| (name.as_str().into(), value.as_str().into()));
     Ok(UsageRow {
+        sign: Sign::Added,
         class: Class::Normal,
         meter: MeterName::parse(&event.meter)?,
         dimensions: Dimensions::new(pairs.collect())?,

@@ -150,7 +150,7 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, question: Question) -> Result<
     snapshot.visit_usage(&asked, ROWS_MAX, |row| {
         if row.class == Class::Normal && meters.contains_key(&row.meter) {
             let key = place(&row, &windows, &question.group_by);
-            groups.entry(key).or_default().merge(&row.usage)?;
+            groups.entry(key).or_default().apply(&row)?;
         }
         if groups.len() > ENTRIES_MAX { Err(too_many_entries()) } else { Ok(()) }
     })?;

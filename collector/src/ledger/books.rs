@@ -12,6 +12,7 @@
 //! which changed since is refused as stale. What is refused writes nothing.
 
 pub mod check;
+pub mod correction;
 pub mod rows;
 
 use thiserror::Error;
@@ -20,6 +21,7 @@ use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 use tidemark_common::time::Timestamp;
 
+use self::correction::CorrectionRow;
 use self::rows::{
     CustomerRow, DocumentState, Effect, Head, InvoicedLine, Minor, PeriodChange, PeriodRow,
     RequestRow, Settles, StateRow,
@@ -89,6 +91,8 @@ pub enum What {
     WriteOff {
         number: String,
     },
+    /// Usage as it should have been.
+    Correct(Box<Correct>),
     /// No entry counts for this month or one before it any more.
     Lock {
         through: Month,
@@ -109,6 +113,15 @@ pub struct Issue {
     pub due: Money,
     pub postings: Postings,
     pub effect: Effect,
+}
+
+/// A correction of a customer's usage.
+#[derive(Debug, Clone)]
+pub struct Correct {
+    pub customer: CustomerId,
+    /// The customer's version in the rows that it was judged by.
+    pub version: u64,
+    pub row: CorrectionRow,
 }
 
 /// What a document is numbered by.
@@ -260,6 +273,7 @@ fn judge(rows: &dyn BookRows, change: &Change, at: Timestamp) -> Result<Judged, 
             judge_payment(rows, change, number, *amount, reference.as_ref(), at)?
         }
         What::WriteOff { number } => judge_write_off(rows, change, number, at)?,
+        What::Correct(correct) => judge_correction(rows, change, correct, at)?,
         What::Lock { through } => judge_lock(rows, *through, at)?,
     };
     if !matches!(change.what, What::Lock { .. }) {
@@ -604,6 +618,34 @@ fn judge_write_off(
         date: day_or(change.date, at)?,
     };
     Ok(Plan { entry, puts, document: Some(number.to_owned()) })
+}
+
+fn judge_correction(
+    rows: &dyn BookRows,
+    change: &Change,
+    correct: &Correct,
+    at: Timestamp,
+) -> Result<Plan, Failed> {
+    let Correct { customer, version, row } = correct;
+    let mut held = customer_row(rows, customer)?;
+    if held.version != *version {
+        return Err(Refused::Stale.into());
+    }
+    held.version = held.version.saturating_add(1);
+    let head = read::<Head>(rows, rows::HEAD)?.unwrap_or_default();
+    let puts = vec![
+        (row.key(customer, head.entries.saturating_add(1)), Some(rows::write(row))),
+        (customer_row_key(customer), Some(rows::write(&held))),
+    ];
+    let entry = Draft {
+        kind: EntryKind::Correction,
+        customer: Some(customer.as_str().to_owned()),
+        document_sha256: None,
+        subject: Some(row.told()),
+        postings: Postings::default(),
+        date: day_or(change.date, at)?,
+    };
+    Ok(Plan { entry, puts, document: None })
 }
 
 fn judge_lock(rows: &dyn BookRows, through: Month, at: Timestamp) -> Result<Plan, Failed> {

@@ -31,7 +31,7 @@ use tidemark_common::tls::AgentName;
 use tidemark_common::wire::PostedOpening;
 
 use crate::ledger::stream::{Confirmed, Missing, StreamRecord, StreamState};
-use crate::usage::{Accumulator, Class, Seen, SeenAs, UniqueValue, UsageRow};
+use crate::usage::{Accumulator, Class, Seen, SeenAs, Sign, UniqueValue, UsageRow};
 
 /// Buckets in a slot: a day.
 pub const SLOT_BUCKETS: u32 = 96;
@@ -121,7 +121,14 @@ pub fn read_total_key(key: &[u8]) -> Result<UsageRow, RowError> {
     let class = end.first().copied().and_then(Class::from_number);
     let class = class.ok_or_else(|| broken("total key", "its class is unknown"))?;
     let bucket = bucket_of(key).ok_or_else(short)?;
-    Ok(UsageRow { class, meter, dimensions, bucket, usage: Accumulator::default() })
+    Ok(UsageRow {
+        class,
+        sign: Sign::Added,
+        meter,
+        dimensions,
+        bucket,
+        usage: Accumulator::default(),
+    })
 }
 
 /// Whose row it is, by a total's key.

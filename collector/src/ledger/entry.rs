@@ -159,6 +159,8 @@ pub enum EntryKind {
     Void,
     Payment,
     WriteOff,
+    /// A person corrected usage.
+    Correction,
     /// A month takes no further entries.
     Lock,
 }
@@ -171,6 +173,7 @@ impl EntryKind {
             Self::Void => "void",
             Self::Payment => "payment",
             Self::WriteOff => "write_off",
+            Self::Correction => "correction",
             Self::Lock => "lock",
         }
     }
@@ -195,7 +198,7 @@ pub struct LedgerEntry {
     /// The number of the document that it is about, and the SHA-256 of one that was issued.
     pub document: Option<String>,
     pub document_sha256: Option<String>,
-    /// A payment's reference, a month that is locked.
+    /// A payment's reference, the invoice of a credit note, what is corrected, a month that is locked.
     pub subject: Option<String>,
     pub postings: Postings,
 }

@@ -111,6 +111,7 @@ async fn interleave(steps: &[Step]) {
                         silent_after_millis: 0,
                         tail: Arc::new(tail),
                         totals: store.totals().unwrap(),
+                        books: store.books().unwrap(),
                         records: Vec::new(),
                         statuses: OnceLock::new(),
                     };

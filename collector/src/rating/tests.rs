@@ -11,7 +11,7 @@ use tidemark_common::time::{BUCKET_MILLIS, Bucket};
 use super::*;
 use crate::catalog::Subscription;
 use crate::period::Period;
-use crate::usage::Class;
+use crate::usage::{Class, Sign};
 
 const APRIL: Period = Period { start: Bucket(100_000), end: Bucket(100_000 + 30 * 96) };
 
@@ -28,6 +28,7 @@ fn row(meter: &str, dimensions: &[(&str, &str)], quantity: &str) -> UsageRow {
     let quantity = Quantity::parse(quantity.as_bytes()).unwrap();
     let pairs = dimensions.iter().map(|(name, value)| ((*name).into(), (*value).into()));
     UsageRow {
+        sign: Sign::Added,
         class: Class::Normal,
         meter: MeterName::parse(meter).unwrap(),
         dimensions: Dimensions::new(pairs.collect()).unwrap(),

@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use tidemark_common::hex;
 use tidemark_common::id::{CustomerId, Digest};
 
+use super::correction::CorrectionRow;
 use super::rows::{self, DocumentState, Head, InvoicedLine, Minor, PeriodRow, StateRow};
 use super::sha256;
 use crate::ledger::check::{FindingKind, Findings, Place};
@@ -29,6 +30,8 @@ pub struct BooksCheck {
     /// The last number of each series.
     series: BTreeMap<String, u64>,
     states: BTreeMap<String, StateRow>,
+    /// By entry: what was corrected. Rows take theirs out.
+    corrections: BTreeMap<u64, String>,
     /// By a period's key: what its row says was invoiced, less what the documents charge.
     invoiced: BTreeMap<Vec<u8>, i128>,
     /// By customer and currency: the credit that its row tells, and that the entries leave.
@@ -66,6 +69,8 @@ impl BooksCheck {
             rows::EFFECTS => rows::read("effect", value).map(|effect| self.effect(&text, &effect)),
             rows::CUSTOMERS => rows::read("customer", value).map(|row| self.customer(rest, row)),
             rows::RUNS | rows::LOCK => rows::read::<String>("text", value).map(drop),
+            rows::CORRECTIONS => rows::read("correction", value)
+                .map(|row: CorrectionRow| self.correction(rest, &row, findings)),
             rows::REQUESTS => rows::read::<rows::RequestRow>("request", value).map(drop),
             rows::BY_CUSTOMER => Ok(()),
             _ => Err(RowError { row: "books", reason: "its kind is unknown".to_owned() }),
@@ -73,6 +78,14 @@ impl BooksCheck {
         if let Err(error) = read {
             let key = hex::encode(key);
             add(findings, || format!("row {key}: {error}"));
+        }
+    }
+
+    /// Entries come before corrections.
+    fn correction(&mut self, key: &[u8], row: &CorrectionRow, findings: &mut Findings) {
+        let entry = key.last_chunk().map_or(0, |number| u64::from_be_bytes(*number));
+        if self.corrections.remove(&entry) != Some(row.told()) {
+            add(findings, || format!("a correction is not the one of entry {entry}"));
         }
     }
 
@@ -136,6 +149,9 @@ impl BooksCheck {
                 *sum = sum.saturating_add(amount.minor);
             }
         }
+        if let (EntryKind::Correction, Some(subject)) = (entry.kind, &entry.subject) {
+            self.corrections.insert(entry.number, subject.clone());
+        }
         if let (EntryKind::Issue, Some(document)) = (entry.kind, entry.document) {
             self.issued.insert(document, entry.document_sha256.unwrap_or_default());
         }
@@ -149,6 +165,9 @@ impl BooksCheck {
         if (head.entries, &head.digest) != (self.entries, &digest) {
             let (said, found) = (head.entries, self.entries);
             add(findings, || format!("the head tells of {said} entries, there are {found}"));
+        }
+        for entry in self.corrections.keys() {
+            add(findings, || format!("the correction of entry {entry} is not there"));
         }
         for (number, sha256) in &self.issued {
             if self.documents.get(number) != Some(sha256) {

@@ -12,6 +12,7 @@
 //! "r" customer, date                    the document of a billing run
 //! "x" customer, number                  the customer's documents
 //! "i" key                               what a request with an idempotency key came to
+//! "k" customer, bucket u32, entry u64   a correction of usage (ledger/books/correction.rs)
 //! "l"                                   the last month that is locked
 //! ```
 //! Values are JSON; amounts are minor units in text. A customer's id stands with its length before it; of a plan's name
@@ -42,6 +43,7 @@ pub const PERIODS: &[u8] = b"p";
 pub const RUNS: &[u8] = b"r";
 pub const BY_CUSTOMER: &[u8] = b"x";
 pub const REQUESTS: &[u8] = b"i";
+pub const CORRECTIONS: &[u8] = b"k";
 pub const LOCK: &[u8] = b"l";
 
 /// A key: its kind, and what follows.
