@@ -27,6 +27,7 @@ mod identities;
 pub mod plan;
 mod read;
 pub mod seller;
+pub mod write;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

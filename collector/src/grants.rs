@@ -130,6 +130,11 @@ impl Pattern {
     }
 
     #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+
+    #[must_use]
     pub fn is_wild(&self) -> bool {
         self.0.contains('*')
     }
@@ -167,6 +172,12 @@ impl Patterns {
             }
         }
         found
+    }
+
+    /// All of them, those without a `*` first.
+    pub fn iter(&self) -> impl Iterator<Item = &str> {
+        let wild = self.wild.iter().map(Pattern::as_str);
+        self.exact.iter().map(String::as_str).chain(wild)
     }
 
     #[must_use]
