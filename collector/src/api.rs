@@ -8,6 +8,7 @@
 //! GET /v1/streams                every stream   GET /metrics   Prometheus text
 //! GET /v1/suspense               what the catalogue does not explain
 //! GET /v1/invoices ...           documents: invoices.rs      POST /v1/billing-runs   runs.rs
+//! GET, PUT /v1/catalog           catalog.rs
 //! GET /v1/ledger/ ...            entries, balances, locks: entries.rs     POST /v1/corrections   corrections.rs
 //! ```
 //!
@@ -22,6 +23,7 @@ mod auth;
 mod bill;
 mod bills;
 mod books;
+mod catalog;
 mod corrections;
 mod cut;
 mod door;
@@ -50,9 +52,10 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
-use tokio::sync::{Semaphore, watch};
+use axum::routing::{get, post, put};
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::adopt::AdoptRequest;
 use crate::catalog::Catalog;
 use crate::ledger::store::Books;
 use crate::ledger::{Ledger, Snapshot};
@@ -82,6 +85,8 @@ struct Api {
     suspense: Arc<suspense::Counts>,
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
+    adoptions: mpsc::Sender<AdoptRequest>,
+    billing_grace_millis: i64,
 }
 
 /// Reads the QUIC door's figures.
@@ -94,6 +99,15 @@ impl fmt::Debug for Sessions {
     }
 }
 
+/// What the resources that change something need.
+#[derive(Debug)]
+pub struct Changes {
+    /// Takes new catalogues.
+    pub adoptions: mpsc::Sender<AdoptRequest>,
+    /// How long after its end a period waits for late events before it is invoiced.
+    pub billing_grace_millis: i64,
+}
+
 /// All routes. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures, `door` are
 /// this one's.
 pub fn router(
@@ -102,6 +116,7 @@ pub fn router(
     sessions: Arc<dyn Fn() -> ListenFigures + Send + Sync>,
     tokens: Vec<Token>,
     door: Arc<DoorCounters>,
+    changes: Changes,
 ) -> Router {
     let api = Api {
         ledger,
@@ -112,6 +127,8 @@ pub fn router(
         suspense: Arc::default(),
         running: Arc::new(Semaphore::new(READS_MAX)),
         waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),
+        adoptions: changes.adoptions,
+        billing_grace_millis: changes.billing_grace_millis,
     };
     let read = Router::new()
         .route("/v1/customers/{customer}/usage", get(usage::handle))
@@ -120,6 +137,7 @@ pub fn router(
         .route("/v1/bills", get(bills::handle))
         .route("/v1/streams", get(streams::handle))
         .route("/v1/suspense", get(suspense::handle))
+        .route("/v1/catalog", get(catalog::show))
         .route("/v1/invoices", get(invoices::list))
         .route("/v1/invoices/{number}", get(invoices::show))
         .route("/v1/invoices/{number}/document", get(invoices::document))
@@ -139,7 +157,9 @@ pub fn router(
         .route("/v1/invoices/{number}/payments", post(invoices::pay))
         .route("/v1/invoices/{number}/credit-notes", post(invoices::credit))
         .route("/v1/invoices/{number}/write-off", post(invoices::write_off));
-    let admin = Router::new().route("/v1/ledger/locks", post(entries::lock));
+    let admin = Router::new()
+        .route("/v1/ledger/locks", post(entries::lock))
+        .route("/v1/catalog", put(catalog::replace));
     let guarded = |router: Router<Api>, need| {
         router.route_layer(middleware::from_fn_with_state((api.clone(), need), auth::guard))
     };

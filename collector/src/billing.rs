@@ -15,6 +15,7 @@ use thiserror::Error;
 use tidemark_common::id::{CustomerId, MeterName};
 use tidemark_common::time::Timestamp;
 
+use crate::catalog::plan::Plan;
 use crate::catalog::{Catalog, Customer, Subscription, Unbilled};
 use crate::ledger::store::UsageQuestion;
 use crate::live::{ReadError, Snapshot};
@@ -42,6 +43,8 @@ pub struct Bill<'a> {
 pub struct RatedSection<'a> {
     pub plan: &'a str,
     pub period: Period,
+    /// The version of the plan that each part is priced by.
+    pub plans: Vec<&'a Plan>,
     /// The lines of each part, ascending.
     pub parts: Vec<rating::Bill<'a>>,
     pub total: Money,
@@ -213,7 +216,8 @@ impl<'a> Gathering<'a> {
             let (total, projected) =
                 (sum(parts.iter().map(|part| part.total))?, sum(projected.into_iter())?);
             let plan = &section.subscription.plan;
-            Ok(RatedSection { plan, period: section.period, parts, total, projected })
+            let plans = section.parts.iter().map(|part| part.plan).collect();
+            Ok(RatedSection { plan, period: section.period, plans, parts, total, projected })
         });
         let sections = rated.collect::<Result<Vec<_>, BillError>>()?;
         let total = sum(sections.iter().map(|section| section.total))?;

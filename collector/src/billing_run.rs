@@ -23,6 +23,7 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
+use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 use tidemark_common::time::{Bucket, Timestamp};
 
@@ -33,8 +34,8 @@ use crate::catalog::{Catalog, Customer};
 use crate::invoice::charge::{Charge, Parties, Which, charges, number_repeated};
 use crate::invoice::draft::{Basis, DraftError, DuePeriod, draft};
 use crate::invoice::{CutShown, DocumentKind, SectionKind};
-use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope};
-use crate::ledger::books::{Booked, Change, Issue, Refused, What};
+use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan};
+use crate::ledger::books::{Booked, Change, Issue, Refused, What, sha256};
 use crate::ledger::request::{Reply, Request};
 use crate::ledger::store::{Books, StoreError};
 use crate::ledger::{Ledger, LedgerError, Snapshot};
@@ -58,6 +59,8 @@ pub struct RunRequest {
     pub actor: String,
     /// Why documents are issued though usage may be missing; without it they are not.
     pub although_incomplete: Option<String>,
+    /// How long after its end a period waits for late events.
+    pub grace_millis: i64,
     /// Only these; `None`: all.
     pub customers: Option<BTreeSet<CustomerId>>,
 }
@@ -114,7 +117,9 @@ pub struct Summary {
 pub enum Problem {
     #[error("the catalogue has no [[seller]]: add one, whose name and numbers stand on invoices")]
     NoSeller,
-    #[error("the period ends on {date} in {zone}, which is not over: run it again then")]
+    #[error(
+        "the period ends on {date} in {zone}, and that, or the grace after it, is not over: run it again then"
+    )]
     NotOver { date: Day, zone: String },
     #[error(
         "usage may be missing: complete only through {through}, and the period ends at {end}; GET /v1/streams says which streams hold that back; wait, or give a reason for billing all the same"
@@ -199,7 +204,9 @@ impl<'a> Reading<'a> {
             held.iter().find(|row| row.plan == plan && row.period() == period)
         };
         let (mut periods, mut bill) = (Vec::new(), None);
+        let mut plans = BTreeMap::new();
         let mut add = |kind, rated: &[crate::billing::RatedSection<'t>], which| {
+            note_plans(rated, &mut plans);
             for (plan, period, charges) in by_period(parties, rated, which)? {
                 periods.push(DuePeriod { kind, plan, period, charges, held: row_of(plan, period) });
             }
@@ -243,6 +250,7 @@ impl<'a> Reading<'a> {
             version: account.version,
             credit: account.credit_in(currency),
             cut: Some(self.cut(parties.seller)),
+            plans: plans.into_values().collect(),
         };
         let Some(issue) = draft(&basis, &periods)? else { return Ok(Drafted::Nothing) };
         if self.request.mode == Mode::Issue {
@@ -287,7 +295,8 @@ impl<'a> Reading<'a> {
         has_usage: bool,
     ) -> Result<(), Problem> {
         let zone = &customer.zone;
-        if self.snapshot.ledger_time() < edge.start() {
+        let due = edge.start().plus_millis(self.request.grace_millis);
+        if self.snapshot.ledger_time() < due {
             let (date, zone) = (self.request.date, zone.name().to_owned());
             return Err(Problem::NotOver { date, zone });
         }
@@ -340,6 +349,22 @@ fn by_period<'a>(
         number_repeated(charges);
     }
     Ok(found)
+}
+
+/// Notes which versions of plans amounts are made by.
+fn note_plans(
+    rated: &[crate::billing::RatedSection<'_>],
+    plans: &mut BTreeMap<(String, Option<u32>), UsedPlan>,
+) {
+    for plan in rated.iter().flat_map(|section| &section.plans) {
+        let effective = plan.effective.map(|effective| effective.0);
+        plans.entry((plan.name.clone(), effective)).or_insert_with(|| UsedPlan {
+            plan: plan.name.clone(),
+            effective,
+            sha256: hex::encode(&sha256(plan.to_toml().as_bytes())),
+            document: String::new(),
+        });
+    }
 }
 
 /// No subscription of the customer goes on from `edge`.

@@ -23,6 +23,7 @@ use tidemark_common::tls::Pem;
 use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 
+use crate::adopt::CatalogSource;
 use crate::api::{Role, Token};
 use crate::catalog::Catalog;
 use crate::document::{self, Located, Problem, Problems, Table};
@@ -41,6 +42,8 @@ pub const TOKENS_MAX: usize = 1_000;
 pub struct Config {
     pub data_dir: PathBuf,
     pub catalog: PathBuf,
+    pub catalog_source: CatalogSource,
+    pub billing: Billing,
     pub log_format: LogFormat,
     pub log_level: String,
     pub shutdown_grace_millis: u64,
@@ -51,6 +54,21 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// A word of the command line: a file would say it for ever.
     pub trust_clock: bool,
+}
+
+/// `[billing]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Billing {
+    pub schedule: Schedule,
+    /// How long after its end a period waits for late events.
+    pub grace_millis: u64,
+}
+
+/// Whether the collector bills by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Schedule {
+    Off,
+    On,
 }
 
 /// `[listen]`
@@ -188,10 +206,17 @@ impl Config {
     /// # Errors
     /// The file cannot be read, or every problem that it has.
     pub fn load_catalog(&self) -> Result<Catalog, ConfigError> {
+        let text = self.read_catalog()?;
+        Catalog::parse(&text, &self.catalog.display().to_string()).map_err(ConfigError::Problems)
+    }
+
+    /// The catalogue file's text.
+    ///
+    /// # Errors
+    /// The file cannot be read.
+    pub fn read_catalog(&self) -> Result<String, ConfigError> {
         let path = &self.catalog;
-        let text = fs::read_to_string(path)
-            .map_err(|source| ConfigError::Read { path: path.clone(), source })?;
-        Catalog::parse(&text, &path.display().to_string()).map_err(ConfigError::Problems)
+        fs::read_to_string(path).map_err(|source| ConfigError::Read { path: path.clone(), source })
     }
 
     /// Reads the certificates.

@@ -3,6 +3,7 @@
 //! ```text
 //! caller -> "rows 1\n"          collector -> the rows (backup/rows.rs), read as of now
 //! caller -> "bill 1 JSON\n"     collector -> one JSON object a line (billing_run/door.rs)
+//! caller -> "catalog 1 JSON\n"  collector -> one JSON object (adopt/command.rs)
 //! ```
 //! **Owns** the socket `data_dir/control.sock`. It is for the user that the collector runs as, and root: the folder and
 //! the socket are closed to others, and the kernel says who calls.
@@ -20,8 +21,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::net::UnixListener;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::{Semaphore, mpsc, watch};
 
+use crate::adopt::AdoptRequest;
+use crate::adopt::command::adopt_for;
+use crate::api::Changes;
 use crate::backup::door::copy_to;
 use crate::billing_run::door::bill_to;
 use crate::catalog::Catalog;
@@ -30,8 +34,8 @@ use crate::ledger::redb::RedbStore;
 
 /// The socket's name in `data_dir`.
 pub const SOCKET: &str = "control.sock";
-/// Customers may be named one by one.
-const REQUEST_BYTES_MAX: u64 = 16 << 20;
+/// A catalogue may have 16 MiB, in JSON.
+const REQUEST_BYTES_MAX: u64 = 64 << 20;
 /// A caller asks within this time, and then takes something at least this often.
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const ROOT: u32 = 0;
@@ -42,14 +46,28 @@ pub struct Served {
     pub store: RedbStore,
     pub ledger: Ledger,
     pub catalogs: watch::Receiver<Arc<Catalog>>,
+    pub adoptions: mpsc::Sender<AdoptRequest>,
+    pub billing_grace_millis: i64,
     /// One copy at a time.
     copies: Arc<Semaphore>,
 }
 
 impl Served {
     #[must_use]
-    pub fn new(store: RedbStore, ledger: Ledger, catalogs: watch::Receiver<Arc<Catalog>>) -> Self {
-        Self { store, ledger, catalogs, copies: Arc::new(Semaphore::new(1)) }
+    pub fn new(
+        store: RedbStore,
+        ledger: Ledger,
+        catalogs: watch::Receiver<Arc<Catalog>>,
+        Changes { adoptions, billing_grace_millis }: Changes,
+    ) -> Self {
+        Self {
+            store,
+            ledger,
+            catalogs,
+            adoptions,
+            billing_grace_millis,
+            copies: Arc::new(Semaphore::new(1)),
+        }
     }
 }
 
@@ -138,8 +156,18 @@ fn answer_blocking(
 ) -> Result<String, String> {
     let asked = read_request(caller).map_err(|error| format!("a caller asked nothing: {error}"))?;
     if let Some(asked) = asked.strip_prefix(b"bill 1 ") {
-        return bill_to(caller, asked, &served.ledger, &served.catalogs, runtime)
-            .map_err(|error| error.to_string());
+        return bill_to(
+            caller,
+            asked,
+            &served.ledger,
+            &served.catalogs,
+            served.billing_grace_millis,
+            runtime,
+        )
+        .map_err(|error| error.to_string());
+    }
+    if let Some(asked) = asked.strip_prefix(b"catalog 1 ") {
+        return adopt_for(caller, asked, &served.adoptions).map_err(|error| error.to_string());
     }
     let copy = served.copies.try_acquire().ok();
     let copied = copy_to(caller, &asked, &served.store, copy.is_some());
@@ -212,7 +240,9 @@ mod tests {
         let (ledger, _, _) =
             Ledger::prepare(store.clone(), recovered, options, TimeSource::system()).await.unwrap();
         let (_, catalogs) = watch::channel(Arc::new(Catalog::parse("", "c.toml").unwrap()));
-        let served = Served::new(store.clone(), ledger, catalogs);
+        let (adoptions, _) = mpsc::channel(1);
+        let changes = Changes { adoptions, billing_grace_millis: 0 };
+        let served = Served::new(store.clone(), ledger, catalogs, changes);
         let copies = Arc::clone(&served.copies);
         let serving =
             tokio::spawn(async move { serve(listener, &data_dir, served, stopping).await });
@@ -264,7 +294,7 @@ mod tests {
             let running = running().await;
             let told = answer_to(running.call(), b"rows 9\n").await;
             assert!(told.contains("rows 1"), "{told}");
-            let held = Arc::clone(&running.copies).try_acquire_owned().unwrap();
+            let held = Arc::clone(&running.copies).acquire_owned().await.unwrap();
             let told = answer_to(running.call(), b"rows 1\n").await;
             assert!(told.contains("a backup is being made already"), "{told}");
             drop(held);

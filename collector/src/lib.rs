@@ -39,6 +39,7 @@ pub mod period;
 pub mod rating;
 pub mod terms;
 
+pub mod adopt;
 pub mod api;
 pub mod backup;
 pub mod control;

@@ -13,6 +13,8 @@ use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::mpsc;
 use tracing_subscriber::EnvFilter;
 
+use tidemark_collector::adopt::command::{Folder, Target};
+use tidemark_collector::adopt::{self, Adopted, AskedChange};
 use tidemark_collector::billing_run::command::{self, Form};
 use tidemark_collector::billing_run::door::AskedRun;
 use tidemark_collector::config::{Config, LogFormat, reference};
@@ -85,6 +87,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Reads or replaces the catalogue that is in the ledger (catalog_source = "ledger").
+    Catalog {
+        #[command(subcommand)]
+        act: CatalogAct,
+    },
     /// Copies the ledger while its collector runs, or while it is stopped.
     Backup {
         #[command(flatten)]
@@ -127,6 +134,25 @@ enum Command {
     },
     /// Prints every setting with its default and meaning, as a Markdown table.
     ConfigReference,
+}
+
+#[derive(Debug, Subcommand)]
+enum CatalogAct {
+    /// Takes all *.toml of a folder, in the order of their names, as the catalogue; says what changes.
+    Apply {
+        #[command(flatten)]
+        place: Place,
+        dir: PathBuf,
+        /// Says what would change, and changes nothing.
+        #[arg(long)]
+        dry_run: bool,
+        /// Why, for the entry.
+        #[arg(long)]
+        reason: Option<String>,
+        /// Who does it, for the entry.
+        #[arg(long, default_value = "command line")]
+        actor: String,
+    },
 }
 
 /// Where the ledger is.
@@ -186,6 +212,10 @@ fn execute(command: Command) -> Result<ExitCode> {
             let form = if json { Form::Json } else { Form::Text };
             return bill(place, &asked, form);
         }
+        Command::Catalog { act: CatalogAct::Apply { place, dir, dry_run, reason, actor } } => {
+            let asked = AskedChange { text: String::new(), dry_run, actor, reason };
+            apply_catalog(place, &dir, asked)
+        }
         Command::Serve { config, trust_clock } => serve(&config, trust_clock),
         Command::CheckConfig { config } => check_config(&config),
         Command::DevCerts { dir, agents, drainers, force } => {
@@ -219,9 +249,24 @@ fn bill(place: Place, asked: &AskedRun, form: Form) -> Result<ExitCode> {
     let config = Config::load(&place.config)?;
     let data_dir = place.data_dir.unwrap_or_else(|| config.data_dir.clone());
     let catalog = config.load_catalog()?;
+    let grace_millis = i64::try_from(config.billing.grace_millis).unwrap_or(i64::MAX);
     let mut stdout = io::stdout().lock();
-    let counts = command::bill(&data_dir, catalog, asked, form, &mut stdout)?;
+    let counts = command::bill(&data_dir, catalog, asked, grace_millis, form, &mut stdout)?;
     Ok(if counts.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn apply_catalog(place: Place, dir: &Path, asked: AskedChange) -> Result<()> {
+    let config = Config::load(&place.config)?;
+    let data_dir = place.data_dir.unwrap_or_else(|| config.data_dir.clone());
+    let target = Target { data_dir: &data_dir, source: config.catalog_source };
+    let dry_run = asked.dry_run;
+    let Adopted { entry, changes } = adopt::command::apply(&target, &Folder::read(dir)?, asked)?;
+    let end = match entry {
+        Some(entry) => format!("applied: entry {entry}\n"),
+        None if dry_run => format!("{} would change; nothing was applied\n", changes.len()),
+        None => "nothing has changed\n".to_owned(),
+    };
+    print(&format!("{}{end}", changes.concat()))
 }
 
 fn serve(path: &Path, trust_clock: bool) -> Result<()> {

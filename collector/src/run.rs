@@ -7,6 +7,7 @@
 //! takes what waits and checkpoints. Agents keep what was not acknowledged, so nothing is lost by it.
 
 mod rules;
+mod schedule;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -22,9 +23,10 @@ use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
 
+use crate::adopt::{self, AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, Judged};
 use crate::api::{self, DoorCounters, DoorLimits};
 use crate::catalog::{Aggregations, Catalog};
-use crate::config::{Config, ConfigError, SessionLimits};
+use crate::config::{Config, ConfigError, Schedule, SessionLimits};
 use crate::control;
 use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
@@ -49,6 +51,8 @@ pub enum RunError {
         "failed to listen on {address} for the HTTP API: {source}; stop what holds the port, or set `listen.http`"
     )]
     Http { address: SocketAddr, source: io::Error },
+    #[error("failed to read the catalogue: {0}")]
+    Catalog(String),
     #[error("failed to serve the HTTP API: {0}")]
     Serve(io::Error),
     #[error("failed to keep the ledger: {0}; restart the collector to reopen and verify it")]
@@ -84,6 +88,10 @@ struct Collector {
     serving: JoinHandle<io::Result<()>>,
     /// Answers on the control socket, where there is one.
     control: Option<JoinHandle<()>>,
+    /// Wishes for another catalogue.
+    adoptions: mpsc::Receiver<AdoptRequest>,
+    /// Bills by itself, where it is asked to.
+    billing: Option<JoinHandle<()>>,
     /// Reads certificates again.
     renewing: JoinHandle<()>,
     renew: mpsc::Sender<()>,
@@ -106,9 +114,13 @@ pub async fn run(
     let ended = loop {
         tokio::select! {
             signal = signals.recv() => match signal {
-                Some(Signal::Reload) => collector.reload(),
+                Some(Signal::Reload) => collector.reload().await,
                 Some(Signal::Stop) | None => break Ok(()),
             },
+            Some(AdoptRequest { asked, reply }) = collector.adoptions.recv() => {
+                // Whoever has gone needs no answer.
+                let _heard = reply.send(collector.adopt(&asked).await).is_ok();
+            }
             error = collector.ledger.failed() => break Err(RunError::Ledger(error)),
             served = &mut collector.serving => break Err(RunError::Serve(flatten(served))),
         }
@@ -119,13 +131,13 @@ pub async fn run(
 
 impl Collector {
     async fn start(config: Config) -> Result<(Self, Addresses), RunError> {
-        let catalog = config.load_catalog()?;
         let pem = config.load_pem()?;
         let credentials = Credentials::new(&pem)?;
         let in_use = |source| RunError::Http { address: config.listen.http, source };
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
         let (ledger, store) = open(&config).await?;
+        let catalog = load_catalog(&config, &ledger).await?;
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
         let mut options = listen_options(&config);
@@ -143,7 +155,18 @@ impl Collector {
         let sessions = Arc::new(listener.figures_reader());
         let counters = Arc::new(DoorCounters::default());
         let tokens = config.tokens.clone();
-        let router = api::router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
+        let (adoptions, asked_for) = mpsc::channel(1);
+        let grace_millis = i64::try_from(config.billing.grace_millis).unwrap_or(i64::MAX);
+        let changes =
+            || api::Changes { adoptions: adoptions.clone(), billing_grace_millis: grace_millis };
+        let router = api::router(
+            ledger.clone(),
+            watched,
+            sessions,
+            tokens,
+            Arc::clone(&counters),
+            changes(),
+        );
         let (stop, stopping) = watch::channel(false);
         let serving = tokio::spawn(api::serve(
             door,
@@ -152,10 +175,13 @@ impl Collector {
             counters,
             stopping.clone(),
         ));
-        let served = control::Served::new(store, ledger.clone(), catalogs.subscribe());
+        let served = control::Served::new(store, ledger.clone(), catalogs.subscribe(), changes());
         let control = open_control(&config.data_dir, served, stopping);
         let (renew, asked) = mpsc::channel(1);
         let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
+        let billing = (config.billing.schedule == Schedule::On).then(|| {
+            tokio::spawn(schedule::run(ledger.clone(), catalogs.subscribe(), grace_millis))
+        });
         let started = Self {
             config,
             ledger,
@@ -164,6 +190,8 @@ impl Collector {
             aggregations,
             serving,
             control,
+            adoptions: asked_for,
+            billing,
             renewing,
             renew,
             stop,
@@ -171,24 +199,59 @@ impl Collector {
         Ok((started, addresses))
     }
 
-    /// Takes the catalogue file and the certificates as they are now. One that cannot be used, or cannot follow the one before,
-    /// leaves that in place.
-    fn reload(&mut self) {
+    /// Takes the catalogue file and the certificates as they are now. A catalogue that cannot be used, or cannot follow the
+    /// one before, leaves that in place.
+    async fn reload(&mut self) {
         // One that is under way may have read the former files: one more is enough.
         let _under_way = self.renew.try_send(()).is_err();
-        let catalog = match self.config.load_catalog() {
-            Ok(catalog) => catalog,
+        if self.config.catalog_source == CatalogSource::Ledger {
+            return;
+        }
+        let text = match self.config.read_catalog() {
+            Ok(text) => text,
             Err(error) => {
-                return tracing::warn!(%error, "the catalogue cannot be used; the one before stays");
+                return tracing::warn!(%error, "the catalogue cannot be read; the one before stays");
             }
         };
-        if let Err(error) = catalog.check_follows(&self.aggregations) {
-            return tracing::warn!(%error, "the catalogue is not taken; the one before stays");
+        let actor = "the catalogue file".to_owned();
+        let asked = AskedChange { text, dry_run: false, actor, reason: None };
+        let file = self.config.catalog.display().to_string();
+        if let Err(error) = self.take(&asked, &file).await {
+            tracing::warn!(%error, "the catalogue is not taken; the one before stays");
         }
+    }
+
+    /// Another catalogue, where it is in the ledger.
+    async fn adopt(&mut self, asked: &AskedChange) -> Result<Adopted, AdoptError> {
+        match self.config.catalog_source {
+            CatalogSource::File => Err(AdoptError::FileManaged),
+            CatalogSource::Ledger => self.take(asked, "catalog").await,
+        }
+    }
+
+    /// Judges a catalogue, books it, and takes it into use.
+    async fn take(&mut self, asked: &AskedChange, file: &str) -> Result<Adopted, AdoptError> {
+        let (ledger, had) = (self.ledger.clone(), self.aggregations.clone());
+        let (text, file) = (asked.text.clone(), file.to_owned());
+        let current = self.catalogs.borrow().clone();
+        let judged = tokio::task::spawn_blocking(move || {
+            adopt::judge(&text, &file, Some(&current), &had, &*ledger.books()?)
+        });
+        let Judged { catalog, changes } = judged.await.map_err(|_| LedgerError::Stopped)??;
+        let told = changes.iter().map(|change| change.told()).collect();
+        if asked.dry_run {
+            return Ok(Adopted { entry: None, changes: told });
+        }
+        let source = self.config.catalog_source;
+        let entry = if changes.is_empty() && source == CatalogSource::File {
+            None
+        } else {
+            adopt::book(&self.ledger, asked, source, &changes).await?
+        };
         match rules::adopt(&self.config.data_dir, catalog.rules_content(), self.ledger.now()) {
             Ok(rules) => self.listener.set_rules(Arc::new(rules)),
             Err(error) => {
-                return tracing::error!(%error, "the rules' version cannot be kept; nothing has changed");
+                tracing::error!(%error, "the rules' version cannot be kept; agents keep the ones before");
             }
         }
         self.listener.set_grants(Arc::clone(&catalog.grants));
@@ -200,11 +263,15 @@ impl Collector {
         );
         self.aggregations.extend(catalog.aggregations());
         self.catalogs.send_replace(Arc::new(catalog));
+        Ok(Adopted { entry, changes: told })
     }
 
     async fn stop(self) -> Result<(), RunError> {
         tracing::info!("stopping");
         self.renewing.abort();
+        if let Some(billing) = &self.billing {
+            billing.abort();
+        }
         self.stop.send_replace(true);
         let grace = Duration::from_millis(self.config.shutdown_grace_millis);
         let abort = self.serving.abort_handle();
@@ -280,6 +347,29 @@ async fn renew_pem(
             }
         }
     }
+}
+
+/// The catalogue to begin with: the file's, or the ledger's; a ledger without one takes the file's.
+async fn load_catalog(config: &Config, ledger: &Ledger) -> Result<Catalog, RunError> {
+    if config.catalog_source == CatalogSource::File {
+        return Ok(config.load_catalog()?);
+    }
+    let reading = ledger.clone();
+    let stored = tokio::task::spawn_blocking(move || {
+        Ok::<_, LedgerError>(adopt::stored(&*reading.books()?)?)
+    });
+    let stored = stored.await.unwrap_or(Err(LedgerError::Stopped)).map_err(RunError::Ledger)?;
+    if let Some(text) = stored {
+        let read = Catalog::parse(&text, "catalogue in the ledger");
+        return read.map_err(|problems| RunError::Config(ConfigError::Problems(problems)));
+    }
+    let (text, catalog) = (config.read_catalog()?, config.load_catalog()?);
+    let actor = "the catalogue file".to_owned();
+    let asked = AskedChange { text, dry_run: false, actor, reason: None };
+    let changes = crate::catalog::write::changes(None, &catalog);
+    let booked = adopt::book(ledger, &asked, CatalogSource::Ledger, &changes).await;
+    booked.map_err(|error| RunError::Catalog(error.to_string()))?;
+    Ok(catalog)
 }
 
 async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {

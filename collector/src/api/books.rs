@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
 use axum::extract::Request;
-use axum::http::{HeaderMap, StatusCode};
+use axum::http::{Extensions, HeaderMap, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
@@ -23,7 +23,7 @@ use super::auth::Actor;
 use super::problem::Problem;
 
 /// A body has at most this many bytes, and comes within this time.
-pub(super) const BODY_BYTES_MAX: usize = 1 << 20;
+const BODY_BYTES_MAX: usize = 1 << 20;
 const BODY_MAX: Duration = Duration::from_secs(30);
 const KEY: &str = "idempotency-key";
 
@@ -41,9 +41,8 @@ pub(super) struct Asked<T> {
 /// A body that is none, too large or too slow.
 pub(super) async fn asked<T: DeserializeOwned>(request: Request) -> Result<Asked<T>, Problem> {
     let (head, body) = request.into_parts();
-    let actor = head.extensions.get::<Actor>().map(|Actor(name)| name.clone());
-    let actor = actor.ok_or_else(|| Problem::internal(&"a request came from nobody"))?;
-    let bytes = read_body(body).await?;
+    let actor = actor_of(&head.extensions)?;
+    let bytes = read_body(body, BODY_BYTES_MAX).await?;
     let parsed = serde_json::from_slice(&bytes).map_err(|error| bad_body(&error.to_string()))?;
     let key = key_of(&head.headers)?.map(|key| {
         let mut sha = Sha256::new();
@@ -56,8 +55,19 @@ pub(super) async fn asked<T: DeserializeOwned>(request: Request) -> Result<Asked
     Ok(Asked { actor, key, body: parsed })
 }
 
-async fn read_body(body: Body) -> Result<Vec<u8>, Problem> {
-    match tokio::time::timeout(BODY_MAX, to_bytes(body, BODY_BYTES_MAX)).await {
+/// The name of the token that a request bears.
+///
+/// # Errors
+/// A request that went around the guard.
+pub(super) fn actor_of(extensions: &Extensions) -> Result<String, Problem> {
+    let actor = extensions.get::<Actor>().map(|Actor(name)| name.clone());
+    actor.ok_or_else(|| Problem::internal(&"a request came from nobody"))
+}
+
+/// # Errors
+/// A body that is too large or too slow.
+pub(super) async fn read_body(body: Body, bytes_max: usize) -> Result<Vec<u8>, Problem> {
+    match tokio::time::timeout(BODY_MAX, to_bytes(body, bytes_max)).await {
         Ok(Ok(bytes)) => Ok(bytes.to_vec()),
         Ok(Err(error)) => Err(bad_body(&error.to_string())),
         Err(_) => {
@@ -196,6 +206,7 @@ impl From<Refused> for Problem {
             Refused::NotOver { .. } => {
                 (StatusCode::CONFLICT, "not-over", "lock a month that is over")
             }
+            Refused::NothingNew => (StatusCode::CONFLICT, "nothing-new", "there is nothing to do"),
             Refused::KeyReused => (
                 StatusCode::UNPROCESSABLE_ENTITY,
                 "key-reused",

@@ -81,10 +81,11 @@ pub fn bill(
     data_dir: &std::path::Path,
     catalog: Catalog,
     asked: &AskedRun,
+    grace_millis: i64,
     form: Form,
     output: &mut dyn Write,
 ) -> Result<Counts, CommandError> {
-    asked.request()?;
+    asked.request(grace_millis)?;
     let path = data_dir.join(SOCKET);
     match UnixStream::connect(&path) {
         Ok(mut socket) => {
@@ -104,8 +105,9 @@ pub fn bill(
         {
             let (lines, told) = std::sync::mpsc::sync_channel(LINES_WAITING_MAX);
             let (data_dir, asked) = (data_dir.to_owned(), asked.clone());
-            let running =
-                std::thread::spawn(move || run_stopped(&data_dir, catalog, &asked, &lines));
+            let running = std::thread::spawn(move || {
+                run_stopped(&data_dir, catalog, &asked, grace_millis, &lines)
+            });
             let printed = print_all(told.into_iter().map(Ok), form, output);
             match running.join() {
                 Ok(Ok(())) => printed,
@@ -122,6 +124,7 @@ fn run_stopped(
     data_dir: &std::path::Path,
     catalog: Catalog,
     asked: &AskedRun,
+    grace_millis: i64,
     lines: &std::sync::mpsc::SyncSender<String>,
 ) -> Result<(), CommandError> {
     if !data_dir.join(crate::ledger::redb::LEDGER_FILE).exists() {
@@ -142,7 +145,8 @@ fn run_stopped(
                 }
             }
         };
-        let (ran, ()) = tokio::join!(door::run(&ledger, Arc::new(catalog), asked, tell), telling);
+        let (ran, ()) =
+            tokio::join!(door::run(&ledger, Arc::new(catalog), asked, grace_millis, tell), telling);
         ledger.shutdown().await?;
         ran?;
         Ok(())

@@ -76,7 +76,7 @@ pub enum AskError {
 impl AskedRun {
     /// # Errors
     /// A field that cannot be used.
-    pub fn request(&self) -> Result<RunRequest, AskError> {
+    pub fn request(&self, grace_millis: i64) -> Result<RunRequest, AskError> {
         let date = Day::parse(&self.period_end).map_err(|_| AskError::Field {
             field: "period_end",
             found: self.period_end.clone(),
@@ -99,6 +99,7 @@ impl AskedRun {
             mode: if self.dry_run { Mode::DryRun } else { Mode::Issue },
             actor: self.actor.clone(),
             although_incomplete: self.although_incomplete.clone(),
+            grace_millis,
             customers: (!self.customers.is_empty()).then_some(customers),
         })
     }
@@ -120,9 +121,10 @@ pub async fn run(
     ledger: &Ledger,
     catalog: Arc<Catalog>,
     asked: &AskedRun,
+    grace_millis: i64,
     tell: mpsc::Sender<Told>,
 ) -> Result<Summary, AskError> {
-    let request = asked.request()?;
+    let request = asked.request(grace_millis)?;
     let (outcomes, mut told) = mpsc::channel(OUTCOMES_WAITING_MAX);
     let telling = async {
         while let Some(outcome) = told.recv().await {
@@ -156,12 +158,13 @@ pub(crate) fn bill_to(
     asked: &[u8],
     ledger: &Ledger,
     catalogs: &watch::Receiver<Arc<Catalog>>,
+    grace_millis: i64,
     runtime: &tokio::runtime::Handle,
 ) -> Result<String, AskError> {
     let mut output = BufWriter::new(caller);
     let parsed = serde_json::from_slice::<AskedRun>(asked)
         .map_err(|error| AskError::Request { reason: error.to_string() })
-        .and_then(|asked| asked.request().map(|_| asked));
+        .and_then(|asked| asked.request(grace_millis).map(|_| asked));
     let asked = match parsed {
         Ok(asked) => asked,
         Err(error) => {
@@ -172,7 +175,8 @@ pub(crate) fn bill_to(
     };
     let (tell, mut told) = mpsc::channel(OUTCOMES_WAITING_MAX);
     let (ledger, catalog) = (ledger.clone(), catalogs.borrow().clone());
-    let running = runtime.spawn(async move { run(&ledger, catalog, &asked, tell).await });
+    let running =
+        runtime.spawn(async move { run(&ledger, catalog, &asked, grace_millis, tell).await });
     while let Some(line) = told.blocking_recv() {
         output.write_all(&line.line())?;
         if told.is_empty() {

@@ -44,7 +44,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 36] = [
+pub const SETTINGS: [Setting; 39] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -56,6 +56,12 @@ pub const SETTINGS: [Setting; 36] = [
         Kind::Path,
         "/etc/tidemark/catalog.toml",
         "The catalogue file; read again on SIGHUP.",
+    ),
+    setting(
+        "catalog_source",
+        Kind::Choice(&["file", "ledger"]),
+        "file",
+        "Where the catalogue is kept: in that `file`, or in the `ledger`, where `tidemark-collector catalog apply` and `PUT /v1/catalog` change it; the file is then only what it begins with.",
     ),
     setting(
         "log_format",
@@ -74,6 +80,18 @@ pub const SETTINGS: [Setting; 36] = [
         Kind::Duration,
         "10s",
         "How long sessions and requests may take to end after SIGTERM.",
+    ),
+    setting(
+        "billing.schedule",
+        Kind::Choice(&["off", "on"]),
+        "off",
+        "With `on` the collector itself runs, once an hour, the billing of the last 7 days: what is issued already stays.",
+    ),
+    setting(
+        "billing.grace",
+        Kind::Duration,
+        "0s",
+        "How long after its end a period waits for late events before it is invoiced.",
     ),
     setting("listen.quic", Kind::Address, "0.0.0.0:8129", "Where agents connect (UDP)."),
     setting(

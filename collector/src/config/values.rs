@@ -6,13 +6,15 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
+use crate::adopt::CatalogSource;
 use crate::api::Token;
 use crate::document::{Problem, Problems, Table, closest};
 use crate::duration::{parse_bytes, parse_millis};
 
 use super::reference::{SETTINGS, Setting, find};
 use super::{
-    Config, LedgerLimits, Listen, LogFormat, SessionLimits, Tls, VARIABLE_PREFIX, read_value, token,
+    Billing, Config, LedgerLimits, Listen, LogFormat, Schedule, SessionLimits, Tls,
+    VARIABLE_PREFIX, read_value, token,
 };
 
 /// One batch must be able to wait for its commit, however large.
@@ -134,6 +136,8 @@ impl Values {
         let renew_interval_millis = self.millis("tls.renew_interval", 100);
         let shutdown_grace_millis = self.millis("shutdown_grace", 0);
         let log_format = self.log_format();
+        let catalog_source = self.catalog_source();
+        let billing = self.billing();
         let session = self.session();
         let ledger = self.ledger();
         let (data_dir, catalog) = (self.path("data_dir"), self.path("catalog"));
@@ -142,6 +146,8 @@ impl Values {
         Some(Config {
             data_dir: data_dir?,
             catalog: catalog?,
+            catalog_source: catalog_source?,
+            billing: billing?,
             log_format: log_format?,
             log_level: self.text("log_level").to_owned(),
             shutdown_grace_millis: shutdown_grace_millis?,
@@ -290,6 +296,26 @@ impl Values {
     fn count(&mut self, key: &'static str, least: u32) -> Option<u32> {
         let parsed = self.text(key).parse().ok().filter(|count| *count >= least);
         self.or_report(key, parsed, &format!("a whole number from {least} to {}", u32::MAX))
+    }
+
+    fn catalog_source(&mut self) -> Option<CatalogSource> {
+        let parsed = match self.text("catalog_source") {
+            "file" => Some(CatalogSource::File),
+            "ledger" => Some(CatalogSource::Ledger),
+            _ => None,
+        };
+        self.or_report("catalog_source", parsed, "\"file\" or \"ledger\"")
+    }
+
+    fn billing(&mut self) -> Option<Billing> {
+        let parsed = match self.text("billing.schedule") {
+            "off" => Some(Schedule::Off),
+            "on" => Some(Schedule::On),
+            _ => None,
+        };
+        let schedule = self.or_report("billing.schedule", parsed, "\"on\" or \"off\"");
+        let grace_millis = self.millis("billing.grace", 0);
+        Some(Billing { schedule: schedule?, grace_millis: grace_millis? })
     }
 
     fn log_format(&mut self) -> Option<LogFormat> {

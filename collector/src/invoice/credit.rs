@@ -107,6 +107,7 @@ pub fn credit_note(
         run: None,
         credit: Minor(credit.minor),
         periods: Vec::new(),
+        plans: Vec::new(),
         settles: Some(Settles {
             number: (*number).to_owned(),
             due: Minor(due.minor),

@@ -16,7 +16,9 @@ use tidemark_common::id::CustomerId;
 use thiserror::Error;
 
 use crate::billing::shown::LineShown;
-use crate::ledger::books::rows::{Effect, InvoicedLine, Minor, PeriodChange, PeriodRow, Scope};
+use crate::ledger::books::rows::{
+    Effect, InvoicedLine, Minor, PeriodChange, PeriodRow, Scope, UsedPlan,
+};
 use crate::ledger::books::{Issue, Series};
 use crate::ledger::entry::{Account, EntryError, Postings};
 use crate::money::{Currency, Money, MoneyError};
@@ -52,6 +54,8 @@ pub struct Basis<'a> {
     pub version: u64,
     pub credit: Money,
     pub cut: Option<CutShown>,
+    /// Versions of plans that amounts are made by.
+    pub plans: Vec<UsedPlan>,
 }
 
 /// Failed to draw up a document.
@@ -229,17 +233,14 @@ fn issue(
     }
     amounts.extend(taxes.iter().map(|line| (Account::TaxPayable, line.tax.negated())));
     let postings = Postings::new(amounts)?;
-    let run = periods.iter().any(|due| due.kind == SectionKind::Period || !items.is_empty());
+    let change = |(number, due): (usize, &DuePeriod<'_>)| {
+        period_change(due, items.iter().filter(|item| item.section == number))
+    };
     let effect = Effect {
-        run: run.then(|| basis.date.to_string()),
+        run: Some(basis.date.to_string()),
         credit: Minor(credit.minor),
-        periods: periods
-            .iter()
-            .enumerate()
-            .map(|(number, due)| {
-                period_change(due, items.iter().filter(|item| item.section == number))
-            })
-            .collect(),
+        periods: periods.iter().enumerate().map(change).collect(),
+        plans: basis.plans.clone(),
         settles: None,
     };
     let shown = |amount: Money| if is_note { amount.negated() } else { amount }.amount();

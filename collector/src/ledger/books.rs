@@ -24,7 +24,7 @@ use tidemark_common::time::Timestamp;
 use self::correction::CorrectionRow;
 use self::rows::{
     CustomerRow, DocumentState, Effect, Head, InvoicedLine, Minor, PeriodChange, PeriodRow,
-    RequestRow, Settles, StateRow,
+    RequestRow, Settles, StateRow, UsedPlan,
 };
 use crate::billing::shown::LineShown;
 use crate::invoice::Document;
@@ -93,6 +93,8 @@ pub enum What {
     },
     /// Usage as it should have been.
     Correct(Box<Correct>),
+    /// A catalogue is taken into use.
+    Adopt(Box<Adopt>),
     /// No entry counts for this month or one before it any more.
     Lock {
         through: Month,
@@ -122,6 +124,16 @@ pub struct Correct {
     /// The customer's version in the rows that it was judged by.
     pub version: u64,
     pub row: CorrectionRow,
+}
+
+/// A catalogue.
+#[derive(Debug, Clone)]
+pub struct Adopt {
+    pub sha256: String,
+    /// To be kept; `None` where it is a file.
+    pub text: Option<String>,
+    /// What is different.
+    pub told: String,
 }
 
 /// What a document is numbered by.
@@ -163,6 +175,8 @@ pub enum Refused {
     NotOver { through: Month },
     #[error("months up to {through} are locked already")]
     LockedAlready { through: Month },
+    #[error("the catalogue is this one already")]
+    NothingNew,
     #[error("the idempotency key was used for another request")]
     KeyReused,
     #[error("the amount is in {found}, and {number} in {currency}")]
@@ -274,6 +288,7 @@ fn judge(rows: &dyn BookRows, change: &Change, at: Timestamp) -> Result<Judged, 
         }
         What::WriteOff { number } => judge_write_off(rows, change, number, at)?,
         What::Correct(correct) => judge_correction(rows, change, correct, at)?,
+        What::Adopt(adopt) => judge_adoption(rows, change, adopt, at)?,
         What::Lock { through } => judge_lock(rows, *through, at)?,
     };
     if !matches!(change.what, What::Lock { .. }) {
@@ -352,33 +367,14 @@ fn judge_issue(
     };
     let mut puts = Vec::new();
     let number = draw_number(rows, series, date, &mut puts)?;
-    let due_date = date.plus_days(issue.due_days);
     let mut document = document.clone();
     document.number = Some(number.clone());
     document.date = Some(date.to_string());
-    document.due_date = Some(due_date.to_string());
+    document.due_date = Some(date.plus_days(issue.due_days).to_string());
     document.issued_at = Some(series.zone.rfc3339(at));
     let stored = rows::write(&document);
     let sha256 = hex::encode(&sha256(&stored));
-    let is_settled = issue.due.minor == 0;
-    let state = StateRow {
-        customer: customer.as_str().to_owned(),
-        kind: document.kind,
-        state: if is_settled { DocumentState::Paid } else { DocumentState::Issued },
-        currency: document.currency.clone(),
-        date: date.to_string(),
-        due_date: due_date.to_string(),
-        period_end: document.period_end.clone(),
-        total: Minor(issue.total.minor),
-        credit_applied: Minor(issue.credit_applied.minor),
-        due: Minor(issue.due.minor),
-        paid: Minor(0),
-        credited: Minor(0),
-        credit_notes: Minor(0),
-        written_off: Minor(0),
-        entry: 0,
-        sha256: sha256.clone(),
-    };
+    let state = issued_state(issue, &document, &sha256);
     let effect = settle_periods(rows, customer, effect, &mut puts)?;
     if let Some(Settles { number, due, total }) = &effect.settles {
         let mut state = state_of(rows, number)?;
@@ -386,6 +382,12 @@ fn judge_issue(
         state.credited = Minor(plus(state.credited.0, due.0)?);
         state.credit_notes = Minor(plus(state.credit_notes.0, total.0)?);
         puts.push((state_key(number), Some(rows::write(&state))));
+    }
+    for used in &effect.plans {
+        if rows.get(&used.key())?.is_none() {
+            let used = UsedPlan { document: number.clone(), ..used.clone() };
+            puts.push((used.key(), Some(rows::write(&used))));
+        }
     }
     add_credit(&mut held, issue.total.currency, effect.credit)?;
     puts.push((customer_row_key(customer), Some(rows::write(&held))));
@@ -406,6 +408,29 @@ fn judge_issue(
         date,
     };
     Ok(Plan { entry, puts, document: Some(number) })
+}
+
+/// The state of a document that has its number and dates; its entry is not known yet.
+fn issued_state(issue: &Issue, document: &Document<LineShown>, sha256: &str) -> StateRow {
+    let is_settled = issue.due.minor == 0;
+    StateRow {
+        customer: issue.customer.as_str().to_owned(),
+        kind: document.kind,
+        state: if is_settled { DocumentState::Paid } else { DocumentState::Issued },
+        currency: document.currency.clone(),
+        date: document.date.clone().unwrap_or_default(),
+        due_date: document.due_date.clone().unwrap_or_default(),
+        period_end: document.period_end.clone(),
+        total: Minor(issue.total.minor),
+        credit_applied: Minor(issue.credit_applied.minor),
+        due: Minor(issue.due.minor),
+        paid: Minor(0),
+        credited: Minor(0),
+        credit_notes: Minor(0),
+        written_off: Minor(0),
+        entry: 0,
+        sha256: sha256.to_owned(),
+    }
 }
 
 /// The next number of a series: at most 16 characters, as India's rule 46 of the CGST rules asks.
@@ -648,6 +673,37 @@ fn judge_correction(
     Ok(Plan { entry, puts, document: None })
 }
 
+fn judge_adoption(
+    rows: &dyn BookRows,
+    change: &Change,
+    adopt: &Adopt,
+    at: Timestamp,
+) -> Result<Plan, Failed> {
+    let mut puts = Vec::new();
+    match &adopt.text {
+        Some(text) if rows.get(rows::CATALOG)?.is_some_and(|held| held == text.as_bytes()) => {
+            return Err(Refused::NothingNew.into());
+        }
+        Some(text) => {
+            let key = rows::key(rows::CATALOGS, &sha256(text.as_bytes()));
+            puts.push((rows::CATALOG.to_vec(), Some(text.clone().into_bytes())));
+            puts.push((key, Some(text.clone().into_bytes())));
+        }
+        // Of a file, changes are told once there are books.
+        None if rows.get(rows::HEAD)?.is_none() => return Err(Refused::NothingNew.into()),
+        None => {}
+    }
+    let entry = Draft {
+        kind: EntryKind::Catalog,
+        customer: None,
+        document_sha256: Some(adopt.sha256.clone()),
+        subject: Some(adopt.told.clone()),
+        postings: Postings::default(),
+        date: day_or(change.date, at)?,
+    };
+    Ok(Plan { entry, puts, document: None })
+}
+
 fn judge_lock(rows: &dyn BookRows, through: Month, at: Timestamp) -> Result<Plan, Failed> {
     let today = Zone::utc().day_of(at)?;
     if through >= today.month() {
@@ -776,7 +832,9 @@ fn missing(what: &str, of: &str) -> StoreError {
     StoreError::books(format!("there is no {what} of {of:?}"))
 }
 
-fn sha256(bytes: &[u8]) -> [u8; 32] {
+/// Of a text or a document.
+#[must_use]
+pub fn sha256(bytes: &[u8]) -> [u8; 32] {
     use sha2::{Digest as _, Sha256};
     Sha256::digest(bytes).into()
 }

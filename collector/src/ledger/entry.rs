@@ -161,6 +161,8 @@ pub enum EntryKind {
     WriteOff,
     /// A person corrected usage.
     Correction,
+    /// A catalogue was taken into use.
+    Catalog,
     /// A month takes no further entries.
     Lock,
 }
@@ -174,6 +176,7 @@ impl EntryKind {
             Self::Payment => "payment",
             Self::WriteOff => "write_off",
             Self::Correction => "correction",
+            Self::Catalog => "catalog",
             Self::Lock => "lock",
         }
     }

@@ -38,6 +38,12 @@ impl Day {
         Self(self.0.saturating_add(Span::new().days(i64::from(days))))
     }
 
+    /// That many days earlier.
+    #[must_use]
+    pub fn minus_days(self, days: u16) -> Self {
+        Self(self.0.saturating_sub(Span::new().days(i64::from(days))))
+    }
+
     #[must_use]
     pub fn month(self) -> Month {
         Month { year: self.0.year(), month: self.0.month() }

@@ -168,7 +168,9 @@ async fn october_is_invoiced_once() {
     assert_eq!(run(&world, "2026-11-08").await, ["0 0 0"]);
     let early = run(&world, "2026-12-01").await;
     assert!(
-        early[0].starts_with("acme: the period ends on 2026-12-01 in Asia/Kolkata"),
+        early[0].starts_with(
+            "acme: the period ends on 2026-12-01 in Asia/Kolkata, and that, or the grace"
+        ),
         "{early:?}"
     );
 }
@@ -601,4 +603,41 @@ async fn corrections_that_cannot_be_are_refused() {
     .await;
     let bill = world.get("/v1/customers/acme/bill?at=2026-10-15T00:00:00Z").await.ok();
     assert_eq!(bill["sections"][0]["lines"][1]["quantity"], json!("0"));
+}
+
+#[tokio::test]
+async fn a_price_that_an_invoice_used_is_superseded_and_never_edited() {
+    use crate::adopt::judge;
+    use crate::catalog::Catalog;
+    let world = october().await;
+    let text = include_str!("worked_example.toml");
+    let check = |text: &str, expected: &str| {
+        let (current, books) = (Catalog::parse(text, "c").ok(), world.ledger.books().unwrap());
+        let had = current.as_ref().map(Catalog::aggregations).unwrap_or_default();
+        let told = match judge(text, "c", current.as_ref(), &had, &*books) {
+            Ok(_) => "taken".to_owned(),
+            Err(error) => error.to_string(),
+        };
+        assert!(told.starts_with(expected), "{told}");
+    };
+    check(text, "taken");
+    check(
+        &text.replace("amount = \"30\"", "amount = \"31\""),
+        "the version of the plan \"starter\" that always was is changed, and invoice INV2026-000001 used it; put it back",
+    );
+    check(
+        &text.replace(
+            "name = \"starter\"",
+            "name = \"starter\"\neffective = \"2026-01-01T00:00:00Z\"",
+        ),
+        "the version of the plan \"starter\" that always was is gone, and invoice INV2026-000001 used it",
+    );
+    let newer = "[[plan]]\nname = \"starter\"\ncurrency = \"EUR\"\neffective = \"2026-10-01T00:00:00Z\"\n\
+        [[plan.fee]]\nname = \"Base\"\namount = \"31\"\n";
+    check(&format!("{text}{newer}"), "taken");
+    // Pro's fee of November was charged in advance; what nobody was invoiced by may change.
+    check(
+        &text.replace("amount = \"100\"", "amount = \"101\""),
+        "the version of the plan \"pro\" that always was is changed",
+    );
 }

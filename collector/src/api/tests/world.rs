@@ -19,7 +19,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
-use crate::api::{DoorCounters, DoorLimits, Role, Token, router, serve};
+use crate::api::{Changes, DoorCounters, DoorLimits, Role, Token, router, serve};
 use crate::catalog::Catalog;
 use crate::dedupe::Verdict;
 use crate::ledger::clock::Reading;
@@ -143,8 +143,12 @@ impl World {
         let sessions =
             ListenFigures { sessions_open: 1, sessions_begun: 2, ..ListenFigures::default() };
         let counters = Arc::new(DoorCounters::default());
+        // Nobody takes a catalogue here.
+        let (adoptions, _) = tokio::sync::mpsc::channel(1);
+        let changes = Changes { adoptions, billing_grace_millis: 0 };
         let sessions = Arc::new(move || sessions);
-        let router = router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters));
+        let router =
+            router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters), changes);
         let (running, stopping) = watch::channel(false);
         tokio::spawn(serve(listener, router, limits, counters, stopping));
         let (stream, keys) = (StreamId([7; 16]), AtomicU64::new(0));

@@ -72,7 +72,14 @@ impl BooksCheck {
             rows::CORRECTIONS => rows::read("correction", value)
                 .map(|row: CorrectionRow| self.correction(rest, &row, findings)),
             rows::REQUESTS => rows::read::<rows::RequestRow>("request", value).map(drop),
-            rows::BY_CUSTOMER => Ok(()),
+            rows::USED_PLANS => rows::read::<rows::UsedPlan>("used plan", value).map(drop),
+            rows::BY_CUSTOMER | rows::CATALOG => Ok(()),
+            rows::CATALOGS => match rest == sha256(value) {
+                true => Ok(()),
+                false => {
+                    Err(RowError { row: "catalogue", reason: "it is another text".to_owned() })
+                }
+            },
             _ => Err(RowError { row: "books", reason: "its kind is unknown".to_owned() }),
         };
         if let Err(error) = read {

@@ -1,6 +1,9 @@
 //! The rows of the books: their keys and values.
 //!
 //! ```text
+//! "g"                                   the catalogue's text, where it is in the ledger
+//! "G" sha256 [32]                       every text that it had
+//! "v" plan [16], effective u32          a version of a plan that an invoice used
 //! "h"                                   entries so far, digest of the last
 //! "e" number u64                        an entry, as ledger/entry.rs writes it
 //! "n" prefix + fiscal year              the last number of a series
@@ -32,6 +35,9 @@ use crate::ledger::codec::{RowError, put_str};
 use crate::money::{Currency, Money};
 use crate::period::Period;
 
+pub const CATALOG: &[u8] = b"g";
+pub const CATALOGS: &[u8] = b"G";
+pub const USED_PLANS: &[u8] = b"v";
 pub const HEAD: &[u8] = b"h";
 pub const ENTRIES: &[u8] = b"e";
 pub const SERIES: &[u8] = b"n";
@@ -180,6 +186,9 @@ pub struct Effect {
     #[serde(default)]
     pub credit: Minor,
     pub periods: Vec<PeriodChange>,
+    /// Versions of plans that it is made by; their `document` is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub plans: Vec<UsedPlan>,
     /// The invoice that a credit note is about, and how much less is due of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles: Option<Settles>,
@@ -264,6 +273,28 @@ pub struct StateRow {
     /// The entry that issued it.
     pub entry: u64,
     pub sha256: String,
+}
+
+/// A version of a plan that an invoice used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedPlan {
+    pub plan: String,
+    /// Quarters of an hour since 1970; `None`: it always was.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub effective: Option<u32>,
+    /// Of its text (`catalog/write.rs`).
+    pub sha256: String,
+    /// The first that used it.
+    pub document: String,
+}
+
+impl UsedPlan {
+    #[must_use]
+    pub fn key(&self) -> Vec<u8> {
+        let digest = Sha256::digest(self.plan.as_bytes());
+        let effective = self.effective.unwrap_or(0).to_be_bytes();
+        [USED_PLANS, digest.get(..16).unwrap_or_default(), &effective].concat()
+    }
 }
 
 /// What a request with an idempotency key came to.

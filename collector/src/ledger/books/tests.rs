@@ -112,6 +112,7 @@ fn issue(rows: &Memory, customer: &str, minor: i128) -> What {
             run: Some("2026-06-01".to_owned()),
             credit: Minor(0),
             periods: vec![period],
+            plans: Vec::new(),
             settles: None,
         },
     }))

@@ -1,0 +1,221 @@
+//! Taking a new catalogue into use.
+//!
+//! ```text
+//! text -> parsed -> may it follow the one before? -> told, or (no dry run) booked -> in use
+//! ```
+//! **Owns** these steps, and that a price which an invoice used is never edited. **Does not own** the grammar
+//! (`catalog`), or who is told of the new rules (`run`).
+//!
+//! Where the configuration says `catalog_source = "ledger"`, the catalogue is in the ledger's books: every version of its
+//! text, and an entry that says who changed what, and why. Else it is a file, and a change of it is an entry once
+//! there are books.
+
+pub mod command;
+
+use std::ops::ControlFlow;
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+use tokio::sync::oneshot;
+
+use tidemark_common::hex;
+
+use crate::catalog::write::{ItemChange, changes};
+use crate::catalog::{Aggregations, Catalog, NotASuccessor};
+use crate::document::Problem;
+use crate::ledger::books::rows::{self, UsedPlan};
+use crate::ledger::books::{Adopt, Booked, Change, Refused, What, sha256};
+use crate::ledger::store::{Books, StoreError};
+use crate::ledger::{Ledger, LedgerError};
+use crate::period::Zone;
+
+/// Where the catalogue is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CatalogSource {
+    File,
+    Ledger,
+}
+
+/// A wish to change it.
+#[derive(Debug)]
+pub struct AdoptRequest {
+    pub asked: AskedChange,
+    pub reply: oneshot::Sender<Result<Adopted, AdoptError>>,
+}
+
+/// What is asked for.
+#[derive(Debug, Clone, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AskedChange {
+    pub text: String,
+    #[serde(default)]
+    pub dry_run: bool,
+    pub actor: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+}
+
+/// What a change comes to.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Adopted {
+    /// The entry that tells of it; none of a dry run, or where nothing changed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub entry: Option<u64>,
+    /// One for each table that differs: `+`, `-` or `~`, its name, and its lines.
+    pub changes: Vec<String>,
+}
+
+/// Why a catalogue is not taken.
+#[derive(Debug, Error)]
+pub enum AdoptError {
+    #[error(
+        "the catalogue is the file that `catalog` in collector.toml names: change that, and send SIGHUP; or set catalog_source = \"ledger\""
+    )]
+    FileManaged,
+    #[error("{}", shown(.0))]
+    Problems(Vec<Problem>),
+    #[error(transparent)]
+    NotASuccessor(#[from] NotASuccessor),
+    #[error("{}", .0.join("\n"))]
+    Used(Vec<String>),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Ledger(#[from] LedgerError),
+}
+
+impl From<StoreError> for AdoptError {
+    fn from(error: StoreError) -> Self {
+        Self::Ledger(error.into())
+    }
+}
+
+fn shown(problems: &[Problem]) -> String {
+    problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n")
+}
+
+/// A catalogue that may be used, and what it changes.
+#[derive(Debug)]
+pub struct Judged {
+    pub catalog: Catalog,
+    pub changes: Vec<ItemChange>,
+}
+
+/// Whether the text may take the place of `current`. Blocks.
+///
+/// # Errors
+/// Everything that is wrong with it.
+pub fn judge(
+    text: &str,
+    file: &str,
+    current: Option<&Catalog>,
+    had: &Aggregations,
+    books: &dyn Books,
+) -> Result<Judged, AdoptError> {
+    let catalog = Catalog::parse(text, file).map_err(AdoptError::Problems)?;
+    catalog.check_follows(had)?;
+    check_used(&catalog, books)?;
+    let changes = changes(current, &catalog);
+    Ok(Judged { catalog, changes })
+}
+
+/// Every version of a plan that an invoice used is as it was.
+fn check_used(catalog: &Catalog, books: &dyn Books) -> Result<(), AdoptError> {
+    let (mut edited, mut broken) = (Vec::new(), None);
+    books.visit(rows::USED_PLANS, &[], &mut |_, value| {
+        match rows::read::<UsedPlan>("used plan", value) {
+            Ok(used) => edited.extend(why_edited(catalog, &used)),
+            Err(error) => broken = Some(StoreError::books(error.to_string())),
+        }
+        ControlFlow::Continue(())
+    })?;
+    match broken {
+        Some(error) => Err(error.into()),
+        None if edited.is_empty() => Ok(()),
+        None => Err(AdoptError::Used(edited)),
+    }
+}
+
+fn why_edited(catalog: &Catalog, used: &UsedPlan) -> Option<String> {
+    let versions = catalog.plans.get(&used.plan).into_iter().flatten();
+    let mut versions =
+        versions.filter(|plan| plan.effective.map(|effective| effective.0) == used.effective);
+    let what = match versions.next() {
+        Some(plan) if hex::encode(&sha256(plan.to_toml().as_bytes())) == used.sha256 => {
+            return None;
+        }
+        Some(_) => "is changed",
+        None => "is gone",
+    };
+    let from = used.effective.map_or_else(
+        || "that always was".to_owned(),
+        |effective| {
+            let effective = tidemark_common::time::Bucket(effective).start();
+            format!("from {}", Zone::utc().rfc3339(effective))
+        },
+    );
+    let UsedPlan { plan, document, .. } = used;
+    Some(format!(
+        "the version of the plan {plan:?} {from} {what}, and invoice {document} used it; put it back, and add a \
+         [[plan]] {plan:?} with another `effective`, which may be in the past: the difference is charged"
+    ))
+}
+
+/// Tells of the change, in an entry; with the text, where the catalogue is in the ledger.
+///
+/// # Errors
+/// A ledger that cannot be written.
+pub async fn book(
+    ledger: &Ledger,
+    asked: &AskedChange,
+    source: CatalogSource,
+    changes: &[ItemChange],
+) -> Result<Option<u64>, AdoptError> {
+    let change = Change {
+        actor: asked.actor.clone(),
+        reason: asked.reason.clone(),
+        date: None,
+        request: None,
+        what: What::Adopt(Box::new(Adopt {
+            sha256: hex::encode(&sha256(asked.text.as_bytes())),
+            text: match source {
+                CatalogSource::Ledger => Some(asked.text.clone()),
+                CatalogSource::File => None,
+            },
+            told: told(changes),
+        })),
+    };
+    match ledger.book(change).await? {
+        Ok(Booked { entry, .. }) => Ok(Some(entry)),
+        Err(Refused::NothingNew) => Ok(None),
+        Err(refused) => Err(refused.into()),
+    }
+}
+
+/// `2 added, 1 changed, 0 removed: plan p, ..`
+fn told(changes: &[ItemChange]) -> String {
+    const NAMED_MAX: usize = 20;
+    let (mut added, mut removed, mut changed) = (0_usize, 0_usize, 0_usize);
+    let mut names = Vec::new();
+    for change in changes {
+        let (count, item) = match change {
+            ItemChange::Added { item, .. } => (&mut added, item),
+            ItemChange::Removed { item, .. } => (&mut removed, item),
+            ItemChange::Changed { item, .. } => (&mut changed, item),
+        };
+        *count = count.saturating_add(1);
+        names.push(item.as_str());
+    }
+    let more = if names.len() > NAMED_MAX { ", .." } else { "" };
+    names.truncate(NAMED_MAX);
+    format!("{added} added, {changed} changed, {removed} removed: {}{more}", names.join(", "))
+}
+
+/// The text of the catalogue that is in the books; `None` if there is none.
+///
+/// # Errors
+/// If it cannot be read.
+pub fn stored(books: &dyn Books) -> Result<Option<String>, StoreError> {
+    let Some(bytes) = books.get(rows::CATALOG)? else { return Ok(None) };
+    String::from_utf8(bytes).map(Some).map_err(|_| StoreError::books("the catalogue is no text"))
+}

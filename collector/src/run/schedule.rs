@@ -1,0 +1,96 @@
+//! Billing by itself: once an hour, the periods that ended of late.
+//!
+//! **Owns** which dates are run, and when. **Does not own** the run: what is issued already stays, and what cannot be
+//! issued yet is tried again an hour later.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, watch};
+use tokio::time::MissedTickBehavior;
+
+use crate::billing_run::{self, Mode, Outcome, RunRequest, Summary};
+use crate::catalog::Catalog;
+use crate::ledger::Ledger;
+use crate::period::{Day, Zone};
+
+const INTERVAL: Duration = Duration::from_secs(3_600);
+/// A customer whose problem is mended within so many days is billed without a hand.
+const DAYS: u16 = 7;
+const OUTCOMES_WAITING_MAX: usize = 64;
+/// Who has billed, in entries.
+const ACTOR: &str = "schedule";
+
+/// Runs until it is aborted.
+pub(super) async fn run(
+    ledger: Ledger,
+    catalogs: watch::Receiver<Arc<Catalog>>,
+    grace_millis: i64,
+) {
+    let mut tick = tokio::time::interval(INTERVAL);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        tick.tick().await;
+        let Ok(today) = Zone::utc().day_of(ledger.now()) else { continue };
+        for date in dates(today) {
+            let catalog = catalogs.borrow().clone();
+            bill(&ledger, catalog, date, grace_millis).await;
+        }
+    }
+}
+
+/// The dates on which periods ended of late; tomorrow begins earlier in the east.
+fn dates(today: Day) -> impl Iterator<Item = Day> {
+    let first = today.minus_days(DAYS);
+    (0..=DAYS.saturating_add(1)).map(move |days| first.plus_days(days))
+}
+
+async fn bill(ledger: &Ledger, catalog: Arc<Catalog>, date: Day, grace_millis: i64) {
+    let request = RunRequest {
+        date,
+        mode: Mode::Issue,
+        actor: ACTOR.to_owned(),
+        although_incomplete: None,
+        grace_millis,
+        customers: None,
+    };
+    let (outcomes, mut told) = mpsc::channel::<Outcome>(OUTCOMES_WAITING_MAX);
+    let telling = async {
+        let mut first_problem = None;
+        while let Some(outcome) = told.recv().await {
+            if let Some(problem) = outcome.problem {
+                first_problem.get_or_insert((outcome.customer, problem));
+            }
+        }
+        first_problem
+    };
+    let running = async {
+        let ended = billing_run::run(ledger, catalog, request, &outcomes).await;
+        drop(outcomes);
+        ended
+    };
+    let (ended, first_problem) = tokio::join!(running, telling);
+    match (ended, first_problem) {
+        (Ok(Summary { issued, problems, .. }), Some((customer, problem))) => {
+            tracing::warn!(%date, issued, problems, customer, problem, "not everybody was billed");
+        }
+        (Ok(Summary { issued: 0, .. }), None) => {}
+        (Ok(Summary { issued, .. }), None) => tracing::info!(%date, issued, "billed"),
+        (Err(error), _) => tracing::error!(%date, %error, "billing ended"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_week_and_tomorrow() {
+        let shown: Vec<_> =
+            dates(Day::parse("2026-03-03").unwrap()).map(|day| day.to_string()).collect();
+        assert_eq!(
+            (shown.len(), shown.first(), shown.last()),
+            (9, Some(&"2026-02-24".to_owned()), Some(&"2026-03-04".to_owned()))
+        );
+    }
+}
