@@ -23,7 +23,7 @@ use tidemark_common::hex;
 use crate::catalog::write::{ItemChange, changes};
 use crate::catalog::{Aggregations, Catalog, NotASuccessor};
 use crate::document::Problem;
-use crate::ledger::books::rows::{self, UsedPlan};
+use crate::ledger::books::rows::{self, UsedPlan, UsedTax};
 use crate::ledger::books::{Adopt, Booked, Change, Refused, What, sha256};
 use crate::ledger::store::{Books, StoreError};
 use crate::ledger::{Ledger, LedgerError};
@@ -114,26 +114,80 @@ pub fn judge(
 ) -> Result<Judged, AdoptError> {
     let catalog = Catalog::parse(text, file).map_err(AdoptError::Problems)?;
     catalog.check_follows(had)?;
-    check_used(&catalog, books)?;
+    let mut edited = Vec::new();
+    each(books, rows::USED_PLANS, |used: UsedPlan| edited.extend(why_edited(&catalog, &used)))?;
+    each(books, rows::USED_TAXES, |used: UsedTax| edited.extend(why_changed(&catalog, &used)))?;
+    if let Some(current) = current {
+        check_customers(current, &catalog, books, &mut edited)?;
+    }
+    if !edited.is_empty() {
+        return Err(AdoptError::Used(edited));
+    }
     let changes = changes(current, &catalog);
     Ok(Judged { catalog, changes })
 }
 
-/// Every version of a plan that an invoice used is as it was.
-fn check_used(catalog: &Catalog, books: &dyn Books) -> Result<(), AdoptError> {
-    let (mut edited, mut broken) = (Vec::new(), None);
-    books.visit(rows::USED_PLANS, &[], &mut |_, value| {
-        match rows::read::<UsedPlan>("used plan", value) {
-            Ok(used) => edited.extend(why_edited(catalog, &used)),
+/// Shows every row of a kind.
+fn each<T: serde::de::DeserializeOwned>(
+    books: &dyn Books,
+    kind: &[u8],
+    mut show: impl FnMut(T),
+) -> Result<(), StoreError> {
+    let mut broken = None;
+    books.visit(kind, &[], &mut |_, value| {
+        match rows::read("used", value) {
+            Ok(row) => show(row),
             Err(error) => broken = Some(StoreError::books(error.to_string())),
         }
         ControlFlow::Continue(())
     })?;
-    match broken {
-        Some(error) => Err(error.into()),
-        None if edited.is_empty() => Ok(()),
-        None => Err(AdoptError::Used(edited)),
+    broken.map_or(Ok(()), Err)
+}
+
+/// Whoever was invoiced stays, with the periods and the currency of those invoices.
+fn check_customers(
+    current: &Catalog,
+    after: &Catalog,
+    books: &dyn Books,
+    edited: &mut Vec<String>,
+) -> Result<(), StoreError> {
+    for (id, before) in &current.customers {
+        let now = after.customers.get(id);
+        let what = match now {
+            None => "is gone; keep it, and give its subscriptions an `end`",
+            Some(now) if now.zone != before.zone => {
+                "has another time_zone; keep it, or make a new [[customer]] of it"
+            }
+            Some(now) if now.anchor != before.anchor => {
+                "has another billing_anchor; keep it, or make a new [[customer]] of it"
+            }
+            Some(now) if now.currency != before.currency => {
+                "has another currency; keep it, or make a new [[customer]] of it"
+            }
+            Some(_) => continue,
+        };
+        let (mut is_invoiced, prefix) = (false, rows::customer_prefix(rows::PERIODS, id));
+        books.visit(&prefix, &[], &mut |_, _| {
+            is_invoiced = true;
+            ControlFlow::Break(())
+        })?;
+        if is_invoiced {
+            edited.push(format!("the customer {:?}, which was invoiced, {what}", id.as_str()));
+        }
     }
+    Ok(())
+}
+
+fn why_changed(catalog: &Catalog, used: &UsedTax) -> Option<String> {
+    let UsedTax { name, sha256: held, document } = used;
+    let what = match catalog.taxes.get(name) {
+        Some(tax) if hex::encode(&sha256(tax.to_toml().as_bytes())) == *held => return None,
+        Some(_) => "is changed",
+        None => "is gone",
+    };
+    Some(format!(
+        "the tax {name:?} {what}, and document {document} used it; put it back, and add a [[tax]] with another name"
+    ))
 }
 
 fn why_edited(catalog: &Catalog, used: &UsedPlan) -> Option<String> {

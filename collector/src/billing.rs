@@ -109,6 +109,18 @@ impl<'a> Terms<'a> {
         Ok((!sections.is_empty()).then_some(Self { id, customer, sections }))
     }
 
+    /// What the customer is on of one plan, in a period that is known already.
+    #[must_use]
+    pub fn of_period(
+        catalog: &'a Catalog,
+        (id, customer): (&'a CustomerId, &'a Customer),
+        plan: &str,
+        period: Period,
+    ) -> Option<Self> {
+        let sections = terms::sections_of(catalog, id, customer, plan, period);
+        (!sections.is_empty()).then_some(Self { id, customer, sections })
+    }
+
     /// The same as [`Self::bill`] for a customer without any usage: what fees come to.
     ///
     /// # Errors

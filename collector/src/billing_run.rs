@@ -35,7 +35,7 @@ use crate::invoice::charge::{Charge, Parties, Which, charges, number_repeated};
 use crate::invoice::draft::{Basis, DraftError, DuePeriod, draft};
 use crate::invoice::{CutShown, DocumentKind, SectionKind};
 use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan};
-use crate::ledger::books::{Booked, Change, Issue, Refused, What, sha256};
+use crate::ledger::books::{Booked, Change, Issue, Paper, Refused, What, sha256};
 use crate::ledger::request::{Reply, Request};
 use crate::ledger::store::{Books, StoreError};
 use crate::ledger::{Ledger, LedgerError, Snapshot};
@@ -45,6 +45,8 @@ use crate::terms::Section;
 
 /// A customer's bill is made of at most this many rows of usage, each distinct value counted as one.
 const ROWS_MAX: u64 = 4_000_000;
+const OLD_DAYS: i64 = 100;
+const DAY_MILLIS: i64 = 86_400_000;
 const DRAFTS_WAITING_MAX: usize = 64;
 const IN_FLIGHT_MAX: usize = 256;
 /// A draft that something else overtook is drawn up anew, so often.
@@ -61,8 +63,17 @@ pub struct RunRequest {
     pub although_incomplete: Option<String>,
     /// How long after its end a period waits for late events.
     pub grace_millis: i64,
+    pub age: Age,
     /// Only these; `None`: all.
     pub customers: Option<BTreeSet<CustomerId>>,
+}
+
+/// Whether periods that ended long ago are billed: a year that was mistyped bills what nobody asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Age {
+    /// Only what ended in the last [`OLD_DAYS`] days.
+    Recent,
+    Any,
 }
 
 /// Whether documents are issued.
@@ -77,7 +88,7 @@ pub enum Mode {
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Outcome {
     pub customer: String,
-    /// `issued`, `draft`, `issued_before` or `problem`.
+    /// `issued`, `draft`, `issued_before`, `nothing_due` or `problem`.
     pub outcome: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<DocumentKind>,
@@ -99,12 +110,25 @@ pub struct Outcome {
     pub document: Option<crate::invoice::Document<crate::billing::shown::LineShown>>,
 }
 
+impl Outcome {
+    /// By an earlier run for the date; without a number nothing was due.
+    fn was_issued(&mut self, number: String) {
+        if number.is_empty() {
+            self.outcome = "nothing_due";
+        } else {
+            (self.outcome, self.number) = ("issued_before", Some(number));
+        }
+    }
+}
+
 /// What the whole run came to.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
 pub struct Summary {
     pub issued: u64,
     pub drafts: u64,
     pub issued_before: u64,
+    /// Customers whose periods came to 0, and have no document.
+    pub nothing_due: u64,
     pub problems: u64,
     /// The totals of invoices less those of credit notes, by currency, issued or drafted now.
     pub totals: BTreeMap<String, String>,
@@ -121,6 +145,10 @@ pub enum Problem {
         "the period ends on {date} in {zone}, and that, or the grace after it, is not over: run it again then"
     )]
     NotOver { date: Day, zone: String },
+    #[error(
+        "the period ended on {date}, more than {OLD_DAYS} days ago: is the year right? If it is to be billed all the same, say so (--old)"
+    )]
+    Old { date: Day },
     #[error(
         "usage may be missing: complete only through {through}, and the period ends at {end}; GET /v1/streams says which streams hold that back; wait, or give a reason for billing all the same"
     )]
@@ -179,13 +207,20 @@ impl<'a> Reading<'a> {
         let before = edge.start().plus_millis(-1);
         let who = (id, customer);
         let ending = Terms::chosen(catalog, who, before, |section| section.period.end == edge)?;
-        let beginning =
-            Terms::chosen(catalog, who, edge.start(), |section| section.period.start == edge)?;
+        // One that was invoiced as a whole is a correction.
+        let is_whole = |section: &Section<'_>| {
+            let plan = &section.subscription.plan;
+            let is_it = |row: &PeriodRow| row.plan == *plan && row.period() == section.period;
+            held.iter().any(|row| is_it(row) && row.scope == Scope::Whole)
+        };
+        let beginning = Terms::chosen(catalog, who, edge.start(), |section| {
+            section.period.start == edge && !is_whole(section)
+        })?;
         if ending.is_none() && beginning.is_none() && !has_departed(catalog, id, edge) {
             return Ok(Drafted::Nothing);
         }
         let seller = catalog.seller_of(customer).ok_or(Problem::NoSeller)?;
-        let earlier = self.earlier(who, &held, edge)?;
+        let earlier = self.earlier(who, &held, edge);
         let terms = Chosen { ending, beginning, earlier };
         self.draft_of(books, id, Parties { catalog, seller, customer }, &held, &terms, edge)
     }
@@ -267,7 +302,7 @@ impl<'a> Reading<'a> {
         who: (&'a CustomerId, &'a Customer),
         held: &'t [PeriodRow],
         edge: Bucket,
-    ) -> Result<Vec<(&'t PeriodRow, Option<Terms<'a>>)>, Problem> {
+    ) -> Vec<(&'t PeriodRow, Option<Terms<'a>>)> {
         let catalog = self.catalog;
         let mut earlier = Vec::new();
         for row in held {
@@ -276,15 +311,14 @@ impl<'a> Reading<'a> {
                 .get(who.0)
                 .is_some_and(|on| on.iter().any(|on| on.plan == row.plan));
             let period = row.period();
-            if !is_known || period.end == edge || period.start == edge {
-                continue;
+            // What ends now is due; what begins now too, if only its fees in advance were.
+            let is_due =
+                period.end == edge || (period.start == edge && row.scope == Scope::Advance);
+            if is_known && !is_due {
+                earlier.push((row, Terms::of_period(catalog, who, &row.plan, period)));
             }
-            let is_it = |section: &Section<'_>| {
-                section.subscription.plan == row.plan && section.period == period
-            };
-            earlier.push((row, Terms::chosen(catalog, who, period.start.start(), is_it)?));
         }
-        Ok(earlier)
+        earlier
     }
 
     /// Nothing is issued before its time, or while usage of its time may be missing.
@@ -299,6 +333,10 @@ impl<'a> Reading<'a> {
         if self.snapshot.ledger_time() < due {
             let (date, zone) = (self.request.date, zone.name().to_owned());
             return Err(Problem::NotOver { date, zone });
+        }
+        let passed = self.snapshot.ledger_time().millis_since(edge.start());
+        if self.request.age == Age::Recent && passed > OLD_DAYS.saturating_mul(DAY_MILLIS) {
+            return Err(Problem::Old { date: self.request.date });
         }
         let through = self.snapshot.complete_through().through;
         let is_complete = through.is_some_and(|through| through >= edge.start());
@@ -522,9 +560,7 @@ impl Issuing<'_> {
         let (mut total, mut reply) = (None, None);
         match drafted {
             Ok(Drafted::Nothing) => shown.outcome = "nothing",
-            Ok(Drafted::IssuedBefore { number }) => {
-                (shown.outcome, shown.number) = ("issued_before", Some(number));
-            }
+            Ok(Drafted::IssuedBefore { number }) => shown.was_issued(number),
             Err(problem) => {
                 (shown.outcome, shown.problem) = ("problem", Some(problem.to_string()));
             }
@@ -534,7 +570,10 @@ impl Issuing<'_> {
                 shown.amount_due = Some(issue.document.amount_due.clone());
                 shown.currency = Some(issue.document.currency.clone());
                 total = Some(signed(&issue));
-                shown.outcome = "draft";
+                shown.outcome = match issue.paper {
+                    Paper::Document => "draft",
+                    Paper::NothingDue => "nothing_due",
+                };
                 match self.request.mode {
                     Mode::DryRun => (shown.bill, shown.document) = (bill, Some(issue.document)),
                     Mode::Issue => reply = Some(self.submit(*issue).await?),
@@ -562,10 +601,11 @@ impl Issuing<'_> {
             let Some(reply) = first.reply.take() else { break };
             match reply.await {
                 Ok(Reply::Booked(Ok(Booked { document, .. }))) => {
-                    (first.shown.outcome, first.shown.number) = ("issued", document);
+                    first.shown.outcome = if document.is_some() { "issued" } else { "nothing_due" };
+                    first.shown.number = document;
                 }
                 Ok(Reply::Booked(Err(Refused::AlreadyIssued { number }))) => {
-                    (first.shown.outcome, first.shown.number) = ("issued_before", Some(number));
+                    first.shown.was_issued(number);
                     first.total = None;
                 }
                 Ok(Reply::Booked(Err(Refused::Stale))) if tries < RETRIES_MAX => {
@@ -605,6 +645,7 @@ impl Issuing<'_> {
             "issued" => &mut summary.issued,
             "draft" => &mut summary.drafts,
             "issued_before" => &mut summary.issued_before,
+            "nothing_due" => &mut summary.nothing_due,
             "problem" => &mut summary.problems,
             _ => return,
         };

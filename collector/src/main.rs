@@ -74,6 +74,9 @@ enum Command {
         /// Writes nothing: shows what would be issued.
         #[arg(long)]
         dry_run: bool,
+        /// Bills too what ended more than 100 days ago.
+        #[arg(long)]
+        old: bool,
         /// Only this customer; may be given several times.
         #[arg(long = "customer")]
         customers: Vec<String>,
@@ -203,12 +206,14 @@ fn execute(command: Command) -> Result<ExitCode> {
             place,
             period_end,
             dry_run,
+            old,
             customers,
             although_incomplete,
             actor,
             json,
         } => {
-            let asked = AskedRun { period_end, dry_run, actor, although_incomplete, customers };
+            let asked =
+                AskedRun { period_end, dry_run, old, actor, although_incomplete, customers };
             let form = if json { Form::Json } else { Form::Text };
             return bill(place, &asked, form);
         }
@@ -248,10 +253,8 @@ fn execute(command: Command) -> Result<ExitCode> {
 fn bill(place: Place, asked: &AskedRun, form: Form) -> Result<ExitCode> {
     let config = Config::load(&place.config)?;
     let data_dir = place.data_dir.unwrap_or_else(|| config.data_dir.clone());
-    let catalog = config.load_catalog()?;
-    let grace_millis = i64::try_from(config.billing.grace_millis).unwrap_or(i64::MAX);
     let mut stdout = io::stdout().lock();
-    let counts = command::bill(&data_dir, catalog, asked, grace_millis, form, &mut stdout)?;
+    let counts = command::bill(&config, &data_dir, asked, form, &mut stdout)?;
     Ok(if counts.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

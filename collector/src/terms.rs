@@ -167,6 +167,26 @@ pub fn sections<'a>(
     Ok(sections)
 }
 
+/// A customer's sections of one plan in a period that is known already, whichever periods begin now.
+#[must_use]
+pub fn sections_of<'a>(
+    catalog: &'a Catalog,
+    id: &CustomerId,
+    customer: &Customer,
+    plan: &str,
+    period: Period,
+) -> Vec<Section<'a>> {
+    let rounding =
+        catalog.seller_of(customer).map_or_else(Rounding::default, |seller| seller.rounding);
+    let versions = catalog.plans.get(plan).map_or(&[][..], Vec::as_slice);
+    let subscriptions = catalog.subscriptions.get(id).into_iter().flatten();
+    let section = |subscription: &'a Subscription| {
+        let parts = parts(subscription, versions, period, rounding);
+        (!parts.is_empty()).then_some(Section { subscription, period, parts })
+    };
+    subscriptions.filter(|on| on.plan == plan).filter_map(section).collect()
+}
+
 /// Cuts what the subscription covers of the period where another version of its plan takes effect, and where its
 /// trial ends.
 fn parts<'a>(

@@ -13,7 +13,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use sha2::{Digest as _, Sha256};
 
-use crate::ledger::books::rows;
+use tidemark_common::hex;
+
+use crate::ledger::books::rows::{self, RequestRow};
 use crate::ledger::books::{Booked, Change, REQUEST_KEY_BYTES_MAX, Refused, RequestKey, What};
 use crate::ledger::store::{Books, StoreError};
 use crate::period::Day;
@@ -128,6 +130,26 @@ impl<T> Asked<T> {
 }
 
 impl Api {
+    /// What the same request came to before, if it was booked.
+    ///
+    /// # Errors
+    /// A key that was used for another request.
+    pub(super) async fn replayed<T>(
+        &self,
+        asked: &Asked<T>,
+    ) -> Result<Option<BookedShown>, Problem> {
+        let Some(key) = asked.key.clone() else { return Ok(None) };
+        let row = rows::key(rows::REQUESTS, key.key.as_bytes());
+        let held = self.read_books(move |_, books| Ok(read::<RequestRow>(books, &row)?)).await?;
+        match held {
+            None => Ok(None),
+            Some(held) if held.asked == hex::encode(&key.asked) => {
+                Ok(Some(BookedShown { entry: held.entry, number: held.document, replayed: true }))
+            }
+            Some(_) => Err(Refused::KeyReused.into()),
+        }
+    }
+
     /// Books it.
     ///
     /// # Errors
@@ -203,6 +225,9 @@ impl From<Refused> for Problem {
                 "locked",
                 "give a date in a month that is open; a locked month stays locked",
             ),
+            Refused::SeriesFull { .. } => {
+                (StatusCode::CONFLICT, "series-full", "give the seller another prefix")
+            }
             Refused::NotOver { .. } => {
                 (StatusCode::CONFLICT, "not-over", "lock a month that is over")
             }
@@ -215,6 +240,7 @@ impl From<Refused> for Problem {
             Refused::Currency { .. }
             | Refused::NoAmount
             | Refused::TooLarge
+            | Refused::Future { .. }
             | Refused::Period(_)
             | Refused::Money(_)
             | Refused::Entry(_) => (
@@ -223,6 +249,10 @@ impl From<Refused> for Problem {
                 "look at amount, currency and date",
             ),
         };
-        Self::new(status, kind, "It was not booked").detail(refused.to_string()).remedy(remedy)
+        let title = match refused {
+            Refused::UnknownDocument { .. } => "There is no such document",
+            _ => "It was not booked",
+        };
+        Self::new(status, kind, title).detail(refused.to_string()).remedy(remedy)
     }
 }

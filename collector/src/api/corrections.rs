@@ -67,6 +67,9 @@ pub(super) async fn correct(
     request: Request,
 ) -> Result<Json<BookedShown>, Problem> {
     let asked = asked::<Asked>(request).await?;
+    if let Some(booked) = api.replayed(&asked).await? {
+        return Ok(Json(booked));
+    }
     let reason = text("reason", &asked.body.reason)?;
     let body = asked.body.clone();
     let correct = api.read(move |catalog, snapshot| judge(catalog, snapshot, &body)).await?;
@@ -77,6 +80,11 @@ pub(super) async fn correct(
 /// The correction, if it can be made of what is there.
 fn judge(catalog: &Catalog, snapshot: &Snapshot, asked: &Asked) -> Result<Correct, Problem> {
     let customer = customer_id(&asked.customer)?;
+    if !catalog.customers.contains_key(&customer) {
+        return Err(
+            crate::billing::BillError::UnknownCustomer { id: asked.customer.clone() }.into()
+        );
+    }
     let name = MeterName::parse(&asked.meter).ok();
     let meter = name.and_then(|name| catalog.meters.get(&name));
     let meter = meter.ok_or_else(|| wrong("meter", "the catalogue has no such meter"))?;
@@ -91,7 +99,7 @@ fn judge(catalog: &Catalog, snapshot: &Snapshot, asked: &Asked) -> Result<Correc
     let quantity = quantity.transpose().map_err(|error| wrong("quantity", &error.to_string()))?;
     let row = row_of(meter, asked, bucket, quantity)?;
     row.usage().map_err(|error| wrong("dimensions", &error.to_string()))?;
-    if row.kind == CorrectionKind::Take {
+    if row.kind != CorrectionKind::Replace {
         check_there(snapshot, &customer, meter, &row)?;
     }
     let key = rows::customer_prefix(rows::CUSTOMERS, &customer);
@@ -164,7 +172,7 @@ fn row_of(
     })
 }
 
-/// No more events are taken than there are.
+/// No more is taken than there is.
 fn check_there(
     snapshot: &Snapshot,
     customer: &CustomerId,
@@ -191,7 +199,15 @@ fn check_there(
             "events",
             &format!("only {events} events are there, {quantities} of them with a quantity"),
         )
-    })
+    })?;
+    if there.sum.is_negative() && !meter.negative {
+        let sum = there.sum;
+        return Err(wrong(
+            "quantity",
+            &format!("would leave {sum}, and the meter is not `negative`"),
+        ));
+    }
+    Ok(())
 }
 
 fn wrong(field: &str, detail: &str) -> Problem {

@@ -308,6 +308,9 @@ pub(super) async fn credit(
     request: Request,
 ) -> Result<Json<BookedShown>, Problem> {
     let asked = asked::<Credit>(request).await?;
+    if let Some(booked) = api.replayed(&asked).await? {
+        return Ok(Json(booked));
+    }
     let (amount, reason) = (asked.body.amount.clone(), text("reason", &asked.body.reason)?);
     let why = reason.clone();
     let issue = api

@@ -12,7 +12,9 @@ use thiserror::Error;
 use tokio::sync::mpsc;
 
 use super::door::{self, AskError, AskedRun};
+use crate::adopt::{self, CatalogSource};
 use crate::catalog::Catalog;
+use crate::config::Config;
 use crate::control::SOCKET;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 
@@ -60,6 +62,7 @@ pub struct Counts {
     pub issued: u64,
     pub drafts: u64,
     pub issued_before: u64,
+    pub nothing_due: u64,
     pub problems: u64,
     pub totals: std::collections::BTreeMap<String, String>,
 }
@@ -78,13 +81,13 @@ pub enum Form {
 /// # Errors
 /// See [`CommandError`].
 pub fn bill(
+    config: &Config,
     data_dir: &std::path::Path,
-    catalog: Catalog,
     asked: &AskedRun,
-    grace_millis: i64,
     form: Form,
     output: &mut dyn Write,
 ) -> Result<Counts, CommandError> {
+    let grace_millis = i64::try_from(config.billing.grace_millis).unwrap_or(i64::MAX);
     asked.request(grace_millis)?;
     let path = data_dir.join(SOCKET);
     match UnixStream::connect(&path) {
@@ -104,9 +107,9 @@ pub fn bill(
             ) =>
         {
             let (lines, told) = std::sync::mpsc::sync_channel(LINES_WAITING_MAX);
-            let (data_dir, asked) = (data_dir.to_owned(), asked.clone());
+            let (config, data_dir, asked) = (config.clone(), data_dir.to_owned(), asked.clone());
             let running = std::thread::spawn(move || {
-                run_stopped(&data_dir, catalog, &asked, grace_millis, &lines)
+                run_stopped(&config, &data_dir, &asked, grace_millis, &lines)
             });
             let printed = print_all(told.into_iter().map(Ok), form, output);
             match running.join() {
@@ -121,8 +124,8 @@ pub fn bill(
 
 /// The run on a ledger that no collector has open.
 fn run_stopped(
+    config: &Config,
     data_dir: &std::path::Path,
-    catalog: Catalog,
     asked: &AskedRun,
     grace_millis: i64,
     lines: &std::sync::mpsc::SyncSender<String>,
@@ -136,6 +139,13 @@ fn run_stopped(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let ledger = Ledger::open(data_dir, LedgerOptions::default()).await?;
+        let catalog = match load_catalog(config, &ledger) {
+            Ok(catalog) => catalog,
+            Err(error) => {
+                ledger.shutdown().await?;
+                return Err(error);
+            }
+        };
         let (tell, mut told) = mpsc::channel::<door::Told>(LINES_WAITING_MAX);
         let telling = async {
             while let Some(line) = told.recv().await {
@@ -151,6 +161,22 @@ fn run_stopped(
         ran?;
         Ok(())
     })
+}
+
+/// The file's, or the ledger's.
+fn load_catalog(config: &Config, ledger: &Ledger) -> Result<Catalog, CommandError> {
+    let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
+    match config.catalog_source {
+        CatalogSource::File => config.load_catalog().map_err(|error| failed(&error)),
+        CatalogSource::Ledger => {
+            let stored = adopt::stored(&*ledger.books()?).map_err(LedgerError::from)?;
+            let text = stored.ok_or_else(|| failed(&"the ledger has no catalogue yet"))?;
+            Catalog::parse(&text, "catalogue in the ledger").map_err(|problems| {
+                let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+                CommandError::Failed(told.join("\n"))
+            })
+        }
+    }
 }
 
 fn print_all(
@@ -186,6 +212,7 @@ fn told_line(line: &Line) -> String {
     let Line { customer, outcome, .. } = line;
     match (&line.problem, &line.total) {
         (Some(problem), _) => format!("{customer}: PROBLEM: {problem}"),
+        (None, _) if outcome == "nothing_due" => format!("{customer}: nothing due"),
         (None, Some(total)) => {
             let currency = line.currency.as_deref().unwrap_or_default();
             let due = line.amount_due.as_deref().unwrap_or_default();
@@ -201,10 +228,10 @@ fn told_line(line: &Line) -> String {
 }
 
 fn told_counts(counts: &Counts) -> String {
-    let Counts { issued, drafts, issued_before, problems, totals } = counts;
+    let Counts { issued, drafts, issued_before, nothing_due, problems, totals } = counts;
     let sums: Vec<_> = totals.iter().map(|(currency, sum)| format!("{sum} {currency}")).collect();
     let sums = if sums.is_empty() { String::new() } else { format!("; {}", sums.join(", ")) };
     format!(
-        "{issued} issued, {drafts} drafts, {issued_before} issued before, {problems} problems{sums}"
+        "{issued} issued, {drafts} drafts, {issued_before} issued before, {nothing_due} with nothing due, {problems} problems{sums}"
     )
 }

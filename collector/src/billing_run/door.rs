@@ -1,7 +1,7 @@
 //! Billing runs as they are asked for and told: over the control socket, by the command line, by the API.
 //!
 //! ```text
-//! {"period_end": DATE, "dry_run": BOOL, "actor": TEXT, "although_incomplete": REASON, "customers": [ID, ..]}
+//! {"period_end": DATE, "dry_run": BOOL, "old": BOOL, "actor": TEXT, "although_incomplete": REASON, "customers": [ID, ..]}
 //! -> {"customer": ID, "outcome": ..}      one a line
 //! -> {"end": {"issued": N, ..}}           last; or {"failed": REASON}
 //! ```
@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use tidemark_common::id::CustomerId;
 
-use super::{Mode, Outcome, RunRequest, Summary};
+use super::{Age, Mode, Outcome, RunRequest, Summary};
 use crate::catalog::Catalog;
 use crate::ledger::books::TEXT_BYTES_MAX;
 use crate::ledger::{Ledger, LedgerError};
@@ -32,6 +32,9 @@ pub struct AskedRun {
     pub period_end: String,
     #[serde(default)]
     pub dry_run: bool,
+    /// Also what ended long ago.
+    #[serde(default)]
+    pub old: bool,
     #[serde(default)]
     pub actor: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -100,6 +103,7 @@ impl AskedRun {
             actor: self.actor.clone(),
             although_incomplete: self.although_incomplete.clone(),
             grace_millis,
+            age: if self.old { Age::Any } else { Age::Recent },
             customers: (!self.customers.is_empty()).then_some(customers),
         })
     }

@@ -9,7 +9,7 @@ use std::fmt::Write as _;
 use tidemark_common::time::Bucket;
 
 use super::plan::{Fee, MeterPrice, Model, Plan, TierPrice};
-use super::seller::Seller;
+use super::seller::{Seller, Tax};
 use super::{Catalog, Customer, Meter, Subscription};
 use crate::grants::{Grants, Otherwise, Patterns};
 use crate::money::Rounding;
@@ -42,12 +42,7 @@ impl Catalog {
             add(format!("meter {}", meter.name), &|text| write_meter(text, meter));
         }
         for tax in self.taxes.values() {
-            add(format!("tax {}", tax.name), &|text| {
-                line(text, format_args!("[[tax]]\nname = {}", quoted(&tax.name)));
-                line(text, format_args!("label = {}", quoted(&tax.label)));
-                line(text, format_args!("percent = {}", quoted(&tax.percent.to_string())));
-                line(text, format_args!("inclusive = {}", tax.inclusive));
-            });
+            add(format!("tax {}", tax.name), &|text| text.push_str(&tax.to_toml()));
         }
         for seller in &self.sellers {
             add(format!("seller {}", seller.name), &|text| write_seller(text, seller));
@@ -78,6 +73,18 @@ impl Plan {
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         write_plan(&mut text, self);
+        text
+    }
+}
+
+impl Tax {
+    #[must_use]
+    pub fn to_toml(&self) -> String {
+        let mut text = String::new();
+        line(&mut text, format_args!("[[tax]]\nname = {}", quoted(&self.name)));
+        line(&mut text, format_args!("label = {}", quoted(&self.label)));
+        line(&mut text, format_args!("percent = {}", quoted(&self.percent.to_string())));
+        line(&mut text, format_args!("inclusive = {}", self.inclusive));
         text
     }
 }

@@ -7,8 +7,8 @@ use tidemark_common::id::CustomerId;
 
 use thiserror::Error;
 
-use crate::ledger::books::Issue;
 use crate::ledger::books::rows::{CustomerRow, Effect, Minor, Settles, StateRow};
+use crate::ledger::books::{Issue, Paper};
 use crate::ledger::entry::{Account, EntryError, Postings};
 use crate::money::{Currency, Money, MoneyError, NotAnAmount};
 
@@ -57,27 +57,9 @@ pub fn credit_note(
     amount: Money,
     reason: &str,
 ) -> Result<Issue, CreditError> {
-    use crate::ledger::books::rows::DocumentState as State;
     let Credited { number, document, state, postings, customer } = invoice;
     let currency = amount.currency;
-    let told = |minor: Minor| Money { minor: minor.0, currency };
-    if state.kind == DocumentKind::CreditNote
-        || matches!(state.state, State::Void | State::Uncollectible)
-    {
-        let state = match state.kind {
-            DocumentKind::CreditNote => "a credit note",
-            DocumentKind::Invoice => state.state.name(),
-        };
-        return Err(CreditError::State { number: (*number).to_owned(), state });
-    }
-    if amount.minor <= 0 {
-        return Err(CreditError::NoAmount);
-    }
-    let left = told(state.total).checked_sub(told(state.credit_notes))?;
-    if amount.minor > left.minor {
-        let (total, noted) = (told(state.total), told(state.credit_notes));
-        return Err(CreditError::TooMuch { number: (*number).to_owned(), total, noted });
-    }
+    check_amount(invoice, amount)?;
     let rounding = parties.seller.rounding;
     let parse = |text: &String| Money::parse(text, currency);
     let mut weights = Vec::new();
@@ -108,6 +90,7 @@ pub fn credit_note(
         credit: Minor(credit.minor),
         periods: Vec::new(),
         plans: Vec::new(),
+        taxes: Vec::new(),
         settles: Some(Settles {
             number: (*number).to_owned(),
             due: Minor(due.minor),
@@ -118,6 +101,7 @@ pub fn credit_note(
     Ok(Issue {
         customer: id.clone(),
         version: customer.version,
+        paper: Paper::Document,
         series: series(parties, DocumentKind::CreditNote),
         due_days: 0,
         document: note,
@@ -127,6 +111,31 @@ pub fn credit_note(
         postings,
         effect,
     })
+}
+
+/// Only an invoice that was issued is credited, and no more than it comes to.
+fn check_amount(invoice: &Credited<'_>, amount: Money) -> Result<(), CreditError> {
+    use crate::ledger::books::rows::DocumentState as State;
+    let Credited { number, state, .. } = invoice;
+    let told = |minor: Minor| Money { minor: minor.0, currency: amount.currency };
+    let number = (*number).to_owned();
+    if state.kind == DocumentKind::CreditNote
+        || matches!(state.state, State::Void | State::Uncollectible)
+    {
+        let state = match state.kind {
+            DocumentKind::CreditNote => "a credit note",
+            DocumentKind::Invoice => state.state.name(),
+        };
+        return Err(CreditError::State { number, state });
+    }
+    if amount.minor <= 0 {
+        return Err(CreditError::NoAmount);
+    }
+    let (total, noted) = (told(state.total), told(state.credit_notes));
+    if amount.minor > total.checked_sub(noted)?.minor {
+        return Err(CreditError::TooMuch { number, total, noted });
+    }
+    Ok(())
 }
 
 /// A net amount, taken from where the invoice's went.

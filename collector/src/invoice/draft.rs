@@ -11,15 +11,16 @@
 //!
 //! Pure. Invariants: the postings balance; the document's amounts are those that are posted.
 
+use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 
 use thiserror::Error;
 
 use crate::billing::shown::LineShown;
 use crate::ledger::books::rows::{
-    Effect, InvoicedLine, Minor, PeriodChange, PeriodRow, Scope, UsedPlan,
+    Effect, InvoicedLine, Minor, PeriodChange, PeriodRow, Scope, UsedPlan, UsedTax,
 };
-use crate::ledger::books::{Issue, Series};
+use crate::ledger::books::{Issue, Paper, Series, sha256};
 use crate::ledger::entry::{Account, EntryError, Postings};
 use crate::money::{Currency, Money, MoneyError};
 use crate::period::{Day, Period};
@@ -133,7 +134,12 @@ fn items_of<'a>(
 ) -> Result<Vec<Item<'a>>, MoneyError> {
     let currency = basis.currency;
     let held = due.held.map_or(&[][..], |held| &held.lines);
-    let is_advance = due.kind == SectionKind::Advance;
+    // A correction of fees in advance leaves them in advance.
+    let is_advance = match due.kind {
+        SectionKind::Advance => true,
+        SectionKind::Correction => due.held.is_some_and(|held| held.scope == Scope::Advance),
+        SectionKind::Period | SectionKind::Credit => false,
+    };
     let mut items = Vec::new();
     for charge in &due.charges {
         let before = held.iter().find(|line| line.key == charge.key);
@@ -219,20 +225,13 @@ fn issue(
     let Basis { parties, id, currency, .. } = *basis;
     let zero = Money::zero(currency);
     let is_note = total.minor < 0;
+    let is_empty = items.iter().all(|item| item.amount.minor == 0);
+    let paper = if is_empty { Paper::NothingDue } else { Paper::Document };
     let credit_applied = Money { minor: basis.credit.minor.min(total.minor).max(0), currency };
     let due = if is_note { zero } else { total.checked_sub(credit_applied)? };
     // To the customer's credit: what a note gives, less what an invoice uses.
     let credit = if is_note { total.negated() } else { credit_applied.negated() };
-    let mut amounts = vec![(Account::Receivable, due), (Account::CustomerCredit, credit.negated())];
-    for item in &items {
-        let revenue = Account::Revenue { product: item.product.clone() };
-        let account = if item.is_advance { Account::Deferred } else { revenue.clone() };
-        amounts.push((account, item.net.negated()));
-        amounts.push((Account::Deferred, item.earned));
-        amounts.push((revenue, item.earned.negated()));
-    }
-    amounts.extend(taxes.iter().map(|line| (Account::TaxPayable, line.tax.negated())));
-    let postings = Postings::new(amounts)?;
+    let postings = postings(&items, taxes, due, credit)?;
     let change = |(number, due): (usize, &DuePeriod<'_>)| {
         period_change(due, items.iter().filter(|item| item.section == number))
     };
@@ -241,6 +240,7 @@ fn issue(
         credit: Minor(credit.minor),
         periods: periods.iter().enumerate().map(change).collect(),
         plans: basis.plans.clone(),
+        taxes: taxes.iter().filter_map(used_tax).collect(),
         settles: None,
     };
     let shown = |amount: Money| if is_note { amount.negated() } else { amount }.amount();
@@ -275,8 +275,13 @@ fn issue(
     Ok(Issue {
         customer: id.clone(),
         version,
+        paper,
         series: series(parties, document.kind),
-        due_days: parties.customer.due_days.unwrap_or(parties.seller.due_days),
+        due_days: if is_note {
+            0
+        } else {
+            parties.customer.due_days.unwrap_or(parties.seller.due_days)
+        },
         document,
         total: Money { minor: total.minor.saturating_abs(), currency },
         credit_applied,
@@ -284,6 +289,25 @@ fn issue(
         postings,
         effect,
     })
+}
+
+/// What is booked of all lines.
+fn postings(
+    items: &[Item<'_>],
+    taxes: &[TaxLine<'_>],
+    due: Money,
+    credit: Money,
+) -> Result<Postings, EntryError> {
+    let mut amounts = vec![(Account::Receivable, due), (Account::CustomerCredit, credit.negated())];
+    for item in items {
+        let revenue = Account::Revenue { product: item.product.clone() };
+        let account = if item.is_advance { Account::Deferred } else { revenue.clone() };
+        amounts.push((account, item.net.negated()));
+        amounts.push((Account::Deferred, item.earned));
+        amounts.push((revenue, item.earned.negated()));
+    }
+    amounts.extend(taxes.iter().map(|line| (Account::TaxPayable, line.tax.negated())));
+    Postings::new(amounts)
 }
 
 fn sections(
@@ -327,7 +351,6 @@ fn period_change<'i>(
         SectionKind::Advance => Scope::Advance,
         SectionKind::Period | SectionKind::Correction | SectionKind::Credit => Scope::Whole,
     };
-    // A correction of fees in advance leaves them in advance.
     let scope = match due.held.map(|held| held.scope) {
         Some(held) if due.kind == SectionKind::Correction => held,
         _ => scope,
@@ -350,6 +373,17 @@ fn period_change<'i>(
         scope,
         scope_before: None,
         lines: lines.collect(),
+    }
+}
+
+fn used_tax(line: &TaxLine<'_>) -> Option<UsedTax> {
+    match line.treatment {
+        Treatment::Taxed(tax) => Some(UsedTax {
+            name: tax.name.clone(),
+            sha256: hex::encode(&sha256(tax.to_toml().as_bytes())),
+            document: String::new(),
+        }),
+        Treatment::Untaxed | Treatment::Exempt | Treatment::ReverseCharge => None,
     }
 }
 

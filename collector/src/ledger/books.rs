@@ -24,7 +24,7 @@ use tidemark_common::time::Timestamp;
 use self::correction::CorrectionRow;
 use self::rows::{
     CustomerRow, DocumentState, Effect, Head, InvoicedLine, Minor, PeriodChange, PeriodRow,
-    RequestRow, Settles, StateRow, UsedPlan,
+    RequestRow, Settles, StateRow, UsedPlan, UsedTax,
 };
 use crate::billing::shown::LineShown;
 use crate::invoice::Document;
@@ -35,6 +35,11 @@ use crate::period::{Day, Month, PeriodError, Zone};
 
 /// Names, reasons and references are at most this many bytes.
 pub const TEXT_BYTES_MAX: usize = 1_000;
+/// Where a day begins first, and last, as against UTC.
+const EAST_MILLIS: i64 = 14 * 3_600_000;
+const WEST_MILLIS: i64 = -12 * 3_600_000;
+/// A document's number has at most so many characters: rule 46 of India's CGST rules.
+const NUMBER_CHARACTERS_MAX: usize = 16;
 /// An idempotency key is at most this many bytes.
 pub const REQUEST_KEY_BYTES_MAX: usize = 128;
 
@@ -107,6 +112,7 @@ pub struct Issue {
     pub customer: CustomerId,
     /// The customer's version in the rows that it was made of.
     pub version: u64,
+    pub paper: Paper,
     pub series: Series,
     pub due_days: u16,
     pub document: Document<LineShown>,
@@ -115,6 +121,15 @@ pub struct Issue {
     pub due: Money,
     pub postings: Postings,
     pub effect: Effect,
+}
+
+/// Whether there is anything to send.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Paper {
+    /// A document with a number.
+    Document,
+    /// All its lines are 0: the periods count as invoiced, and no number is drawn.
+    NothingDue,
 }
 
 /// A correction of a customer's usage.
@@ -171,6 +186,12 @@ pub enum Refused {
     Settled { number: String },
     #[error("{month} is locked")]
     Locked { month: Month },
+    #[error("{date} is in the future")]
+    Future { date: Day },
+    #[error(
+        "the series {series} has given its last number, of 16 characters: begin another prefix"
+    )]
+    SeriesFull { series: String },
     #[error("{through} is not over yet")]
     NotOver { through: Month },
     #[error("months up to {through} are locked already")]
@@ -361,10 +382,10 @@ fn judge_issue(
     if held.version != issue.version {
         return Err(Refused::Stale.into());
     }
-    let date = match change.date {
-        Some(date) => date,
-        None => series.zone.day_of(at)?,
-    };
+    let date = day_or(change, &series.zone, at)?;
+    if issue.paper == Paper::NothingDue {
+        return nothing_due(rows, issue, held, run, date);
+    }
     let mut puts = Vec::new();
     let number = draw_number(rows, series, date, &mut puts)?;
     let mut document = document.clone();
@@ -382,6 +403,13 @@ fn judge_issue(
         state.credited = Minor(plus(state.credited.0, due.0)?);
         state.credit_notes = Minor(plus(state.credit_notes.0, total.0)?);
         puts.push((state_key(number), Some(rows::write(&state))));
+    }
+    for used in &effect.taxes {
+        let key = rows::key(rows::USED_TAXES, used.name.as_bytes());
+        if rows.get(&key)?.is_none() {
+            let used = UsedTax { document: number.clone(), ..used.clone() };
+            puts.push((key, Some(rows::write(&used))));
+        }
     }
     for used in &effect.plans {
         if rows.get(&used.key())?.is_none() {
@@ -410,6 +438,30 @@ fn judge_issue(
     Ok(Plan { entry, puts, document: Some(number) })
 }
 
+/// Periods of which nothing is due: what comes to them later is a correction.
+fn nothing_due(
+    rows: &dyn BookRows,
+    issue: &Issue,
+    mut held: CustomerRow,
+    run: Option<Vec<u8>>,
+    date: Day,
+) -> Result<Plan, Failed> {
+    let mut puts = Vec::new();
+    let effect = settle_periods(rows, &issue.customer, &issue.effect, &mut puts)?;
+    held.version = held.version.saturating_add(1);
+    puts.push((customer_row_key(&issue.customer), Some(rows::write(&held))));
+    puts.extend(run.map(|key| (key, Some(rows::write(&String::new())))));
+    let entry = Draft {
+        kind: EntryKind::NothingDue,
+        customer: Some(issue.customer.as_str().to_owned()),
+        document_sha256: None,
+        subject: effect.run,
+        postings: issue.postings.clone(),
+        date,
+    };
+    Ok(Plan { entry, puts, document: None })
+}
+
 /// The state of a document that has its number and dates; its entry is not known yet.
 fn issued_state(issue: &Issue, document: &Document<LineShown>, sha256: &str) -> StateRow {
     let is_settled = issue.due.minor == 0;
@@ -418,6 +470,7 @@ fn issued_state(issue: &Issue, document: &Document<LineShown>, sha256: &str) -> 
         kind: document.kind,
         state: if is_settled { DocumentState::Paid } else { DocumentState::Issued },
         currency: document.currency.clone(),
+        time_zone: issue.series.zone.name().to_owned(),
         date: document.date.clone().unwrap_or_default(),
         due_date: document.due_date.clone().unwrap_or_default(),
         period_end: document.period_end.clone(),
@@ -433,20 +486,24 @@ fn issued_state(issue: &Issue, document: &Document<LineShown>, sha256: &str) -> 
     }
 }
 
-/// The next number of a series: at most 16 characters, as India's rule 46 of the CGST rules asks.
+/// The next number of a series.
 fn draw_number(
     rows: &dyn BookRows,
     series: &Series,
     date: Day,
     puts: &mut Vec<(Vec<u8>, Option<Vec<u8>>)>,
-) -> Result<String, StoreError> {
+) -> Result<String, Failed> {
     let year = date.fiscal_year(series.fiscal_year_start);
     let name = format!("{}{year}", series.prefix);
     let key = rows::key(rows::SERIES, name.as_bytes());
     let last = read::<u64>(rows, &key)?.unwrap_or(0);
     let next = last.checked_add(1).expect("a series never holds 2^64 documents");
     puts.push((key, Some(rows::write(&next))));
-    Ok(format!("{name}-{next:06}"))
+    let number = format!("{name}-{next:06}");
+    if number.len() > NUMBER_CHARACTERS_MAX {
+        return Err(Refused::SeriesFull { series: name }.into());
+    }
+    Ok(number)
 }
 
 /// Adds what comes to each period; the effect, with what each was before.
@@ -540,14 +597,14 @@ fn judge_void(
     let mut puts = Vec::new();
     for period in &effect.periods {
         let key = rows::period_key(&customer, &period.plan, period.period());
-        let lines = read::<PeriodRow>(rows, &key)?.map(|held| held.lines).unwrap_or_default();
+        let held = read::<PeriodRow>(rows, &key)?;
+        let scope = held.as_ref().map_or(period.scope, |held| held.scope);
+        let lines = held.map(|held| held.lines).unwrap_or_default();
         let lines = add_lines(lines, &period.lines, Sign::Minus)?;
+        // Later documents may have charged more of it than this one: then what is missing now is a correction.
         let row = match period.scope_before {
             None if lines.is_empty() => None,
-            before => {
-                let row = period_row(period, before.unwrap_or(period.scope), lines);
-                Some(rows::write(&row))
-            }
+            _ => Some(rows::write(&period_row(period, scope, lines))),
         };
         puts.push((key, row));
     }
@@ -563,11 +620,11 @@ fn judge_void(
     puts.push((state_key(number), Some(rows::write(&state))));
     let entry = Draft {
         kind: EntryKind::Void,
-        customer: Some(state.customer),
+        customer: Some(state.customer.clone()),
         document_sha256: None,
         subject: None,
         postings: issued.postings.reversed(),
-        date: day_or(change.date, at)?,
+        date: day_or(change, &zone_of(&state)?, at)?,
     };
     Ok(Plan { entry, puts, document: Some(number.to_owned()) })
 }
@@ -607,11 +664,11 @@ fn judge_payment(
     ];
     let entry = Draft {
         kind: EntryKind::Payment,
-        customer: Some(state.customer),
+        customer: Some(state.customer.clone()),
         document_sha256: None,
         subject: reference.cloned(),
         postings,
-        date: day_or(change.date, at)?,
+        date: day_or(change, &zone_of(&state)?, at)?,
     };
     Ok(Plan { entry, puts, document: Some(number.to_owned()) })
 }
@@ -636,11 +693,11 @@ fn judge_write_off(
     ];
     let entry = Draft {
         kind: EntryKind::WriteOff,
-        customer: Some(state.customer),
+        customer: Some(state.customer.clone()),
         document_sha256: None,
         subject: None,
         postings,
-        date: day_or(change.date, at)?,
+        date: day_or(change, &zone_of(&state)?, at)?,
     };
     Ok(Plan { entry, puts, document: Some(number.to_owned()) })
 }
@@ -668,7 +725,7 @@ fn judge_correction(
         document_sha256: None,
         subject: Some(row.told()),
         postings: Postings::default(),
-        date: day_or(change.date, at)?,
+        date: day_or(change, &Zone::utc(), at)?,
     };
     Ok(Plan { entry, puts, document: None })
 }
@@ -699,13 +756,14 @@ fn judge_adoption(
         document_sha256: Some(adopt.sha256.clone()),
         subject: Some(adopt.told.clone()),
         postings: Postings::default(),
-        date: day_or(change.date, at)?,
+        date: day_or(change, &Zone::utc(), at)?,
     };
     Ok(Plan { entry, puts, document: None })
 }
 
 fn judge_lock(rows: &dyn BookRows, through: Month, at: Timestamp) -> Result<Plan, Failed> {
-    let today = Zone::utc().day_of(at)?;
+    // Somewhere a day lasts twelve hours longer than in UTC.
+    let today = Zone::utc().day_of(at.plus_millis(WEST_MILLIS))?;
     if through >= today.month() {
         return Err(Refused::NotOver { through }.into());
     }
@@ -781,8 +839,19 @@ fn plus(left: i128, right: i128) -> Result<i128, Refused> {
     left.checked_add(right).ok_or(Refused::TooLarge)
 }
 
-fn day_or(date: Option<Day>, at: Timestamp) -> Result<Day, PeriodError> {
-    date.map_or_else(|| Zone::utc().day_of(at), Ok)
+/// The day that a change counts for: as it says, or today in `zone`.
+fn day_or(change: &Change, zone: &Zone, at: Timestamp) -> Result<Day, Failed> {
+    match change.date {
+        Some(date) if date > Zone::utc().day_of(at.plus_millis(EAST_MILLIS))? => {
+            Err(Refused::Future { date }.into())
+        }
+        Some(date) => Ok(date),
+        None => Ok(zone.day_of(at)?),
+    }
+}
+
+fn zone_of(state: &StateRow) -> Result<Zone, StoreError> {
+    Zone::parse(&state.time_zone).map_err(|error| StoreError::books(error.to_string()))
 }
 
 fn customer_row(rows: &dyn BookRows, customer: &CustomerId) -> Result<CustomerRow, StoreError> {

@@ -155,6 +155,8 @@ impl Postings {
 pub enum EntryKind {
     /// A document was issued.
     Issue,
+    /// Of the periods of a run nothing was due.
+    NothingDue,
     /// An invoice is void: its postings are reversed.
     Void,
     Payment,
@@ -172,6 +174,7 @@ impl EntryKind {
     pub fn name(self) -> &'static str {
         match self {
             Self::Issue => "issue",
+            Self::NothingDue => "nothing_due",
             Self::Void => "void",
             Self::Payment => "payment",
             Self::WriteOff => "write_off",

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::billing_run::{self, Mode, Outcome, RunRequest, Summary};
+use crate::billing_run::{self, Age, Mode, Outcome, RunRequest, Summary};
 use crate::catalog::Catalog;
 use crate::ledger::Ledger;
 use crate::period::{Day, Zone};
@@ -52,6 +52,7 @@ async fn bill(ledger: &Ledger, catalog: Arc<Catalog>, date: Day, grace_millis: i
         actor: ACTOR.to_owned(),
         although_incomplete: None,
         grace_millis,
+        age: Age::Recent,
         customers: None,
     };
     let (outcomes, mut told) = mpsc::channel::<Outcome>(OUTCOMES_WAITING_MAX);

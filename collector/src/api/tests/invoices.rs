@@ -387,7 +387,7 @@ unit_price = "0""#,
     )
     .await;
     world.set_clock("2027-01-02T00:00:00Z").await;
-    assert_eq!(run(&world, "2027-01-01").await[0], "acme issued INV2027-000001 0.00 0.00");
+    assert_eq!(run(&world, "2027-01-01").await[0], "acme nothing_due - 0.00 0.00");
 }
 
 #[tokio::test]
@@ -612,7 +612,8 @@ async fn a_price_that_an_invoice_used_is_superseded_and_never_edited() {
     let world = october().await;
     let text = include_str!("worked_example.toml");
     let check = |text: &str, expected: &str| {
-        let (current, books) = (Catalog::parse(text, "c").ok(), world.ledger.books().unwrap());
+        let before = include_str!("worked_example.toml");
+        let (current, books) = (Catalog::parse(before, "c").ok(), world.ledger.books().unwrap());
         let had = current.as_ref().map(Catalog::aggregations).unwrap_or_default();
         let told = match judge(text, "c", current.as_ref(), &had, &*books) {
             Ok(_) => "taken".to_owned(),
@@ -632,6 +633,14 @@ async fn a_price_that_an_invoice_used_is_superseded_and_never_edited() {
         ),
         "the version of the plan \"starter\" that always was is gone, and invoice INV2026-000001 used it",
     );
+    check(
+        &text.replace("Asia/Kolkata", "Asia/Tokyo"),
+        "the customer \"acme\", which was invoiced, has another time_zone; keep it",
+    );
+    check(
+        &text.replace("id = \"acme\"", "id = \"acne\""),
+        "the customer \"acme\", which was invoiced, is gone",
+    );
     let newer = "[[plan]]\nname = \"starter\"\ncurrency = \"EUR\"\neffective = \"2026-10-01T00:00:00Z\"\n\
         [[plan.fee]]\nname = \"Base\"\namount = \"31\"\n";
     check(&format!("{text}{newer}"), "taken");
@@ -640,4 +649,105 @@ async fn a_price_that_an_invoice_used_is_superseded_and_never_edited() {
         &text.replace("amount = \"100\"", "amount = \"101\""),
         "the version of the plan \"pro\" that always was is changed",
     );
+}
+
+#[tokio::test]
+async fn runs_out_of_order_take_nothing_back() {
+    let world = october().await;
+    world.set_clock("2026-12-01T12:00:00Z").await;
+    run(&world, "2026-12-01").await;
+    // September, after October and November: its fee, and nothing of October.
+    assert_eq!(run(&world, "2026-10-01").await[0], "acme issued INV2026-000007 30.00 30.00");
+    // October's invoice is void, and written anew: November stays as it is.
+    let void = r#"{"reason":"wrong address"}"#;
+    world.post_json("/v1/invoices/INV2026-000003/void", void).await.ok();
+    assert_eq!(run(&world, "2026-11-01").await[2], "initech issued INV2026-000010 115.04 115.04");
+    check_document(
+        &world,
+        "INV2026-000010",
+        &[
+            "period Base 30.00",
+            "period calls 0.00",
+            "period seats 0.00",
+            "correction Base 66.67 (before: 0.00)",
+            "VAT 19 %: 96.67 + 18.37",
+            "96.67 115.04 0.00 115.04 EUR",
+        ],
+    )
+    .await;
+}
+
+const YEARLY: &str = r#"
+[[seller]]
+name = "main"
+legal_name = "Tide GmbH"
+[[meter]]
+name = "calls"
+aggregation = "sum"
+[[plan]]
+name = "yearly"
+currency = "EUR"
+interval = "year"
+[[plan.fee]]
+name = "Annual"
+amount = "1200"
+timing = "advance"
+[[plan]]
+name = "monthly"
+currency = "EUR"
+[[plan.price]]
+meter = "calls"
+unit_price = "1"
+[[customer]]
+id = "acme"
+plan = "monthly"
+[[subscription]]
+customer = "acme"
+plan = "yearly"
+start = "2026-01-01T00:00:00Z"
+"#;
+
+#[tokio::test]
+async fn a_fee_in_advance_is_earned_when_its_period_is_over() {
+    let world = World::start(YEARLY, "2026-01-02T00:00:00Z").await;
+    assert_eq!(run(&world, "2026-01-01").await[0], "acme issued INV2026-000001 1200.00 1200.00");
+    world.post(&[line("calls", "acme", "2026-01-15T00:00:00Z", &[], "7")]).await;
+    world.set_clock("2026-03-02T00:00:00Z").await;
+    assert_eq!(run(&world, "2026-02-01").await[0], "acme issued INV2026-000002 7.00 7.00");
+    check_document(
+        &world,
+        "INV2026-000002",
+        &["period calls 7.00", "No tax: 7.00 + 0.00", "7.00 7.00 0.00 7.00 EUR"],
+    )
+    .await;
+    check_balance(
+        &world,
+        "EUR",
+        &["deferred -1200.00", "receivable 1207.00", "revenue/calls -7.00"],
+    )
+    .await;
+    // Of February nothing is due: no number is drawn; later usage of it is charged with March.
+    assert_eq!(run(&world, "2026-03-01").await, ["acme nothing_due - 0.00 0.00", "0 0 0"]);
+    assert_eq!(run(&world, "2026-03-01").await, ["acme nothing_due - - -", "0 0 0"]);
+    let late = [line("calls", "acme", "2026-02-15T00:00:00Z", &[], "5")];
+    world.post_from(StreamId([8; 16]), &late).await;
+    world.set_clock("2026-04-02T00:00:00Z").await;
+    assert_eq!(run(&world, "2026-04-01").await[0], "acme issued INV2026-000003 5.00 5.00");
+    // A year that was mistyped.
+    let old = run(&world, "2025-04-01").await;
+    assert!(old[0].contains("more than 100 days ago"), "{old:?}");
+}
+
+#[tokio::test]
+async fn what_is_asked_again_is_answered_again() {
+    let world = october().await;
+    let notes = "/v1/invoices/INV2026-000001/credit-notes";
+    let note = r#"{"amount":"50.50","reason":"r"}"#;
+    let first = world.post_keyed(notes, note, BILLING_TOKEN, Some("note")).await.ok();
+    let again = world.post_keyed(notes, note, BILLING_TOKEN, Some("note")).await.ok();
+    assert_eq!((&again["number"], &again["replayed"]), (&first["number"], &json!(true)));
+    let void = r#"{"customer":"acme","reason":"r","kind":"void","meter":"calls","at":"2026-10-31T18:15:00Z","events":1,"quantity":"12500"}"#;
+    let first = world.post_keyed("/v1/corrections", void, BILLING_TOKEN, Some("void")).await.ok();
+    let again = world.post_keyed("/v1/corrections", void, BILLING_TOKEN, Some("void")).await.ok();
+    assert_eq!((&again["entry"], &again["replayed"]), (&first["entry"], &json!(true)));
 }

@@ -73,6 +73,7 @@ impl BooksCheck {
                 .map(|row: CorrectionRow| self.correction(rest, &row, findings)),
             rows::REQUESTS => rows::read::<rows::RequestRow>("request", value).map(drop),
             rows::USED_PLANS => rows::read::<rows::UsedPlan>("used plan", value).map(drop),
+            rows::USED_TAXES => rows::read::<rows::UsedTax>("used tax", value).map(drop),
             rows::BY_CUSTOMER | rows::CATALOG => Ok(()),
             rows::CATALOGS => match rest == sha256(value) {
                 true => Ok(()),

@@ -4,6 +4,7 @@
 //! "g"                                   the catalogue's text, where it is in the ledger
 //! "G" sha256 [32]                       every text that it had
 //! "v" plan [16], effective u32          a version of a plan that an invoice used
+//! "w" tax                               a tax that an invoice used
 //! "h"                                   entries so far, digest of the last
 //! "e" number u64                        an entry, as ledger/entry.rs writes it
 //! "n" prefix + fiscal year              the last number of a series
@@ -38,6 +39,7 @@ use crate::period::Period;
 pub const CATALOG: &[u8] = b"g";
 pub const CATALOGS: &[u8] = b"G";
 pub const USED_PLANS: &[u8] = b"v";
+pub const USED_TAXES: &[u8] = b"w";
 pub const HEAD: &[u8] = b"h";
 pub const ENTRIES: &[u8] = b"e";
 pub const SERIES: &[u8] = b"n";
@@ -189,6 +191,9 @@ pub struct Effect {
     /// Versions of plans that it is made by; their `document` is empty.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub plans: Vec<UsedPlan>,
+    /// Taxes that are on it; their `document` is empty.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub taxes: Vec<UsedTax>,
     /// The invoice that a credit note is about, and how much less is due of it.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub settles: Option<Settles>,
@@ -256,6 +261,8 @@ pub struct StateRow {
     pub kind: DocumentKind,
     pub state: DocumentState,
     pub currency: String,
+    /// The seller's: what is done with it counts for the day there.
+    pub time_zone: String,
     pub date: String,
     pub due_date: String,
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -295,6 +302,16 @@ impl UsedPlan {
         let effective = self.effective.unwrap_or(0).to_be_bytes();
         [USED_PLANS, digest.get(..16).unwrap_or_default(), &effective].concat()
     }
+}
+
+/// A tax that an invoice used.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsedTax {
+    pub name: String,
+    /// Of its text (`catalog/write.rs`).
+    pub sha256: String,
+    /// The first that used it.
+    pub document: String,
 }
 
 /// What a request with an idempotency key came to.

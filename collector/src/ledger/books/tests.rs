@@ -96,6 +96,7 @@ fn issue(rows: &Memory, customer: &str, minor: i128) -> What {
     let revenue = Account::Revenue { product: "Base".to_owned() };
     What::Issue(Box::new(Issue {
         version: rows.version(customer),
+        paper: Paper::Document,
         customer: id,
         series: Series { prefix: "INV".to_owned(), fiscal_year_start: 4, zone: Zone::utc() },
         due_days: 14,
@@ -113,6 +114,7 @@ fn issue(rows: &Memory, customer: &str, minor: i128) -> What {
             credit: Minor(0),
             periods: vec![period],
             plans: Vec::new(),
+            taxes: Vec::new(),
             settles: None,
         },
     }))
