@@ -10,6 +10,7 @@
 //! GET /v1/invoices ...           documents: invoices.rs      POST /v1/billing-runs   runs.rs
 //! GET, PUT /v1/catalog           catalog.rs
 //! GET /v1/ledger/ ...            entries, balances, locks: entries.rs     POST /v1/corrections   corrections.rs
+//! GET /openapi.json              all of this for machines: openapi.json beside this file
 //! ```
 //!
 //! **Owns** JSON: its shapes live below and nowhere else. **Does not own** what the figures mean.
@@ -32,9 +33,11 @@ mod explain;
 mod invoices;
 mod logins;
 mod metrics;
+mod openapi;
 mod patient;
 mod problem;
 mod query;
+mod routes;
 mod runs;
 mod streams;
 mod suspense;
@@ -63,6 +66,7 @@ use crate::listen::ListenFigures;
 
 use auth::{Need, Tokens};
 use problem::Problem;
+use routes::Routes;
 
 pub use auth::{Role, Token};
 pub use door::{DoorCounters, DoorLimits, serve};
@@ -108,7 +112,47 @@ pub struct Changes {
     pub billing_grace_millis: i64,
 }
 
-/// All routes. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures, `door` are
+/// Every route; each is described in `openapi.json` too.
+fn routes() -> [Routes; 5] {
+    let read = Routes::new(Some(Need::Read))
+        .route("/v1/customers/{customer}/usage", get(usage::handle))
+        .route("/v1/customers/{customer}/bill", get(bill::handle))
+        .route("/v1/customers/{customer}/bill/explain", get(explain::handle))
+        .route("/v1/bills", get(bills::handle))
+        .route("/v1/streams", get(streams::handle))
+        .route("/v1/suspense", get(suspense::handle))
+        .route("/v1/catalog", get(catalog::show))
+        .route("/v1/invoices", get(invoices::list))
+        .route("/v1/invoices/{number}", get(invoices::show))
+        .route("/v1/invoices/{number}/document", get(invoices::document))
+        .route("/v1/customers/{customer}/invoices", get(invoices::list_of_customer))
+        .route("/v1/customers/{customer}/invoices/{number}", get(invoices::show_of_customer))
+        .route(
+            "/v1/customers/{customer}/invoices/{number}/document",
+            get(invoices::document_of_customer),
+        );
+    let audited = Routes::new(Some(Need::Audit))
+        .route("/v1/ledger/entries", get(entries::list))
+        .route("/v1/ledger/trial-balance", get(entries::trial_balance));
+    let billing = Routes::new(Some(Need::Bill))
+        .route("/v1/billing-runs", post(runs::run))
+        .route("/v1/corrections", post(corrections::correct))
+        .route("/v1/invoices/{number}/void", post(invoices::void))
+        .route("/v1/invoices/{number}/payments", post(invoices::pay))
+        .route("/v1/invoices/{number}/credit-notes", post(invoices::credit))
+        .route("/v1/invoices/{number}/write-off", post(invoices::write_off));
+    let admin = Routes::new(Some(Need::Administer))
+        .route("/v1/ledger/locks", post(entries::lock))
+        .route("/v1/catalog", put(catalog::replace));
+    let open = Routes::new(None)
+        .route("/healthz", get(|| async { "ok\n" }))
+        .route("/readyz", get(ready))
+        .route("/metrics", get(metrics::handle))
+        .route("/openapi.json", get(openapi::handle));
+    [read, audited, billing, admin, open]
+}
+
+/// The API. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures, `door` are
 /// this one's.
 pub fn router(
     ledger: Ledger,
@@ -130,47 +174,9 @@ pub fn router(
         adoptions: changes.adoptions,
         billing_grace_millis: changes.billing_grace_millis,
     };
-    let read = Router::new()
-        .route("/v1/customers/{customer}/usage", get(usage::handle))
-        .route("/v1/customers/{customer}/bill", get(bill::handle))
-        .route("/v1/customers/{customer}/bill/explain", get(explain::handle))
-        .route("/v1/bills", get(bills::handle))
-        .route("/v1/streams", get(streams::handle))
-        .route("/v1/suspense", get(suspense::handle))
-        .route("/v1/catalog", get(catalog::show))
-        .route("/v1/invoices", get(invoices::list))
-        .route("/v1/invoices/{number}", get(invoices::show))
-        .route("/v1/invoices/{number}/document", get(invoices::document))
-        .route("/v1/customers/{customer}/invoices", get(invoices::list_of_customer))
-        .route("/v1/customers/{customer}/invoices/{number}", get(invoices::show_of_customer))
-        .route(
-            "/v1/customers/{customer}/invoices/{number}/document",
-            get(invoices::document_of_customer),
-        );
-    let audited = Router::new()
-        .route("/v1/ledger/entries", get(entries::list))
-        .route("/v1/ledger/trial-balance", get(entries::trial_balance));
-    let billing = Router::new()
-        .route("/v1/billing-runs", post(runs::run))
-        .route("/v1/corrections", post(corrections::correct))
-        .route("/v1/invoices/{number}/void", post(invoices::void))
-        .route("/v1/invoices/{number}/payments", post(invoices::pay))
-        .route("/v1/invoices/{number}/credit-notes", post(invoices::credit))
-        .route("/v1/invoices/{number}/write-off", post(invoices::write_off));
-    let admin = Router::new()
-        .route("/v1/ledger/locks", post(entries::lock))
-        .route("/v1/catalog", put(catalog::replace));
-    let guarded = |router: Router<Api>, need| {
-        router.route_layer(middleware::from_fn_with_state((api.clone(), need), auth::guard))
-    };
-    Router::new()
-        .merge(guarded(read, Need::Read))
-        .merge(guarded(audited, Need::Audit))
-        .merge(guarded(billing, Need::Bill))
-        .merge(guarded(admin, Need::Administer))
-        .route("/healthz", get(|| async { "ok\n" }))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(metrics::handle))
+    let guarded = routes().into_iter().map(|routes| routes.guarded(&api));
+    guarded
+        .fold(Router::new(), Router::merge)
         .fallback(not_found)
         .method_not_allowed_fallback(method_not_allowed)
         .layer(middleware::map_response(problem::of_refusal))
@@ -232,7 +238,7 @@ async fn not_found(uri: Uri) -> Problem {
     Problem::new(StatusCode::NOT_FOUND, "not-found", "There is nothing here")
         .detail(format!("no resource has the path {}", uri.path()))
         .remedy(
-            "use /v1/customers/{id}/usage, /v1/customers/{id}/bill, /v1/streams or /v1/suspense",
+            "use /v1/customers/{id}/usage, /v1/customers/{id}/bill, /v1/streams or /v1/suspense; /openapi.json describes all",
         )
 }
 

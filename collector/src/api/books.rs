@@ -7,7 +7,8 @@ use std::ops::ControlFlow;
 use std::time::Duration;
 
 use axum::body::{Body, to_bytes};
-use axum::extract::Request;
+use axum::extract::rejection::QueryRejection;
+use axum::extract::{Query, Request};
 use axum::http::{Extensions, HeaderMap, StatusCode};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -23,6 +24,7 @@ use crate::period::Day;
 use super::Api;
 use super::auth::Actor;
 use super::problem::Problem;
+use super::query::{Pairs, Parameters};
 
 /// A body has at most this many bytes, and comes within this time.
 const BODY_BYTES_MAX: usize = 1 << 20;
@@ -40,9 +42,12 @@ pub(super) struct Asked<T> {
 /// Reads a request's body, who sends it, and its key.
 ///
 /// # Errors
-/// A body that is none, too large or too slow.
+/// A query, which no such request has, or a body that is none, too large or too slow.
 pub(super) async fn asked<T: DeserializeOwned>(request: Request) -> Result<Asked<T>, Problem> {
     let (head, body) = request.into_parts();
+    // `?dry_run=true` must not issue.
+    let pairs = Query::<Pairs>::try_from_uri(&head.uri).map_err(|error| bad_query(&error))?;
+    Parameters::new(pairs.0, &[])?;
     let actor = actor_of(&head.extensions)?;
     let bytes = read_body(body, BODY_BYTES_MAX).await?;
     let parsed = serde_json::from_slice(&bytes).map_err(|error| bad_body(&error.to_string()))?;
@@ -78,6 +83,12 @@ pub(super) async fn read_body(body: Body, bytes_max: usize) -> Result<Vec<u8>, P
                 .remedy("send it at once"))
         }
     }
+}
+
+fn bad_query(error: &QueryRejection) -> Problem {
+    Problem::new(StatusCode::BAD_REQUEST, "refused", "The request cannot be answered")
+        .detail(error.body_text())
+        .remedy("leave the query out: this resource takes none")
 }
 
 fn bad_body(detail: &str) -> Problem {

@@ -3,6 +3,7 @@
 mod bills;
 mod hostile;
 mod invoices;
+mod openapi;
 mod worked_example;
 mod world;
 
@@ -384,7 +385,7 @@ const REFUSED: [(&str, u16, &str, &str, &str); 17] = [
         404,
         "not-found",
         "no resource has the path /v2",
-        "use /v1/customers/{id}/usage, /v1/customers/{id}/bill, /v1/streams or /v1/suspense",
+        "use /v1/customers/{id}/usage, /v1/customers/{id}/bill, /v1/streams or /v1/suspense; /openapi.json describes all",
     ),
 ];
 const EDGES: &str = "give RFC 3339 or unix seconds on a multiple of 15 minutes of UTC";

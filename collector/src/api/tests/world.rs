@@ -17,10 +17,11 @@ use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{Confirm, Hello};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
+use crate::adopt::{self, AdoptRequest, Adopted};
 use crate::api::{Changes, DoorCounters, DoorLimits, Role, Token, router, serve};
-use crate::catalog::Catalog;
+use crate::catalog::{Aggregations, Catalog};
 use crate::dedupe::Verdict;
 use crate::ledger::clock::Reading;
 use crate::ledger::redb::{RedbOptions, RedbStore};
@@ -92,6 +93,19 @@ pub(super) fn unique(meter: &str, customer: &str, at: &str, values: &[&str]) -> 
     (series_bytes(meter, customer, &[]), parse_edge(at).unwrap(), value)
 }
 
+/// Judges catalogues as the collector does, and takes none into use.
+async fn judge_catalogs(ledger: Ledger, mut wishes: mpsc::Receiver<AdoptRequest>) {
+    while let Some(AdoptRequest { asked, reply }) = wishes.recv().await {
+        let books = ledger.books().unwrap();
+        let judged = adopt::judge(&asked.text, "c", None, &Aggregations::default(), &*books);
+        let told = judged.map(|judged| Adopted {
+            entry: (!asked.dry_run).then_some(1),
+            changes: judged.changes.iter().map(|change| change.told()).collect(),
+        });
+        drop(reply.send(told));
+    }
+}
+
 /// What the API answered.
 #[derive(Debug)]
 pub(super) struct Response {
@@ -143,8 +157,8 @@ impl World {
         let sessions =
             ListenFigures { sessions_open: 1, sessions_begun: 2, ..ListenFigures::default() };
         let counters = Arc::new(DoorCounters::default());
-        // Nobody takes a catalogue here.
-        let (adoptions, _) = tokio::sync::mpsc::channel(1);
+        let (adoptions, wishes) = mpsc::channel(1);
+        tokio::spawn(judge_catalogs(ledger.clone(), wishes));
         let changes = Changes { adoptions, billing_grace_millis: 0 };
         let sessions = Arc::new(move || sessions);
         let router =
@@ -184,9 +198,24 @@ impl World {
         token: &str,
         key: Option<&str>,
     ) -> Response {
+        self.send_body("POST", target, body, token, key).await
+    }
+
+    pub(super) async fn put(&self, target: &str, body: &str, token: &str) -> Response {
+        self.send_body("PUT", target, body, token, None).await
+    }
+
+    async fn send_body(
+        &self,
+        method: &str,
+        target: &str,
+        body: &str,
+        token: &str,
+        key: Option<&str>,
+    ) -> Response {
         let key = key.map_or_else(String::new, |key| format!("Idempotency-Key: {key}\r\n"));
         let head = format!(
-            "POST {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
+            "{method} {target} HTTP/1.1\r\nHost: test\r\nConnection: close\r\nAuthorization: Bearer {token}\r\n\
              {key}Content-Length: {}\r\n\r\n{body}",
             body.len()
         );
@@ -217,11 +246,11 @@ impl World {
         }
     }
 
-    async fn ask(&self, request: Request) -> Reply {
+    pub(super) async fn ask(&self, request: Request) -> Reply {
         self.ledger.submit(request).await.unwrap().await.unwrap()
     }
 
-    fn batch(&self, stream: StreamId, lines: &[TestLine], events: u64) -> SealedBatch {
+    pub(super) fn batch(&self, stream: StreamId, lines: &[TestLine], events: u64) -> SealedBatch {
         let mut evidence = Evidence::default();
         evidence.add(EvidenceCode::Accepted, events);
         evidence.add(EvidenceCode::RejectedMalformed, 3);
@@ -244,7 +273,7 @@ impl World {
         SealedBatch::assemble(header, writer.finish().unwrap())
     }
 
-    fn hello(&self, stream: StreamId) -> HelloRequest {
+    pub(super) fn hello(&self, stream: StreamId) -> HelloRequest {
         let hello = Hello {
             header_version: 1,
             body_version: 1,
