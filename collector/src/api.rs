@@ -25,6 +25,7 @@ mod bill;
 mod bills;
 mod books;
 mod catalog;
+mod clock;
 mod corrections;
 mod cut;
 mod door;
@@ -122,6 +123,7 @@ fn routes() -> [Routes; 5] {
         .route("/v1/streams", get(streams::handle))
         .route("/v1/suspense", get(suspense::handle))
         .route("/v1/catalog", get(catalog::show))
+        .route("/v1/test-clock", get(clock::show))
         .route("/v1/invoices", get(invoices::list))
         .route("/v1/invoices/{number}", get(invoices::show))
         .route("/v1/invoices/{number}/document", get(invoices::document))
@@ -143,6 +145,7 @@ fn routes() -> [Routes; 5] {
         .route("/v1/invoices/{number}/write-off", post(invoices::write_off));
     let admin = Routes::new(Some(Need::Administer))
         .route("/v1/ledger/locks", post(entries::lock))
+        .route("/v1/test-clock", post(clock::advance))
         .route("/v1/catalog", put(catalog::replace));
     let open = Routes::new(None)
         .route("/healthz", get(|| async { "ok\n" }))

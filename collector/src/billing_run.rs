@@ -35,7 +35,7 @@ use crate::invoice::charge::{Charge, Parties, Which, charges, number_repeated};
 use crate::invoice::draft::{Basis, DraftError, DuePeriod, draft};
 use crate::invoice::{CutShown, DocumentKind, SectionKind};
 use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan};
-use crate::ledger::books::{Booked, Change, Issue, Paper, Refused, What, sha256};
+use crate::ledger::books::{Booked, Change, Issue, Paper, Refused, What, sha256, test_clock};
 use crate::ledger::request::{Reply, Request};
 use crate::ledger::store::{Books, StoreError};
 use crate::ledger::{Ledger, LedgerError, Snapshot};
@@ -285,6 +285,7 @@ impl<'a> Reading<'a> {
             version: account.version,
             credit: account.credit_in(currency),
             cut: Some(self.cut(parties.seller)),
+            sandbox: test_clock(books)?.is_some(),
             plans: plans.into_values().collect(),
         };
         let Some(issue) = draft(&basis, &periods)? else { return Ok(Drafted::Nothing) };

@@ -54,6 +54,8 @@ pub struct Config {
     pub tokens: Vec<Token>,
     /// A word of the command line: a file would say it for ever.
     pub trust_clock: bool,
+    /// As well.
+    pub test_clock: bool,
 }
 
 /// `[billing]`

@@ -43,6 +43,7 @@ pub(crate) mod conformance;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
+use std::sync::atomic::{AtomicI64, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -64,7 +65,7 @@ pub use crate::usage::{Seen, UsageRow};
 
 use crate::period::Zone;
 
-use self::books::{Booked, Change, Refused};
+use self::books::{Booked, Change, Refused, RequestKey, What};
 use self::clock::{LedgerClock, Reading};
 use self::figures::LedgerCounters;
 use self::redb::{RedbOptions, RedbStore};
@@ -90,6 +91,8 @@ pub struct LedgerOptions {
     pub silent_after_millis: i64,
     /// The wall clock is right, however far ahead of the ledger's time it is.
     pub trust_clock: bool,
+    /// A new ledger is a sandbox, whose time a person advances.
+    pub test_clock: bool,
 }
 
 impl Default for LedgerOptions {
@@ -103,17 +106,22 @@ impl Default for LedgerOptions {
             tail_bytes_max: 256 << 20,
             silent_after_millis: 30_000,
             trust_clock: false,
+            test_clock: false,
         }
     }
 }
 
 /// Where the ledger reads the clocks.
 #[derive(Clone)]
-pub struct TimeSource(Arc<dyn Fn() -> Reading + Send + Sync>);
+pub struct TimeSource {
+    read: Arc<dyn Fn() -> Reading + Send + Sync>,
+    /// Of a sandbox: how far its time is ahead, in milliseconds.
+    ahead: Option<Arc<AtomicI64>>,
+}
 
 impl TimeSource {
     pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
-        Self(Arc::new(read))
+        Self { read: Arc::new(read), ahead: None }
     }
 
     /// The machine's clocks.
@@ -141,7 +149,19 @@ impl TimeSource {
 
     #[must_use]
     pub fn read(&self) -> Reading {
-        (self.0)()
+        let reading = (self.read)();
+        match &self.ahead {
+            None => reading,
+            Some(ahead) => {
+                Reading { wall: reading.wall.plus_millis(ahead.load(Ordering::Relaxed)), ..reading }
+            }
+        }
+    }
+
+    /// The same, so far ahead; it can be advanced.
+    #[must_use]
+    pub fn ahead(self, millis: i64) -> Self {
+        Self { ahead: Some(Arc::new(AtomicI64::new(millis))), ..self }
     }
 }
 
@@ -156,6 +176,10 @@ impl fmt::Debug for TimeSource {
 pub enum LedgerError {
     #[error("failed to use the ledger: it is stopping")]
     Stopped,
+    #[error(
+        "failed to open the ledger: it goes by real time; a sandbox (--test-clock) begins in an empty data_dir"
+    )]
+    NotASandbox,
     #[error(
         "failed to open the ledger: reading its files ended in a panic, told above; run `tidemark-collector fsck`"
     )]
@@ -243,7 +267,20 @@ impl Ledger {
         let opened =
             tokio::task::spawn_blocking(move || RedbStore::open(&folder, &redb, now)).await;
         let (store, recovered) = opened.map_err(|_| LedgerError::Opening)??;
-        Ok((Self::start(store.clone(), recovered, options, time).await?, store))
+        let ahead = books::test_clock(&*store.books()?)?;
+        let is_new = recovered.clock_limit == Timestamp(0) && recovered.streams.is_empty();
+        let (time, begins) = match (ahead, options.test_clock) {
+            (Some(ahead), _) => (time.ahead(ahead), false),
+            (None, true) if is_new => (time.ahead(0), true),
+            (None, true) => return Err(LedgerError::NotASandbox),
+            (None, false) => (time, false),
+        };
+        let ledger = Self::start(store.clone(), recovered, options, time).await?;
+        if begins {
+            let begun = ledger.advance_test_clock(ledger.now(), "--test-clock", None).await?;
+            assert!(begun.is_ok(), "a new sandbox's clock begins");
+        }
+        Ok((ledger, store))
     }
 
     /// Starts the tasks of an opened store. Returns once ledger time can advance.
@@ -363,6 +400,39 @@ impl Ledger {
             Ok(Reply::Booked(booked)) => Ok(booked),
             Ok(_) | Err(_) => Err(self.shared.ended()),
         }
+    }
+
+    /// Whether this is a sandbox, whose time a person advances.
+    #[must_use]
+    pub fn is_sandbox(&self) -> bool {
+        self.shared.time.ahead.is_some()
+    }
+
+    /// Advances a sandbox's time to `to`, for good.
+    ///
+    /// # Errors
+    /// If the ledger has stopped.
+    pub async fn advance_test_clock(
+        &self,
+        to: Timestamp,
+        actor: &str,
+        request: Option<RequestKey>,
+    ) -> Result<Result<Booked, Refused>, LedgerError> {
+        let Some(ahead) = &self.shared.time.ahead else { return Ok(Err(Refused::NotASandbox)) };
+        let by = to.millis_since(self.now());
+        if !books::is_clock_step(by) {
+            return Ok(Err(Refused::ClockStep));
+        }
+        let after = ahead.load(Ordering::Relaxed).saturating_add(by);
+        let what = What::AdvanceClock { to, by, ahead: after };
+        let (actor, reason, date) = (actor.to_owned(), None, None);
+        // Before it is booked, so that the commit takes the limit of ledger time along.
+        let before = ahead.swap(after, Ordering::Relaxed);
+        let booked = self.book(Change { actor, reason, date, request, what }).await?;
+        if !matches!(&booked, Ok(Booked { replayed: false, .. })) {
+            ahead.store(before, Ordering::Relaxed);
+        }
+        Ok(booked)
     }
 
     /// The books at this moment. Blocks, as do its reads.

@@ -43,6 +43,9 @@ enum Command {
         /// Begins although the clock is over 400 days ahead of the ledger's time, which then goes there for good.
         #[arg(long)]
         trust_clock: bool,
+        /// Makes a new ledger a sandbox, for good: its time goes forward by POST /v1/test-clock too.
+        #[arg(long)]
+        test_clock: bool,
     },
     /// Checks configuration, catalogue and certificates, and says everything that is wrong.
     CheckConfig {
@@ -221,7 +224,9 @@ fn execute(command: Command) -> Result<ExitCode> {
             let asked = AskedChange { text: String::new(), dry_run, actor, reason };
             apply_catalog(place, &dir, asked)
         }
-        Command::Serve { config, trust_clock } => serve(&config, trust_clock),
+        Command::Serve { config, trust_clock, test_clock } => {
+            serve(&config, trust_clock, test_clock)
+        }
         Command::CheckConfig { config } => check_config(&config),
         Command::DevCerts { dir, agents, drainers, force } => {
             let existing = if force { Existing::Overwrite } else { Existing::Keep };
@@ -272,8 +277,8 @@ fn apply_catalog(place: Place, dir: &Path, asked: AskedChange) -> Result<()> {
     print(&format!("{}{end}", changes.concat()))
 }
 
-fn serve(path: &Path, trust_clock: bool) -> Result<()> {
-    let config = Config { trust_clock, ..Config::load(path)? };
+fn serve(path: &Path, trust_clock: bool, test_clock: bool) -> Result<()> {
+    let config = Config { trust_clock, test_clock, ..Config::load(path)? };
     log_to_stderr(&config)?;
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

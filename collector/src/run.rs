@@ -402,6 +402,7 @@ fn ledger_options(config: &Config) -> LedgerOptions {
         tail_bytes_max: limits.tail_bytes_max,
         silent_after_millis: i64::try_from(limits.silent_after_millis).unwrap_or(i64::MAX),
         trust_clock: config.trust_clock,
+        test_clock: config.test_clock,
     }
 }
 

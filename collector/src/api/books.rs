@@ -120,6 +120,12 @@ pub(super) struct BookedShown {
     replayed: bool,
 }
 
+impl From<Booked> for BookedShown {
+    fn from(Booked { entry, document: number, replayed }: Booked) -> Self {
+        Self { entry, number, replayed }
+    }
+}
+
 impl<T> Asked<T> {
     /// The change that this request asks for.
     ///
@@ -131,12 +137,18 @@ impl<T> Asked<T> {
         reason: Option<String>,
         date: Option<Day>,
     ) -> Result<Change, Problem> {
-        let key = self.key.clone().ok_or_else(|| {
+        let key = self.needed_key()?;
+        Ok(Change { actor: self.actor.clone(), reason, date, request: Some(key), what })
+    }
+
+    /// # Errors
+    /// A request without a key.
+    pub(super) fn needed_key(&self) -> Result<RequestKey, Problem> {
+        self.key.clone().ok_or_else(|| {
             Problem::new(StatusCode::BAD_REQUEST, "no-key", "An idempotency key is needed")
                 .detail("the request bears no `Idempotency-Key`, so it could be booked twice")
                 .remedy("send a new key with each request, and the same key when you send it again")
-        })?;
-        Ok(Change { actor: self.actor.clone(), reason, date, request: Some(key), what })
+        })
     }
 }
 
@@ -166,8 +178,7 @@ impl Api {
     /// # Errors
     /// What the books refuse, or a ledger that has stopped.
     pub(super) async fn book(&self, change: Change) -> Result<BookedShown, Problem> {
-        let Booked { entry, document: number, replayed } = self.ledger.book(change).await??;
-        Ok(BookedShown { entry, number, replayed })
+        Ok(self.ledger.book(change).await??.into())
     }
 }
 
@@ -236,6 +247,11 @@ impl From<Refused> for Problem {
                 "locked",
                 "give a date in a month that is open; a locked month stays locked",
             ),
+            Refused::NotASandbox => (
+                StatusCode::CONFLICT,
+                "no-sandbox",
+                "begin a sandbox: `tidemark-collector serve --test-clock` with an empty data_dir",
+            ),
             Refused::SeriesFull { .. } => {
                 (StatusCode::CONFLICT, "series-full", "give the seller another prefix")
             }
@@ -252,6 +268,7 @@ impl From<Refused> for Problem {
             | Refused::NoAmount
             | Refused::TooLarge
             | Refused::Future { .. }
+            | Refused::ClockStep
             | Refused::Period(_)
             | Refused::Money(_)
             | Refused::Entry(_) => (

@@ -382,7 +382,7 @@ pub(super) fn text(field: &str, text: &str) -> Result<String, Problem> {
     Err(field_problem(field, &format!("is not 1 to {TEXT_BYTES_MAX} bytes of printable text")))
 }
 
-fn field_problem(field: &str, detail: &str) -> Problem {
+pub(super) fn field_problem(field: &str, detail: &str) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-field", "A field cannot be used")
         .detail(format!("`{field}`: {detail}"))
         .remedy("deploy/docs/api.md says what it may hold")

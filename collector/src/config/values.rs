@@ -162,6 +162,7 @@ impl Values {
             ledger: ledger?,
             tokens,
             trust_clock: false,
+            test_clock: false,
         })
     }
 

@@ -57,6 +57,8 @@ pub struct Basis<'a> {
     pub cut: Option<CutShown>,
     /// Versions of plans that amounts are made by.
     pub plans: Vec<UsedPlan>,
+    /// Of a ledger whose time a person advances.
+    pub sandbox: bool,
 }
 
 /// Failed to draw up a document.
@@ -268,7 +270,7 @@ fn issue(
         total: shown(total),
         credit_applied: credit_applied.amount(),
         amount_due: due.amount(),
-        notes: notes(parties, taxes, is_note),
+        notes: notes(basis, taxes, is_note),
         cut: basis.cut.clone(),
     };
     let version = basis.version;
@@ -435,11 +437,13 @@ fn tax_shown(line: &TaxLine<'_>, shown: &dyn Fn(Money) -> String) -> TaxShown {
     }
 }
 
-fn notes(parties: Parties<'_>, taxes: &[TaxLine<'_>], is_note: bool) -> Vec<String> {
+fn notes(basis: &Basis<'_>, taxes: &[TaxLine<'_>], is_note: bool) -> Vec<String> {
+    let sandbox = basis.sandbox.then_some("TEST: this document is of a sandbox; nothing is due.");
+    let parties = basis.parties;
     let credited = is_note.then_some("The total is credited to your account.");
     let of_taxes = taxes.iter().filter_map(|line| line.treatment.note());
     let own = parties.seller.notes.iter().map(String::as_str);
-    credited.into_iter().chain(of_taxes).chain(own).map(str::to_owned).collect()
+    sandbox.into_iter().chain(credited).chain(of_taxes).chain(own).map(str::to_owned).collect()
 }
 
 #[cfg(test)]

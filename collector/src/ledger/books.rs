@@ -29,12 +29,14 @@ use self::rows::{
 use crate::billing::shown::LineShown;
 use crate::invoice::Document;
 use crate::ledger::entry::{self, Account, EntryError, EntryKind, LedgerEntry, Postings};
-use crate::ledger::store::StoreError;
+use crate::ledger::store::{Books, StoreError};
 use crate::money::{Currency, Money, MoneyError};
 use crate::period::{Day, Month, PeriodError, Zone};
 
 /// Names, reasons and references are at most this many bytes.
 pub const TEXT_BYTES_MAX: usize = 1_000;
+/// Ledger time follows no leap of over 400 days.
+const CLOCK_STEP_DAYS: i64 = 366;
 /// Where a day begins first, and last, as against UTC.
 const EAST_MILLIS: i64 = 14 * 3_600_000;
 const WEST_MILLIS: i64 = -12 * 3_600_000;
@@ -98,6 +100,12 @@ pub enum What {
     },
     /// Usage as it should have been.
     Correct(Box<Correct>),
+    /// A sandbox's time goes to `to`, which is `by` milliseconds on, and then so far ahead.
+    AdvanceClock {
+        to: Timestamp,
+        by: i64,
+        ahead: i64,
+    },
     /// A catalogue is taken into use.
     Adopt(Box<Adopt>),
     /// No entry counts for this month or one before it any more.
@@ -186,6 +194,12 @@ pub enum Refused {
     Settled { number: String },
     #[error("{month} is locked")]
     Locked { month: Month },
+    #[error(
+        "this ledger goes by real time; a sandbox begins with --test-clock in an empty data_dir"
+    )]
+    NotASandbox,
+    #[error("time goes forward, and by at most {CLOCK_STEP_DAYS} days at once")]
+    ClockStep,
     #[error("{date} is in the future")]
     Future { date: Day },
     #[error(
@@ -309,6 +323,7 @@ fn judge(rows: &dyn BookRows, change: &Change, at: Timestamp) -> Result<Judged, 
         }
         What::WriteOff { number } => judge_write_off(rows, change, number, at)?,
         What::Correct(correct) => judge_correction(rows, change, correct, at)?,
+        What::AdvanceClock { to, by, ahead } => judge_clock(*to, *by, *ahead, at)?,
         What::Adopt(adopt) => judge_adoption(rows, change, adopt, at)?,
         What::Lock { through } => judge_lock(rows, *through, at)?,
     };
@@ -759,6 +774,37 @@ fn judge_adoption(
         date: day_or(change, &Zone::utc(), at)?,
     };
     Ok(Plan { entry, puts, document: None })
+}
+
+fn judge_clock(to: Timestamp, by: i64, ahead: i64, at: Timestamp) -> Result<Plan, Failed> {
+    if !is_clock_step(by) {
+        return Err(Refused::ClockStep.into());
+    }
+    let entry = Draft {
+        kind: EntryKind::TestClock,
+        customer: None,
+        document_sha256: None,
+        subject: Some(Zone::utc().rfc3339(to)),
+        postings: Postings::default(),
+        date: Zone::utc().day_of(at)?,
+    };
+    let puts = vec![(rows::TEST_CLOCK.to_vec(), Some(rows::write(&ahead)))];
+    Ok(Plan { entry, puts, document: None })
+}
+
+/// Whether a sandbox's time may be advanced by so many milliseconds at once.
+#[must_use]
+pub fn is_clock_step(by: i64) -> bool {
+    (0..=CLOCK_STEP_DAYS.saturating_mul(86_400_000)).contains(&by)
+}
+
+/// How far a sandbox's time is ahead; `None` if this is none.
+///
+/// # Errors
+/// If that cannot be read.
+pub fn test_clock(books: &dyn Books) -> Result<Option<i64>, StoreError> {
+    let row = books.get(rows::TEST_CLOCK)?.map(|bytes| rows::read("test clock", &bytes));
+    row.transpose().map_err(|error| StoreError::books(error.to_string()))
 }
 
 fn judge_lock(rows: &dyn BookRows, through: Month, at: Timestamp) -> Result<Plan, Failed> {

@@ -165,6 +165,8 @@ pub enum EntryKind {
     Correction,
     /// A catalogue was taken into use.
     Catalog,
+    /// A sandbox's time was advanced.
+    TestClock,
     /// A month takes no further entries.
     Lock,
 }
@@ -180,6 +182,7 @@ impl EntryKind {
             Self::WriteOff => "write_off",
             Self::Correction => "correction",
             Self::Catalog => "catalog",
+            Self::TestClock => "test_clock",
             Self::Lock => "lock",
         }
     }

@@ -3,7 +3,7 @@
 use tidemark_common::id::StreamId;
 
 use super::worked_example::world_with_usage;
-use super::world::{AUDITOR_TOKEN, BILLING_TOKEN, Response};
+use super::world::{ADMIN_TOKEN, AUDITOR_TOKEN, BILLING_TOKEN, Response};
 use super::*;
 
 /// No stream of these tests ever confirms, so a reason must be given.
@@ -750,4 +750,27 @@ async fn what_is_asked_again_is_answered_again() {
     let first = world.post_keyed("/v1/corrections", void, BILLING_TOKEN, Some("void")).await.ok();
     let again = world.post_keyed("/v1/corrections", void, BILLING_TOKEN, Some("void")).await.ok();
     assert_eq!((&again["entry"], &again["replayed"]), (&first["entry"], &json!(true)));
+}
+
+#[tokio::test]
+async fn a_sandbox_watches_periods_close() {
+    let world = october().await;
+    let advance = |to: &str| format!(r#"{{"advance_to":"{to}"}}"#);
+    let target = "/v1/test-clock";
+    refused(
+        &world.post_json(target, &advance("2026-11-14T00:00:00Z")).await,
+        422,
+        "time goes forward",
+    );
+    refused(&world.post_json(target, &advance("2028-11-16T00:00:00Z")).await, 422, "366 days");
+    let to = advance("2026-12-01T12:00:00Z");
+    let first = world.post_keyed(target, &to, ADMIN_TOKEN, Some("clock")).await.ok();
+    let again = world.post_keyed(target, &to, ADMIN_TOKEN, Some("clock")).await.ok();
+    assert_eq!((&again["entry"], &again["replayed"]), (&first["entry"], &json!(true)));
+    let clock = world.get(target).await.ok();
+    assert_eq!(clock["sandbox"], json!(true));
+    assert!(clock["now"].as_str().unwrap().starts_with("2026-12-01T12:00:0"), "{clock}");
+    assert_eq!(run(&world, "2026-12-01").await[0], "acme issued INV2026-000004 35.00 35.00");
+    let notes = world.get("/v1/invoices/INV2026-000004/document").await.ok()["notes"].clone();
+    assert!(notes[0].as_str().unwrap().starts_with("TEST"), "{notes}");
 }

@@ -140,7 +140,8 @@ impl World {
         let time = TimeSource::new(move || Reading {
             wall: Timestamp(shown.load(Ordering::Relaxed)),
             monotonic_micros: monotonic.load(Ordering::Relaxed),
-        });
+        })
+        .ahead(0);
         let ledger = Ledger::start(store, recovered, LedgerOptions::default(), time).await.unwrap();
 
         let (catalogs, watched) = watch::channel(Arc::new(Catalog::parse(catalog, "c").unwrap()));

@@ -74,6 +74,7 @@ impl BooksCheck {
             rows::REQUESTS => rows::read::<rows::RequestRow>("request", value).map(drop),
             rows::USED_PLANS => rows::read::<rows::UsedPlan>("used plan", value).map(drop),
             rows::USED_TAXES => rows::read::<rows::UsedTax>("used tax", value).map(drop),
+            rows::TEST_CLOCK => rows::read::<i64>("test clock", value).map(drop),
             rows::BY_CUSTOMER | rows::CATALOG => Ok(()),
             rows::CATALOGS => match rest == sha256(value) {
                 true => Ok(()),

@@ -18,6 +18,7 @@
 //! "i" key                               what a request with an idempotency key came to
 //! "k" customer, bucket u32, entry u64   a correction of usage (ledger/books/correction.rs)
 //! "l"                                   the last month that is locked
+//! "t"                                   of a sandbox: how far its time is ahead, in milliseconds
 //! ```
 //! Values are JSON; amounts are minor units in text. A customer's id stands with its length before it; of a plan's name
 //! the first half of its SHA-256. Numbers are big-endian.
@@ -53,6 +54,7 @@ pub const BY_CUSTOMER: &[u8] = b"x";
 pub const REQUESTS: &[u8] = b"i";
 pub const CORRECTIONS: &[u8] = b"k";
 pub const LOCK: &[u8] = b"l";
+pub const TEST_CLOCK: &[u8] = b"t";
 
 /// A key: its kind, and what follows.
 #[must_use]

@@ -12,7 +12,8 @@ use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
 const UNSEEN: [&str; 1] = ["BillingRunLine.failed"];
 
 /// Fields of what is asked; `bodies_are_as_described` holds them against the handlers.
-const ASKED: [&str; 6] = ["BillingRun", "Correction", "Credit", "Lock", "Payment", "Reasoned"];
+const ASKED: [&str; 7] =
+    ["Advance", "BillingRun", "Correction", "Credit", "Lock", "Payment", "Reasoned"];
 
 /// Answers that were held against the description, and what they had.
 #[derive(Default)]
