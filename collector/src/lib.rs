@@ -32,6 +32,7 @@ pub mod live;
 
 pub mod billing;
 pub mod catalog;
+pub mod invoice;
 pub mod money;
 pub mod period;
 pub mod rating;
