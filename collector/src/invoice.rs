@@ -15,6 +15,7 @@
 pub mod charge;
 pub mod credit;
 pub mod draft;
+pub mod print;
 pub mod tax;
 
 use serde::de::IgnoredAny;
