@@ -13,6 +13,7 @@
 //! scenarios  every other fault of processes, networks, disks and clocks
 //! interrupts  Ctrl-C
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
+//! billing_kill  kill -9 amid billing runs    billing_speed  how long they take
 //! ```
 //!
 //! **Owns** everything that more than one test or program needs. **Does not own** any rule of the
@@ -20,6 +21,8 @@
 
 pub mod api;
 pub mod audit;
+pub mod billing_kill;
+pub mod billing_speed;
 pub mod binaries;
 pub mod conserved;
 pub mod demo;

@@ -154,12 +154,7 @@ impl Process {
     /// # Errors
     /// When the process is gone.
     pub fn resident_kib(&self) -> Result<u64> {
-        let path = format!("/proc/{}/status", self.child.id());
-        let text =
-            std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
-        let line = text.lines().find_map(|line| line.strip_prefix("VmRSS:"));
-        let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
-        number.context("no VmRSS in /proc")?.trim().parse().context("failed to read VmRSS")
+        status_kib(self.child.id(), "VmRSS:")
     }
 
     /// Processor time that it has used so far, in milliseconds.
@@ -194,6 +189,23 @@ impl Drop for Process {
         drop(self.child.kill());
         drop(self.child.wait());
     }
+}
+
+/// The most memory in KiB that the process with this id ever had, as the kernel counts it.
+///
+/// # Errors
+/// When the process is gone.
+pub fn resident_peak_kib(id: u32) -> Result<u64> {
+    status_kib(id, "VmHWM:")
+}
+
+fn status_kib(id: u32, name: &str) -> Result<u64> {
+    let path = format!("/proc/{id}/status");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("failed to read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    let number = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    let number = number.with_context(|| format!("no {name} in {path}"))?.trim();
+    number.parse().with_context(|| format!("failed to read {name}"))
 }
 
 /// The last lines of a log, under a heading.

@@ -1,6 +1,8 @@
 //! The API over a real ledger and real sockets.
 
 mod bills;
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
+mod held;
 mod hostile;
 mod invoices;
 mod openapi;
