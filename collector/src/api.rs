@@ -66,6 +66,7 @@ use crate::ledger::{Ledger, Snapshot};
 use crate::listen::ListenFigures;
 
 use auth::{Need, Tokens};
+use invoices::Form;
 use problem::Problem;
 use routes::Routes;
 
@@ -126,6 +127,30 @@ fn routes() -> [Routes; 5] {
         .route("/v1/test-clock", get(clock::show))
         .route("/v1/invoices", get(invoices::list))
         .route("/v1/invoices/{number}", get(invoices::show))
+        .route(
+            "/v1/invoices/{number}/html",
+            get(|api, path, query| invoices::print(api, path, query, Form::Html)),
+        )
+        .route(
+            "/v1/customers/{customer}/invoices/{number}/html",
+            get(|api, path, query| invoices::print_of_customer(api, path, query, Form::Html)),
+        )
+        .route(
+            "/v1/invoices/{number}/csv",
+            get(|api, path, query| invoices::print(api, path, query, Form::Csv)),
+        )
+        .route(
+            "/v1/customers/{customer}/invoices/{number}/csv",
+            get(|api, path, query| invoices::print_of_customer(api, path, query, Form::Csv)),
+        )
+        .route(
+            "/v1/invoices/{number}/pdf",
+            get(|api, path, query| invoices::print(api, path, query, Form::Pdf)),
+        )
+        .route(
+            "/v1/customers/{customer}/invoices/{number}/pdf",
+            get(|api, path, query| invoices::print_of_customer(api, path, query, Form::Pdf)),
+        )
         .route("/v1/invoices/{number}/document", get(invoices::document))
         .route("/v1/customers/{customer}/invoices", get(invoices::list_of_customer))
         .route("/v1/customers/{customer}/invoices/{number}", get(invoices::show_of_customer))

@@ -4,6 +4,7 @@
 //! GET  /v1/invoices?customer=&after=&limit=        states, ascending by number
 //! GET  /v1/invoices/{number}                       state and document
 //! GET  /v1/invoices/{number}/document              the document alone, byte for byte as it was issued
+//! GET  /v1/invoices/{number}/html | csv | pdf      the same for people
 //! POST /v1/invoices/{number}/void | payments | credit-notes | write-off
 //! GET  /v1/customers/{customer}/invoices ...       the same of one customer, for tokens that see no other
 //! ```
@@ -22,6 +23,7 @@ use crate::catalog::Catalog;
 use crate::invoice::Printed;
 use crate::invoice::charge::Parties;
 use crate::invoice::credit::{CreditError, Credited, credit_note};
+use crate::invoice::print::{csv, html, pdf};
 use crate::ledger::books::rows::{self, CustomerRow, Minor, StateRow};
 use crate::ledger::books::{Issue, TEXT_BYTES_MAX, What};
 use crate::ledger::entry::LedgerEntry;
@@ -386,4 +388,71 @@ pub(super) fn field_problem(field: &str, detail: &str) -> Problem {
     Problem::new(StatusCode::UNPROCESSABLE_ENTITY, "bad-field", "A field cannot be used")
         .detail(format!("`{field}`: {detail}"))
         .remedy("deploy/docs/api.md says what it may hold")
+}
+
+/// As which file a document is given out.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Form {
+    Html,
+    Csv,
+    Pdf,
+}
+
+impl Form {
+    /// The document in this form, made of its stored bytes alone.
+    fn print(self, number: &str, stored: &[u8]) -> Result<Response, Problem> {
+        let printed: Printed = serde_json::from_slice(stored)
+            .map_err(|error| StoreError::books(format!("document {number}: {error}")))?;
+        let (media, extension, disposition, body) = match self {
+            Self::Html => {
+                ("text/html; charset=utf-8", "html", "inline", html(&printed).into_bytes())
+            }
+            Self::Csv => {
+                ("text/csv; charset=utf-8", "csv", "attachment", csv(&printed).into_bytes())
+            }
+            Self::Pdf => {
+                let pdf = pdf(&printed).map_err(|error| Problem::internal(&error))?;
+                ("application/pdf", "pdf", "inline", pdf)
+            }
+        };
+        // A number is of capital letters, digits and a dash.
+        let name = format!("{disposition}; filename=\"{number}.{extension}\"");
+        let headers = [
+            (header::CONTENT_TYPE, media.to_owned()),
+            (header::CONTENT_DISPOSITION, name),
+            (
+                header::CONTENT_SECURITY_POLICY,
+                "default-src 'none'; style-src 'unsafe-inline'".to_owned(),
+            ),
+            (header::X_CONTENT_TYPE_OPTIONS, "nosniff".to_owned()),
+        ];
+        Ok((headers, body).into_response())
+    }
+}
+
+/// `GET /v1/invoices/{number}/html`, `csv` or `pdf`.
+pub(super) async fn print(
+    State(api): State<Api>,
+    Path(number): Path<String>,
+    Query(pairs): Query<Pairs>,
+    form: Form,
+) -> Result<Response, Problem> {
+    Parameters::new(pairs, &[])?;
+    api.read_books(move |_, books| form.print(&number, &document_of(books, &number)?)).await
+}
+
+/// The same of one customer's document.
+pub(super) async fn print_of_customer(
+    State(api): State<Api>,
+    Path((customer, number)): Path<(String, String)>,
+    Query(pairs): Query<Pairs>,
+    form: Form,
+) -> Result<Response, Problem> {
+    Parameters::new(pairs, &[])?;
+    let customer = customer_id(&customer)?;
+    api.read_books(move |_, books| {
+        state_for(books, &number, Some(&customer))?;
+        form.print(&number, &document_of(books, &number)?)
+    })
+    .await
 }
