@@ -40,6 +40,7 @@ mod problem;
 mod query;
 mod routes;
 mod runs;
+mod sources;
 mod streams;
 mod suspense;
 mod usage;

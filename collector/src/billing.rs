@@ -15,13 +15,13 @@ use thiserror::Error;
 use tidemark_common::id::{CustomerId, MeterName};
 use tidemark_common::time::Timestamp;
 
-use crate::catalog::plan::Plan;
+use crate::catalog::plan::{MeterPrice, Plan};
 use crate::catalog::{Catalog, Customer, Subscription, Unbilled};
 use crate::ledger::store::UsageQuestion;
 use crate::live::{ReadError, Snapshot};
 use crate::money::{Money, MoneyError};
 use crate::period::{Period, PeriodError};
-use crate::rating::{self, Gathered, RatingError, Taken};
+use crate::rating::{self, Gathered, RatingError, Taken, UsageLine};
 use crate::terms::{self, Section};
 use crate::usage::{Class, Overflow, UsageRow};
 
@@ -160,6 +160,19 @@ impl<'a> Terms<'a> {
             })
             .expect("terms have a section")
     }
+}
+
+/// Whether a row of the customer's is on this line: its subscription charges it, in its part, by its price.
+#[must_use]
+pub fn is_of(catalog: &Catalog, id: &CustomerId, line: &UsageLine<'_>, row: &UsageRow) -> bool {
+    let part = line.part;
+    let Period { start, end } = part.share.part;
+    let charges = |on: &Subscription| std::ptr::eq(on, part.subscription);
+    let takes = |price: &&MeterPrice| price.takes(&row.meter, &row.dimensions);
+    row.class == Class::Normal
+        && (start..end).contains(&row.bucket)
+        && terms::charged_by(catalog, id, row).is_some_and(charges)
+        && part.prices().find(takes).is_some_and(|price| std::ptr::eq(price, line.price))
 }
 
 /// Usage on its way to the lines.

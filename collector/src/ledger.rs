@@ -70,7 +70,7 @@ use self::clock::{LedgerClock, Reading};
 use self::figures::LedgerCounters;
 use self::redb::{RedbOptions, RedbStore};
 use self::request::{Reply, Request};
-use self::store::{Books, LedgerStore, Recovered, StoreError, Totals};
+use self::store::{Books, LedgerStore, Recovered, StoreError, Totals, VisitBatch};
 use self::stream::StreamRecord;
 use self::tail::{Tail, TailSize};
 
@@ -219,6 +219,7 @@ struct Shared {
     published: RwLock<Published>,
     totals: Box<dyn Fn() -> Result<Box<dyn Totals>, StoreError> + Send + Sync>,
     books: Box<dyn Fn() -> Result<Box<dyn Books>, StoreError> + Send + Sync>,
+    batches: Box<dyn Fn(VisitBatch<'_>) -> Result<(), StoreError> + Send + Sync>,
     counters: LedgerCounters,
     size: watch::Sender<TailSize>,
     stage: watch::Sender<Stage>,
@@ -323,6 +324,10 @@ impl Ledger {
             let store = Arc::clone(&store);
             Box::new(move || store.books())
         };
+        let batches = {
+            let store = Arc::clone(&store);
+            Box::new(move |visit: VisitBatch<'_>| store.visit_batches(visit))
+        };
         let mut clock = LedgerClock::resume(recovered.clock_limit);
         if options.trust_clock {
             clock.trust();
@@ -346,6 +351,7 @@ impl Ledger {
             published: RwLock::new(Published { tail: Arc::new(tail), streams: streams.collect() }),
             totals,
             books,
+            batches,
             counters: LedgerCounters::default(),
             stage: watch::Sender::new(Stage::Running),
             tasks: Mutex::new(Vec::new()),
@@ -433,6 +439,14 @@ impl Ledger {
             ahead.store(before, Ordering::Relaxed);
         }
         Ok(booked)
+    }
+
+    /// Shows the lines of every stored batch, until `visit` breaks. Blocks for as long as reading all of them takes.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), LedgerError> {
+        Ok((self.shared.batches)(visit)?)
     }
 
     /// The books at this moment. Blocks, as do its reads.

@@ -1,4 +1,4 @@
-//! `GET /v1/customers/{id}/bill/explain?line=N&at=`: how the amount of a bill's line came about.
+//! `GET /v1/customers/{id}/bill/explain?line=N&at=&sources=`: how the amount of a bill's line came about.
 
 use axum::Json;
 use axum::extract::{Path, Query, State};
@@ -11,7 +11,7 @@ use tidemark_common::time::{Bucket, Timestamp};
 use crate::billing::shown::LineShown;
 use crate::billing::{Bill, Terms};
 use crate::catalog::Catalog;
-use crate::ledger::Snapshot;
+use crate::ledger::{Ledger, Snapshot};
 use crate::money::Money;
 use crate::rating::Line;
 use crate::rating::explain::{Step, steps};
@@ -19,6 +19,7 @@ use crate::rating::explain::{Step, steps};
 use super::cut::Cut;
 use super::problem::Problem;
 use super::query::{Pairs, Parameters, bad};
+use super::sources::{self, Sources};
 use super::usage::customer_id;
 use super::{Api, ROWS_MAX};
 
@@ -31,6 +32,9 @@ pub(super) struct Answer {
     line: LineShown,
     /// From events to the line's amount, which is the last one's value.
     steps: Vec<StepShown>,
+    /// Where the line's usage came from, if that is asked for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sources: Option<Sources>,
     #[serde(flatten)]
     cut: Cut,
 }
@@ -52,18 +56,25 @@ pub(super) async fn handle(
     Path(customer): Path<String>,
     Query(pairs): Query<Pairs>,
 ) -> Result<Json<Answer>, Problem> {
-    let parameters = Parameters::new(pairs, &["line", "at"])?;
+    let parameters = Parameters::new(pairs, &["line", "at", "sources"])?;
     let customer = customer_id(&customer)?;
     let at = parameters.edge("at")?.map(Bucket::start);
+    let sources = match parameters.get("sources") {
+        None | Some("false") => None,
+        Some("true") => Some(api.ledger.clone()),
+        Some(_) => return Err(bad("sources", "is neither true nor false", "leave it out")),
+    };
     let line = parameters.get("line").unwrap_or_default();
     let number = line.parse::<usize>().ok().filter(|number| *number > 0).ok_or_else(|| {
         let remedy =
             "give the number of a line of the bill: 1 is the first line of its first section";
         bad("line", &format!("is {line:?}"), remedy)
     })?;
-    api.read(move |catalog, snapshot| answer(catalog, snapshot, &customer, at, number))
-        .await
-        .map(Json)
+    api.read(move |catalog, snapshot| {
+        answer(catalog, snapshot, &customer, at, number, sources.as_ref())
+    })
+    .await
+    .map(Json)
 }
 
 fn answer(
@@ -72,16 +83,24 @@ fn answer(
     id: &CustomerId,
     at: Option<Timestamp>,
     number: usize,
+    sources: Option<&Ledger>,
 ) -> Result<Answer, Problem> {
     let terms = Terms::at(catalog, id, at.unwrap_or(snapshot.ledger_time()))?;
     let bill = terms.bill(catalog, snapshot, ROWS_MAX)?;
     let zone = &bill.customer.zone;
     let (plan, line, before) = line_of(&bill, number).ok_or_else(|| no_line(&bill, number))?;
+    let sources = match (line, sources) {
+        (Line::Usage(line), Some(ledger)) => {
+            Some(sources::of(ledger, snapshot, catalog, id, line)?)
+        }
+        _ => None,
+    };
     Ok(Answer {
         customer: id.as_str().to_owned(),
         plan: plan.to_owned(),
         line: LineShown::of(line, zone),
         steps: steps(line, before).into_iter().map(StepShown::from).collect(),
+        sources,
         cut: Cut::of(snapshot, zone),
     })
 }

@@ -49,7 +49,9 @@ use crate::ledger::codec::RowError;
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::off_task;
 use crate::ledger::request::Request;
-use crate::ledger::store::{Books, Committed, LedgerStore, Recovered, StoreError, Totals};
+use crate::ledger::store::{
+    Books, Committed, LedgerStore, Recovered, StoreError, Totals, VisitBatch,
+};
 use crate::ledger::stream::StreamRecord;
 
 /// The truth.
@@ -230,6 +232,10 @@ impl LedgerStore for RedbStore {
 
     fn books(&self) -> Result<Box<dyn Books>, StoreError> {
         self.inner.books()
+    }
+
+    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        export::visit_batches(&self.inner.ledger, visit)
     }
 
     async fn batch(

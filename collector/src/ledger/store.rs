@@ -10,6 +10,7 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
+use tidemark_common::batch::Header;
 use tidemark_common::id::{CustomerId, LedgerId, MeterName, Sequence, StreamId};
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::wire::UniqueKey;
@@ -17,7 +18,7 @@ use tidemark_common::wire::UniqueKey;
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::request::{Reply, Request};
 use crate::ledger::stream::StreamRecord;
-use crate::ledger::tail::TailBatch;
+use crate::ledger::tail::{CustomerLines, TailBatch};
 use crate::usage::{Seen, UsageRow};
 
 /// Storage for one ledger. Every method's effect is one transaction: all of it or nothing.
@@ -51,6 +52,13 @@ pub trait LedgerStore: Debug + Send + Sync + 'static {
     /// # Errors
     /// If they cannot be read.
     fn books(&self) -> Result<Box<dyn Books>, StoreError>;
+
+    /// Shows the lines of every batch that can be read, in the order of admission, until `visit` breaks. Reads all that is
+    /// stored; blocks; writers do not wait for it.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError>;
 
     /// Header and body of a posted batch, as stored; `None` if it is not in the ledger.
     ///
@@ -189,6 +197,9 @@ pub type Visit<'v, T> = &'v mut dyn FnMut(T) -> ControlFlow<()>;
 
 /// What is shown the keys and values of rows, and says when it has seen enough.
 pub type VisitRow<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
+
+/// What is shown a batch: its header, how many bytes it has as stored, and its lines.
+pub type VisitBatch<'v> = &'v mut dyn FnMut(&Header, u64, &CustomerLines) -> ControlFlow<()>;
 
 /// Whose usage, of what, when.
 #[derive(Debug, Clone, Copy)]

@@ -11,7 +11,7 @@ use tidemark_common::time::Bucket;
 use super::conformance::{Journal, NOW, commit, greet};
 use super::fold::FoldSlice;
 use super::request::Welcomed;
-use super::store::{Books, Committed, UsageQuestion};
+use super::store::{Books, Committed, UsageQuestion, VisitBatch};
 use super::*;
 use crate::dedupe::Verdict;
 
@@ -289,6 +289,10 @@ impl LedgerStore for Broken {
 
     fn books(&self) -> Result<Box<dyn Books>, StoreError> {
         self.store.books()
+    }
+
+    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        self.store.visit_batches(visit)
     }
 
     async fn batch(

@@ -11,7 +11,7 @@ use tidemark_collector::ledger::fold::FoldSlice;
 use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::request::{Admission, Reply, Request};
 use tidemark_collector::ledger::store::{
-    Books, Committed, LedgerStore, StoreError, Totals, UsageQuestion, Visit,
+    Books, Committed, LedgerStore, StoreError, Totals, UsageQuestion, Visit, VisitBatch,
 };
 use tidemark_collector::usage::{Seen, UsageRow};
 use tidemark_common::batch::{HEADER_BYTES, Header};
@@ -130,6 +130,10 @@ impl LedgerStore for PlantedStore {
 
     fn books(&self) -> Result<Box<dyn Books>, StoreError> {
         self.inner.books()
+    }
+
+    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        self.inner.visit_batches(visit)
     }
 
     fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {

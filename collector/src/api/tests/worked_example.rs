@@ -292,3 +292,43 @@ async fn all_bills_are_the_same_to_the_byte_as_each() {
         ]
     );
 }
+
+#[tokio::test]
+async fn a_line_names_the_batches_that_it_came_in() {
+    let world = world_with_usage().await;
+    let late = [
+        line("calls", "acme", OCTOBER, &[], "500"),
+        line("calls", "initech", "2026-11-10T23:45:00Z", &[], "1"),
+    ];
+    world.post_from(StreamId([8; 16]), &late).await;
+    let check = async |customer: &str, number: usize, expected: Value| {
+        let target = format!(
+            "/v1/customers/{customer}/bill/explain?line={number}&at={NOVEMBER}&sources=true"
+        );
+        let sources = world.get(&target).await.ok()["sources"].clone();
+        assert_eq!(sources, expected, "{customer} {number}");
+    };
+    let [first, second] = [7, 8].map(|byte| StreamId([byte; 16]).to_string());
+    let batch = |events: u64| json!([{"sequence": 1, "events": events}]);
+    // Before the change of plan two batches, after it one; tokens by the price that takes them.
+    check(
+        "initech",
+        2,
+        json!({"streams": [{"stream": first, "batches": batch(1)}, {"stream": second, "batches": batch(1)}],
+            "corrected_events": 0, "events": 2}),
+    )
+    .await;
+    let one = |events| json!({"streams": [{"stream": first, "batches": batch(events)}], "corrected_events": 0, "events": events});
+    check("initech", 5, one(1)).await;
+    check("initech", 6, one(1)).await;
+    check("initech", 7, one(2)).await;
+    check("initech", 1, Value::Null).await;
+    let amend = r#"{"customer":"acme","reason":"r","kind":"backfill","meter":"calls","at":"2026-11-01T00:00:00Z","events":3,"quantity":"1"}"#;
+    world.post_json("/v1/corrections", amend).await.ok();
+    check(
+        "acme",
+        2,
+        json!({"streams": [{"stream": first, "batches": batch(1)}], "corrected_events": 3, "events": 4}),
+    )
+    .await;
+}

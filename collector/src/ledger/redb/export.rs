@@ -15,11 +15,13 @@ use std::path::Path;
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableError, TableHandle};
 
 use super::books::BOOKS;
+use super::recover::Judged;
 use super::{
     BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbStore, STREAMS, files,
+    read_header,
 };
 use crate::ledger::check::LedgerTable;
-use crate::ledger::store::StoreError;
+use crate::ledger::store::{StoreError, VisitBatch};
 
 /// Batches are read until they hold this many bytes, then shown.
 const PIECE_BYTES_MAX: usize = 8 << 20;
@@ -71,6 +73,31 @@ fn export<E: From<StoreError>>(
         }
     }
     Ok(())
+}
+
+/// The lines of all batches, as they were judged when they were admitted.
+pub(super) fn visit_batches(
+    database: &impl ReadableDatabase,
+    visit: VisitBatch<'_>,
+) -> Result<(), StoreError> {
+    let mut next = 0;
+    loop {
+        let (piece, judged) = {
+            let piece = read_piece(database, next, u64::MAX)?;
+            let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+            (piece, Judged::of(&read)?)
+        };
+        let Some((last, _)) = piece.last() else { return Ok(()) };
+        next = last.saturating_add(1);
+        for (position, bytes) in &piece {
+            let header = read_header(bytes)?;
+            let Some(lines) = judged.open(*position, bytes)?.lines() else { continue };
+            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+            if visit(&header, length, &lines).is_break() {
+                return Ok(());
+            }
+        }
+    }
 }
 
 /// A table that is not known here would be missing from a backup without anybody knowing.

@@ -305,19 +305,19 @@ fn read_tail(
 }
 
 /// What was judged of the stored batches when they were admitted.
-struct Judged {
+pub(super) struct Judged {
     quarantine: BTreeMap<u64, String>,
     marks: ReadOnlyTable<u64, &'static [u8]>,
 }
 
 impl Judged {
-    fn of(read: &ReadTransaction) -> Result<Self, StoreError> {
+    pub(super) fn of(read: &ReadTransaction) -> Result<Self, StoreError> {
         let marks = read.open_table(MARKS).map_err(Fault::read(LEDGER_FILE))?;
         Ok(Self { quarantine: quarantined(read)?, marks })
     }
 
     /// Opens a stored batch. What was readable when it was admitted must still be.
-    fn open(&self, position: u64, bytes: &[u8]) -> Result<Opened, StoreError> {
+    pub(super) fn open(&self, position: u64, bytes: &[u8]) -> Result<Opened, StoreError> {
         if let Some(reason) = self.quarantine.get(&position) {
             return Ok(Opened::Quarantined(reason.clone()));
         }

@@ -55,7 +55,7 @@ impl Seen {
             let lines: usize =
                 sections.map(|section| section["lines"].as_array().unwrap().len()).sum();
             for line in 1..=lines {
-                let target = format!("{bill}/explain?line={line}&at={at}");
+                let target = format!("{bill}/explain?line={line}&at={at}&sources=true");
                 self.get(world, "/v1/customers/{customer}/bill/explain", &target).await;
             }
             let usage = format!("/v1/customers/{customer}/usage?window=day&group_by=model");

@@ -1,0 +1,123 @@
+//! Which batches a line's usage came in: `explain?sources=true`.
+//!
+//! **Owns** the search. It reads every stored batch, so it takes as long as that, and is asked for by name. What it finds
+//! comes to the line's events exactly, with what persons corrected.
+//!
+//! Limits: at most [`STORED_BYTES_MAX`] are read, and [`BATCHES_MAX`] batches named.
+
+use std::collections::BTreeMap;
+use std::ops::ControlFlow;
+
+use axum::http::StatusCode;
+use serde::Serialize;
+
+use tidemark_common::id::{CustomerId, Sequence, StreamId};
+
+use crate::billing::is_of;
+use crate::catalog::Catalog;
+use crate::ledger::books::correction::Corrections;
+use crate::ledger::store::UsageQuestion;
+use crate::ledger::{Ledger, Snapshot};
+use crate::rating::UsageLine;
+use crate::usage::{Accumulator, Sign, UsageRow};
+
+use super::problem::Problem;
+
+const STORED_BYTES_MAX: u64 = 4 << 30;
+const BATCHES_MAX: usize = 100_000;
+
+/// Where the usage of a line came from.
+#[derive(Debug, Serialize)]
+pub(super) struct Sources {
+    streams: Vec<SourceStream>,
+    /// Events that persons added, less those that they took away.
+    corrected_events: i64,
+    /// Of all batches and corrections: those of the line.
+    events: u64,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceStream {
+    stream: String,
+    batches: Vec<SourceBatch>,
+}
+
+#[derive(Debug, Serialize)]
+struct SourceBatch {
+    sequence: u64,
+    events: u64,
+}
+
+/// Searches all batches up to the snapshot's cut. Blocks.
+pub(super) fn of(
+    ledger: &Ledger,
+    snapshot: &Snapshot,
+    catalog: &Catalog,
+    id: &CustomerId,
+    line: &UsageLine<'_>,
+) -> Result<Sources, Problem> {
+    let posted: BTreeMap<StreamId, Sequence> = snapshot.posted().collect();
+    let period = line.part.share.part;
+    let question = UsageQuestion {
+        customer: id,
+        meter: Some(&line.meter.name),
+        from: period.start,
+        to: period.end,
+    };
+    let corrections = Corrections::of(&*snapshot.books, &question)?;
+    let mut found: BTreeMap<StreamId, Vec<SourceBatch>> = BTreeMap::new();
+    let (mut read, mut named, mut events) = (0_u64, 0_usize, 0_u64);
+    let mut too_many = false;
+    ledger.visit_batches(&mut |header, bytes, lines| {
+        read = read.saturating_add(bytes);
+        if read > STORED_BYTES_MAX || named > BATCHES_MAX {
+            too_many = true;
+            return ControlFlow::Break(());
+        }
+        if posted.get(&header.stream).is_none_or(|last| header.sequence > *last) {
+            return ControlFlow::Continue(());
+        }
+        let rows = lines.of(id).iter().map(|classed| UsageRow {
+            class: classed.class,
+            sign: Sign::Added,
+            meter: classed.line.key.meter.clone(),
+            dimensions: classed.line.key.dimensions.clone(),
+            bucket: classed.line.key.bucket,
+            usage: Accumulator::from(&classed.line.value),
+        });
+        let of_line = rows.filter(|row| is_of(catalog, id, line, row) && !corrections.replace(row));
+        let here = of_line.fold(0_u64, |sum, row| sum.saturating_add(row.usage.events));
+        if here > 0 {
+            named = named.saturating_add(1);
+            events = events.saturating_add(here);
+            let batch = SourceBatch { sequence: header.sequence.0, events: here };
+            found.entry(header.stream).or_default().push(batch);
+        }
+        ControlFlow::Continue(())
+    })?;
+    if too_many {
+        return Err(Problem::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "too-many-batches",
+            "There are too many batches to be searched",
+        )
+        .detail(format!("more than {STORED_BYTES_MAX} bytes are stored, or {BATCHES_MAX} batches are of the line"))
+        .remedy("leave `sources` out"));
+    }
+    let mut corrected = 0_i64;
+    for row in corrections.into_rows().filter(|row| is_of(catalog, id, line, row)) {
+        let count = i64::try_from(row.usage.events).unwrap_or(i64::MAX);
+        corrected = match row.sign {
+            Sign::Added => corrected.saturating_add(count),
+            Sign::Taken => corrected.saturating_sub(count),
+        };
+    }
+    let streams = found
+        .into_iter()
+        .map(|(stream, batches)| SourceStream { stream: stream.to_string(), batches });
+    Ok(Sources {
+        streams: streams.collect(),
+        corrected_events: corrected,
+        events: events.saturating_add_signed(corrected),
+    })
+}
