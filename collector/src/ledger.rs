@@ -208,6 +208,9 @@ struct Waiting {
     room: Option<OwnedSemaphorePermit>,
 }
 
+/// Shows all batches.
+type VisitAll = dyn Fn(VisitBatch<'_>) -> Result<(), StoreError> + Send + Sync;
+
 /// What the handle, the writer and the folder share.
 struct Shared {
     ledger: LedgerId,
@@ -219,7 +222,7 @@ struct Shared {
     published: RwLock<Published>,
     totals: Box<dyn Fn() -> Result<Box<dyn Totals>, StoreError> + Send + Sync>,
     books: Box<dyn Fn() -> Result<Box<dyn Books>, StoreError> + Send + Sync>,
-    batches: Box<dyn Fn(VisitBatch<'_>) -> Result<(), StoreError> + Send + Sync>,
+    batches: Box<VisitAll>,
     counters: LedgerCounters,
     size: watch::Sender<TailSize>,
     stage: watch::Sender<Stage>,
