@@ -61,6 +61,7 @@ use axum::routing::{get, post, put};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::adopt::AdoptRequest;
+use crate::billing_run::Settings;
 use crate::catalog::Catalog;
 use crate::ledger::store::Books;
 use crate::ledger::{Ledger, Snapshot};
@@ -93,7 +94,7 @@ struct Api {
     running: Arc<Semaphore>,
     waiting: Arc<Semaphore>,
     adoptions: mpsc::Sender<AdoptRequest>,
-    billing_grace_millis: i64,
+    billing: Settings,
 }
 
 /// Reads the QUIC door's figures.
@@ -111,8 +112,8 @@ impl fmt::Debug for Sessions {
 pub struct Changes {
     /// Takes new catalogues.
     pub adoptions: mpsc::Sender<AdoptRequest>,
-    /// How long after its end a period waits for late events before it is invoiced.
-    pub billing_grace_millis: i64,
+    /// What holds for billing runs.
+    pub billing: Settings,
 }
 
 /// Every route; each is described in `openapi.json` too.
@@ -201,7 +202,7 @@ pub fn router(
         running: Arc::new(Semaphore::new(READS_MAX)),
         waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),
         adoptions: changes.adoptions,
-        billing_grace_millis: changes.billing_grace_millis,
+        billing: changes.billing,
     };
     let guarded = routes().into_iter().map(|routes| routes.guarded(&api));
     guarded

@@ -33,6 +33,7 @@ use crate::catalog::seller::Seller;
 use crate::catalog::{Catalog, Customer};
 use crate::invoice::charge::{Charge, Parties, Which, charges, number_repeated};
 use crate::invoice::draft::{Basis, DraftError, DuePeriod, draft};
+use crate::invoice::tax::TaxService;
 use crate::invoice::{CutShown, DocumentKind, SectionKind};
 use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan};
 use crate::ledger::books::{Booked, Change, Issue, Paper, Refused, What, sha256, test_clock};
@@ -52,6 +53,15 @@ const IN_FLIGHT_MAX: usize = 256;
 /// A draft that something else overtook is drawn up anew, so often.
 const RETRIES_MAX: u32 = 5;
 
+/// What holds for every run.
+#[derive(Debug, Clone, Default)]
+pub struct Settings {
+    /// How long after its end a period waits for late events.
+    pub grace_millis: i64,
+    /// Who says what is taxed; `None`: the catalogue.
+    pub taxes: Option<Arc<dyn TaxService>>,
+}
+
 /// What is to be billed, and by whom.
 #[derive(Debug, Clone)]
 pub struct RunRequest {
@@ -61,8 +71,7 @@ pub struct RunRequest {
     pub actor: String,
     /// Why documents are issued though usage may be missing; without it they are not.
     pub although_incomplete: Option<String>,
-    /// How long after its end a period waits for late events.
-    pub grace_millis: i64,
+    pub settings: Settings,
     pub age: Age,
     /// Only these; `None`: all.
     pub customers: Option<BTreeSet<CustomerId>>,
@@ -286,6 +295,7 @@ impl<'a> Reading<'a> {
             credit: account.credit_in(currency),
             cut: Some(self.cut(parties.seller)),
             sandbox: test_clock(books)?.is_some(),
+            tax_service: self.request.settings.taxes.as_deref(),
             plans: plans.into_values().collect(),
         };
         let Some(issue) = draft(&basis, &periods)? else { return Ok(Drafted::Nothing) };
@@ -330,7 +340,7 @@ impl<'a> Reading<'a> {
         has_usage: bool,
     ) -> Result<(), Problem> {
         let zone = &customer.zone;
-        let due = edge.start().plus_millis(self.request.grace_millis);
+        let due = edge.start().plus_millis(self.request.settings.grace_millis);
         if self.snapshot.ledger_time() < due {
             let (date, zone) = (self.request.date, zone.name().to_owned());
             return Err(Problem::NotOver { date, zone });

@@ -15,6 +15,7 @@ use std::fs;
 use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use thiserror::Error;
 
@@ -25,8 +26,11 @@ use tidemark_common::id::CustomerId;
 
 use crate::adopt::CatalogSource;
 use crate::api::{Role, Token};
+use crate::billing_run::Settings;
 use crate::catalog::Catalog;
 use crate::document::{self, Located, Problem, Problems, Table};
+use crate::invoice::tax::TaxService;
+use crate::tax_service::HttpTaxService;
 
 use values::Values;
 
@@ -59,11 +63,25 @@ pub struct Config {
 }
 
 /// `[billing]`
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Billing {
     pub schedule: Schedule,
     /// How long after its end a period waits for late events.
     pub grace_millis: u64,
+    /// Where taxes are asked for; `None`: the catalogue says them.
+    pub tax_service: Option<String>,
+}
+
+impl Billing {
+    /// What holds for every run.
+    #[must_use]
+    pub fn settings(&self) -> Settings {
+        let service = self.tax_service.as_deref().map(HttpTaxService::new);
+        Settings {
+            grace_millis: i64::try_from(self.grace_millis).unwrap_or(i64::MAX),
+            taxes: service.map(|service| Arc::new(service) as Arc<dyn TaxService>),
+        }
+    }
 }
 
 /// Whether the collector bills by itself.

@@ -27,6 +27,7 @@ use crate::adopt::AdoptRequest;
 use crate::adopt::command::adopt_for;
 use crate::api::Changes;
 use crate::backup::door::copy_to;
+use crate::billing_run::Settings;
 use crate::billing_run::door::bill_to;
 use crate::catalog::Catalog;
 use crate::ledger::Ledger;
@@ -47,7 +48,7 @@ pub struct Served {
     pub ledger: Ledger,
     pub catalogs: watch::Receiver<Arc<Catalog>>,
     pub adoptions: mpsc::Sender<AdoptRequest>,
-    pub billing_grace_millis: i64,
+    pub billing: Settings,
     /// One copy at a time.
     copies: Arc<Semaphore>,
 }
@@ -58,16 +59,9 @@ impl Served {
         store: RedbStore,
         ledger: Ledger,
         catalogs: watch::Receiver<Arc<Catalog>>,
-        Changes { adoptions, billing_grace_millis }: Changes,
+        Changes { adoptions, billing }: Changes,
     ) -> Self {
-        Self {
-            store,
-            ledger,
-            catalogs,
-            adoptions,
-            billing_grace_millis,
-            copies: Arc::new(Semaphore::new(1)),
-        }
+        Self { store, ledger, catalogs, adoptions, billing, copies: Arc::new(Semaphore::new(1)) }
     }
 }
 
@@ -156,15 +150,8 @@ fn answer_blocking(
 ) -> Result<String, String> {
     let asked = read_request(caller).map_err(|error| format!("a caller asked nothing: {error}"))?;
     if let Some(asked) = asked.strip_prefix(b"bill 1 ") {
-        return bill_to(
-            caller,
-            asked,
-            &served.ledger,
-            &served.catalogs,
-            served.billing_grace_millis,
-            runtime,
-        )
-        .map_err(|error| error.to_string());
+        return bill_to(caller, asked, &served.ledger, &served.catalogs, &served.billing, runtime)
+            .map_err(|error| error.to_string());
     }
     if let Some(asked) = asked.strip_prefix(b"catalog 1 ") {
         return adopt_for(caller, asked, &served.adoptions).map_err(|error| error.to_string());
@@ -241,7 +228,7 @@ mod tests {
             Ledger::prepare(store.clone(), recovered, options, TimeSource::system()).await.unwrap();
         let (_, catalogs) = watch::channel(Arc::new(Catalog::parse("", "c.toml").unwrap()));
         let (adoptions, _) = mpsc::channel(1);
-        let changes = Changes { adoptions, billing_grace_millis: 0 };
+        let changes = Changes { adoptions, billing: Settings::default() };
         let served = Served::new(store.clone(), ledger, catalogs, changes);
         let copies = Arc::clone(&served.copies);
         let serving =

@@ -47,5 +47,6 @@ pub mod dev_certs;
 pub mod fsck;
 pub mod restore;
 mod run;
+pub mod tax_service;
 
 pub use run::{Addresses, RunError, Signal, run};

@@ -156,9 +156,8 @@ impl Collector {
         let counters = Arc::new(DoorCounters::default());
         let tokens = config.tokens.clone();
         let (adoptions, asked_for) = mpsc::channel(1);
-        let grace_millis = i64::try_from(config.billing.grace_millis).unwrap_or(i64::MAX);
-        let changes =
-            || api::Changes { adoptions: adoptions.clone(), billing_grace_millis: grace_millis };
+        let settings = config.billing.settings();
+        let changes = || api::Changes { adoptions: adoptions.clone(), billing: settings.clone() };
         let router = api::router(
             ledger.clone(),
             watched,
@@ -180,7 +179,7 @@ impl Collector {
         let (renew, asked) = mpsc::channel(1);
         let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
         let billing = (config.billing.schedule == Schedule::On).then(|| {
-            tokio::spawn(schedule::run(ledger.clone(), catalogs.subscribe(), grace_millis))
+            tokio::spawn(schedule::run(ledger.clone(), catalogs.subscribe(), settings.clone()))
         });
         let started = Self {
             config,

@@ -23,12 +23,12 @@ pub(super) async fn run(State(api): State<Api>, request: Request) -> Result<Resp
         return Err(refused("`actor` is the token's name: leave it out"));
     }
     let run = AskedRun { actor, ..body };
-    run.request(api.billing_grace_millis).map_err(|error| refused(&error.to_string()))?;
+    run.request(&api.billing).map_err(|error| refused(&error.to_string()))?;
     let (tell, mut told) = mpsc::channel::<Told>(LINES_WAITING_MAX);
     let (lines, body) = mpsc::channel::<Bytes>(LINES_WAITING_MAX);
     let catalog = api.catalog.borrow().clone();
     tokio::spawn(async move {
-        match door::run(&api.ledger, catalog, &run, api.billing_grace_millis, tell).await {
+        match door::run(&api.ledger, catalog, &run, &api.billing, tell).await {
             Ok(_) => {}
             Err(error) => tracing::error!(%error, "a billing run ended"),
         }

@@ -11,6 +11,7 @@ use serde::Deserialize;
 use thiserror::Error;
 use tokio::sync::mpsc;
 
+use super::Settings;
 use super::door::{self, AskError, AskedRun};
 use crate::adopt::{self, CatalogSource};
 use crate::catalog::Catalog;
@@ -87,8 +88,8 @@ pub fn bill(
     form: Form,
     output: &mut dyn Write,
 ) -> Result<Counts, CommandError> {
-    let grace_millis = i64::try_from(config.billing.grace_millis).unwrap_or(i64::MAX);
-    asked.request(grace_millis)?;
+    let settings = config.billing.settings();
+    asked.request(&settings)?;
     let path = data_dir.join(SOCKET);
     match UnixStream::connect(&path) {
         Ok(mut socket) => {
@@ -109,7 +110,7 @@ pub fn bill(
             let (lines, told) = std::sync::mpsc::sync_channel(LINES_WAITING_MAX);
             let (config, data_dir, asked) = (config.clone(), data_dir.to_owned(), asked.clone());
             let running = std::thread::spawn(move || {
-                run_stopped(&config, &data_dir, &asked, grace_millis, &lines)
+                run_stopped(&config, &data_dir, &asked, &settings, &lines)
             });
             let printed = print_all(told.into_iter().map(Ok), form, output);
             match running.join() {
@@ -127,7 +128,7 @@ fn run_stopped(
     config: &Config,
     data_dir: &std::path::Path,
     asked: &AskedRun,
-    grace_millis: i64,
+    settings: &Settings,
     lines: &std::sync::mpsc::SyncSender<String>,
 ) -> Result<(), CommandError> {
     if !data_dir.join(crate::ledger::redb::LEDGER_FILE).exists() {
@@ -156,7 +157,7 @@ fn run_stopped(
             }
         };
         let (ran, ()) =
-            tokio::join!(door::run(&ledger, Arc::new(catalog), asked, grace_millis, tell), telling);
+            tokio::join!(door::run(&ledger, Arc::new(catalog), asked, settings, tell), telling);
         ledger.shutdown().await?;
         ran?;
         Ok(())

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, watch};
 
 use tidemark_common::id::CustomerId;
 
-use super::{Age, Mode, Outcome, RunRequest, Summary};
+use super::{Age, Mode, Outcome, RunRequest, Settings, Summary};
 use crate::catalog::Catalog;
 use crate::ledger::books::TEXT_BYTES_MAX;
 use crate::ledger::{Ledger, LedgerError};
@@ -79,7 +79,7 @@ pub enum AskError {
 impl AskedRun {
     /// # Errors
     /// A field that cannot be used.
-    pub fn request(&self, grace_millis: i64) -> Result<RunRequest, AskError> {
+    pub fn request(&self, settings: &Settings) -> Result<RunRequest, AskError> {
         let date = Day::parse(&self.period_end).map_err(|_| AskError::Field {
             field: "period_end",
             found: self.period_end.clone(),
@@ -102,7 +102,7 @@ impl AskedRun {
             mode: if self.dry_run { Mode::DryRun } else { Mode::Issue },
             actor: self.actor.clone(),
             although_incomplete: self.although_incomplete.clone(),
-            grace_millis,
+            settings: settings.clone(),
             age: if self.old { Age::Any } else { Age::Recent },
             customers: (!self.customers.is_empty()).then_some(customers),
         })
@@ -125,10 +125,10 @@ pub async fn run(
     ledger: &Ledger,
     catalog: Arc<Catalog>,
     asked: &AskedRun,
-    grace_millis: i64,
+    settings: &Settings,
     tell: mpsc::Sender<Told>,
 ) -> Result<Summary, AskError> {
-    let request = asked.request(grace_millis)?;
+    let request = asked.request(settings)?;
     let (outcomes, mut told) = mpsc::channel(OUTCOMES_WAITING_MAX);
     let telling = async {
         while let Some(outcome) = told.recv().await {
@@ -162,13 +162,13 @@ pub(crate) fn bill_to(
     asked: &[u8],
     ledger: &Ledger,
     catalogs: &watch::Receiver<Arc<Catalog>>,
-    grace_millis: i64,
+    settings: &Settings,
     runtime: &tokio::runtime::Handle,
 ) -> Result<String, AskError> {
     let mut output = BufWriter::new(caller);
     let parsed = serde_json::from_slice::<AskedRun>(asked)
         .map_err(|error| AskError::Request { reason: error.to_string() })
-        .and_then(|asked| asked.request(grace_millis).map(|_| asked));
+        .and_then(|asked| asked.request(settings).map(|_| asked));
     let asked = match parsed {
         Ok(asked) => asked,
         Err(error) => {
@@ -179,8 +179,9 @@ pub(crate) fn bill_to(
     };
     let (tell, mut told) = mpsc::channel(OUTCOMES_WAITING_MAX);
     let (ledger, catalog) = (ledger.clone(), catalogs.borrow().clone());
+    let settings = settings.clone();
     let running =
-        runtime.spawn(async move { run(&ledger, catalog, &asked, grace_millis, tell).await });
+        runtime.spawn(async move { run(&ledger, catalog, &asked, &settings, tell).await });
     while let Some(line) = told.blocking_recv() {
         output.write_all(&line.line())?;
         if told.is_empty() {

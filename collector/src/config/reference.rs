@@ -20,6 +20,8 @@ pub enum Kind {
     Count,
     /// One of these words.
     Choice(&'static [&'static str]),
+    /// An address such as `http://127.0.0.1:9000/path`, or nothing.
+    Url,
     /// Any text.
     Text,
 }
@@ -44,7 +46,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 39] = [
+pub const SETTINGS: [Setting; 40] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -92,6 +94,12 @@ pub const SETTINGS: [Setting; 39] = [
         Kind::Duration,
         "0s",
         "How long after its end a period waits for late events before it is invoiced.",
+    ),
+    setting(
+        "billing.tax_service",
+        Kind::Url,
+        "",
+        "Where taxes of each document are asked for, over plain HTTP in a network of your own: an adapter to a tax service. Without it the catalogue says them.",
     ),
     setting("listen.quic", Kind::Address, "0.0.0.0:8129", "Where agents connect (UDP)."),
     setting(
@@ -280,6 +288,7 @@ impl Setting {
             | Kind::Duration
             | Kind::Size
             | Kind::Choice(_)
+            | Kind::Url
             | Kind::Text => {
                 format!("\"{}\"", self.default)
             }
@@ -300,6 +309,7 @@ pub fn markdown() -> String {
             | Kind::Duration
             | Kind::Size
             | Kind::Count
+            | Kind::Url
             | Kind::Text => String::new(),
         };
         // Writing to a string cannot fail.

@@ -316,7 +316,18 @@ impl Values {
         };
         let schedule = self.or_report("billing.schedule", parsed, "\"on\" or \"off\"");
         let grace_millis = self.millis("billing.grace", 0);
-        Some(Billing { schedule: schedule?, grace_millis: grace_millis? })
+        let service = match self.text("billing.tax_service") {
+            "" => Some(None),
+            url if url.starts_with("http://") => Some(Some(url.to_owned())),
+            _ => None,
+        };
+        let expected = "\"\", or an address such as \"http://127.0.0.1:9000/taxes\"";
+        let tax_service = self.or_report("billing.tax_service", service, expected);
+        Some(Billing {
+            schedule: schedule?,
+            grace_millis: grace_millis?,
+            tax_service: tax_service?,
+        })
     }
 
     fn log_format(&mut self) -> Option<LogFormat> {

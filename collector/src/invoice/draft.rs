@@ -11,6 +11,8 @@
 //!
 //! Pure. Invariants: the postings balance; the document's amounts are those that are posted.
 
+use std::collections::BTreeSet;
+
 use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 
@@ -26,7 +28,7 @@ use crate::money::{Currency, Money, MoneyError};
 use crate::period::{Day, Period};
 
 use super::charge::{Charge, Parties};
-use super::tax::{TaxLine, Treatment, treatment};
+use super::tax::{AskedTax, TaxLine, TaxQuestion, TaxService, TaxedLine, Treatment, treatment};
 use super::{
     CutShown, Document, DocumentKind, DocumentLine, DocumentSection, PartyShown, SectionKind,
     TaxShown,
@@ -59,6 +61,8 @@ pub struct Basis<'a> {
     pub plans: Vec<UsedPlan>,
     /// Of a ledger whose time a person advances.
     pub sandbox: bool,
+    /// Who says what is taxed; `None`: the catalogue.
+    pub tax_service: Option<&'a dyn TaxService>,
 }
 
 /// Failed to draw up a document.
@@ -68,6 +72,8 @@ pub enum DraftError {
     Money(#[from] MoneyError),
     #[error("failed to draw up the invoice: {0}")]
     Entry(#[from] EntryError),
+    #[error("failed to draw up the invoice: the tax service says: {0}")]
+    Tax(String),
 }
 
 /// A line and where its amount goes.
@@ -100,6 +106,16 @@ pub fn draft(basis: &Basis<'_>, periods: &[DuePeriod<'_>]) -> Result<Option<Issu
     if items.is_empty() && !is_due {
         return Ok(None);
     }
+    let asked = ask_taxes(basis, &items)?;
+    let mut items: Vec<Item<'_>> = items;
+    for tax in &asked {
+        for item in tax.lines.iter().filter_map(|number| number.checked_sub(1)) {
+            if let Some(item) = items.get_mut(item) {
+                item.treatment = Treatment::Asked(tax);
+                item.line.tax = Some(tax.name.clone());
+            }
+        }
+    }
     let rounding = basis.parties.seller.rounding;
     let zero = Money::zero(basis.currency);
     let sum = |amounts: &[Money]| amounts.iter().try_fold(zero, |sum, next| sum.checked_add(*next));
@@ -126,6 +142,63 @@ pub fn draft(basis: &Basis<'_>, periods: &[DuePeriod<'_>]) -> Result<Option<Issu
     let gross = taxes.iter().map(TaxLine::gross).collect::<Result<Vec<_>, _>>()?;
     let total = sum(&gross)?;
     Ok(Some(issue(basis, periods, items, &taxes, total)?))
+}
+
+/// What the tax service makes of the lines; nothing where the catalogue says it.
+fn ask_taxes(basis: &Basis<'_>, items: &[Item<'_>]) -> Result<Vec<AskedTax>, DraftError> {
+    let Some(service) = basis.tax_service else { return Ok(Vec::new()) };
+    if items.iter().all(|item| item.amount.minor == 0) {
+        return Ok(Vec::new());
+    }
+    let lines = items.iter().enumerate().map(|(index, item)| TaxedLine {
+        number: index.saturating_add(1),
+        description: &item.line.description,
+        product: &item.product,
+        tax: item.treatment.name(),
+        amount: item.amount.amount(),
+    });
+    let question = TaxQuestion {
+        seller: &seller_shown(basis.parties),
+        customer: &customer_shown(basis.parties, basis.id),
+        tax_status: basis.parties.customer.tax_status.name(),
+        currency: basis.currency.to_string(),
+        period_end: basis.date.to_string(),
+        lines: lines.collect(),
+    };
+    let taxes = service.ask(&question).map_err(DraftError::Tax)?;
+    check_taxes(items, &taxes, basis.currency)?;
+    Ok(taxes)
+}
+
+/// Each line is taxed once, and the amounts of a rate are those of its lines.
+fn check_taxes(
+    items: &[Item<'_>],
+    taxes: &[AskedTax],
+    currency: Currency,
+) -> Result<(), DraftError> {
+    let wrong = |what: String| Err(DraftError::Tax(what));
+    let mut seen = BTreeSet::new();
+    for tax in taxes {
+        let mut sum = Money::zero(currency);
+        for number in &tax.lines {
+            let item = number.checked_sub(1).and_then(|index| items.get(index));
+            let Some(item) = item else {
+                return wrong(format!("a tax of line {number}, which is not there"));
+            };
+            if !seen.insert(*number) {
+                return wrong(format!("two taxes of line {number}"));
+            }
+            sum = sum.checked_add(item.amount)?;
+        }
+        let told = if tax.inclusive { tax.net.checked_add(tax.tax)? } else { tax.net };
+        if told != sum {
+            return wrong(format!("{told} for lines of {:?} that come to {sum}", tax.name));
+        }
+    }
+    match (1..=items.len()).find(|number| !seen.contains(number)) {
+        Some(number) => wrong(format!("no tax of line {number}: name one of 0 %")),
+        None => Ok(()),
+    }
 }
 
 /// The lines of one period that this document has.
@@ -385,7 +458,9 @@ fn used_tax(line: &TaxLine<'_>) -> Option<UsedTax> {
             sha256: hex::encode(&sha256(tax.to_toml().as_bytes())),
             document: String::new(),
         }),
-        Treatment::Untaxed | Treatment::Exempt | Treatment::ReverseCharge => None,
+        Treatment::Untaxed | Treatment::Exempt | Treatment::ReverseCharge | Treatment::Asked(_) => {
+            None
+        }
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, watch};
 use tokio::time::MissedTickBehavior;
 
-use crate::billing_run::{self, Age, Mode, Outcome, RunRequest, Summary};
+use crate::billing_run::{self, Age, Mode, Outcome, RunRequest, Settings, Summary};
 use crate::catalog::Catalog;
 use crate::ledger::Ledger;
 use crate::period::{Day, Zone};
@@ -25,7 +25,7 @@ const ACTOR: &str = "schedule";
 pub(super) async fn run(
     ledger: Ledger,
     catalogs: watch::Receiver<Arc<Catalog>>,
-    grace_millis: i64,
+    settings: Settings,
 ) {
     let mut tick = tokio::time::interval(INTERVAL);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -34,7 +34,7 @@ pub(super) async fn run(
         let Ok(today) = Zone::utc().day_of(ledger.now()) else { continue };
         for date in dates(today) {
             let catalog = catalogs.borrow().clone();
-            bill(&ledger, catalog, date, grace_millis).await;
+            bill(&ledger, catalog, date, settings.clone()).await;
         }
     }
 }
@@ -45,13 +45,13 @@ fn dates(today: Day) -> impl Iterator<Item = Day> {
     (0..=DAYS.saturating_add(1)).map(move |days| first.plus_days(days))
 }
 
-async fn bill(ledger: &Ledger, catalog: Arc<Catalog>, date: Day, grace_millis: i64) {
+async fn bill(ledger: &Ledger, catalog: Arc<Catalog>, date: Day, settings: Settings) {
     let request = RunRequest {
         date,
         mode: Mode::Issue,
         actor: ACTOR.to_owned(),
         although_incomplete: None,
-        grace_millis,
+        settings,
         age: Age::Recent,
         customers: None,
     };

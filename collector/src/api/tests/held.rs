@@ -10,7 +10,7 @@ use tidemark_common::time::Timestamp;
 use tokio::sync::watch;
 
 use crate::api::bill::answer;
-use crate::billing_run::{Age, Drafted, Mode, Reading, RunRequest};
+use crate::billing_run::{Age, Drafted, Mode, Reading, RunRequest, Settings};
 use crate::catalog::Catalog;
 use crate::dedupe::Verdict;
 use crate::invoice::SectionKind;
@@ -134,7 +134,7 @@ async fn the_live_bill_is_the_dry_run_of_the_same_snapshot_while_usage_pours_in(
         actor: "test".to_owned(),
         although_incomplete: None,
         customers: None,
-        grace_millis: 0,
+        settings: Settings::default(),
         age: Age::Any,
     };
     let mut events_before = [0; CUSTOMERS.len()];

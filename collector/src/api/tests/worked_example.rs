@@ -4,6 +4,7 @@ use tidemark_common::id::StreamId;
 
 use super::world::{World, line, unique};
 use super::*;
+use crate::billing_run::Settings;
 
 const CATALOG: &str = include_str!("worked_example.toml");
 /// Within November everywhere.
@@ -28,7 +29,11 @@ async fn check_bill(world: &World, customer: &str, at: &str, expected: &[&str]) 
 }
 
 pub(super) async fn world_with_usage() -> World {
-    let world = World::start(CATALOG, NOVEMBER).await;
+    world_billing(Settings::default()).await
+}
+
+pub(super) async fn world_billing(billing: Settings) -> World {
+    let world = World::start_with(CATALOG, NOVEMBER, DoorLimits::default(), billing).await;
     world
         .post(&[
             // The last quarter of an hour of October in India, and the first of November.

@@ -21,6 +21,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::adopt::{self, AdoptRequest, Adopted};
 use crate::api::{Changes, DoorCounters, DoorLimits, Role, Token, router, serve};
+use crate::billing_run::Settings;
 use crate::catalog::{Aggregations, Catalog};
 use crate::dedupe::Verdict;
 use crate::ledger::clock::Reading;
@@ -129,6 +130,15 @@ impl World {
     }
 
     pub(super) async fn start_behind(catalog: &str, now: &str, limits: DoorLimits) -> Self {
+        Self::start_with(catalog, now, limits, Settings::default()).await
+    }
+
+    pub(super) async fn start_with(
+        catalog: &str,
+        now: &str,
+        limits: DoorLimits,
+        billing: Settings,
+    ) -> Self {
         let wall = parse_edge(now).unwrap().start();
         let memory = redb::backends::InMemoryBackend::new;
         // The ledger begins at the limit that it stored, which is never behind the clock.
@@ -160,7 +170,7 @@ impl World {
         let counters = Arc::new(DoorCounters::default());
         let (adoptions, wishes) = mpsc::channel(1);
         tokio::spawn(judge_catalogs(ledger.clone(), wishes));
-        let changes = Changes { adoptions, billing_grace_millis: 0 };
+        let changes = Changes { adoptions, billing };
         let sessions = Arc::new(move || sessions);
         let router =
             router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters), changes);
