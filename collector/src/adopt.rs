@@ -114,9 +114,7 @@ pub fn judge(
 ) -> Result<Judged, AdoptError> {
     let catalog = Catalog::parse(text, file).map_err(AdoptError::Problems)?;
     catalog.check_follows(had)?;
-    let mut edited = Vec::new();
-    each(books, rows::USED_PLANS, |used: UsedPlan| edited.extend(why_edited(&catalog, &used)))?;
-    each(books, rows::USED_TAXES, |used: UsedTax| edited.extend(why_changed(&catalog, &used)))?;
+    let mut edited = edited(&catalog, books)?;
     if let Some(current) = current {
         check_customers(current, &catalog, books, &mut edited)?;
     }
@@ -125,6 +123,17 @@ pub fn judge(
     }
     let changes = changes(current, &catalog);
     Ok(Judged { catalog, changes })
+}
+
+/// What the catalogue edits of what invoices used, and the remedy of each.
+///
+/// # Errors
+/// If the books cannot be read.
+pub fn edited(catalog: &Catalog, books: &dyn Books) -> Result<Vec<String>, StoreError> {
+    let mut edited = Vec::new();
+    each(books, rows::USED_PLANS, |used: UsedPlan| edited.extend(why_edited(catalog, &used)))?;
+    each(books, rows::USED_TAXES, |used: UsedTax| edited.extend(why_changed(catalog, &used)))?;
+    Ok(edited)
 }
 
 /// Shows every row of a kind.

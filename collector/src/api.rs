@@ -125,7 +125,6 @@ fn routes() -> [Routes; 5] {
         .route("/v1/bills", get(bills::handle))
         .route("/v1/streams", get(streams::handle))
         .route("/v1/suspense", get(suspense::handle))
-        .route("/v1/catalog", get(catalog::show))
         .route("/v1/test-clock", get(clock::show))
         .route("/v1/invoices", get(invoices::list))
         .route("/v1/invoices/{number}", get(invoices::show))
@@ -161,6 +160,7 @@ fn routes() -> [Routes; 5] {
             get(invoices::document_of_customer),
         );
     let audited = Routes::new(Some(Need::Audit))
+        .route("/v1/catalog", get(catalog::show))
         .route("/v1/ledger/entries", get(entries::list))
         .route("/v1/ledger/trial-balance", get(entries::trial_balance));
     let billing = Routes::new(Some(Need::Bill))

@@ -27,6 +27,7 @@ use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 use tidemark_common::time::{Bucket, Timestamp};
 
+use crate::adopt;
 use crate::billing::shown::BillShown;
 use crate::billing::{BillError, Terms};
 use crate::catalog::seller::Seller;
@@ -111,6 +112,9 @@ pub struct Outcome {
     pub currency: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub problem: Option<String>,
+    /// The problem is that the period, or the grace after it, is not over.
+    #[serde(skip)]
+    pub waits: bool,
     /// Of a dry run: the periods that end, as the live bill shows them, to the byte.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bill: Option<BillShown>,
@@ -148,6 +152,8 @@ pub struct Summary {
 /// Why a customer has no document.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum Problem {
+    #[error("the catalogue edits what invoices used, so nobody is billed by it: {0}")]
+    Catalog(String),
     #[error("the catalogue has no [[seller]]: add one, whose name and numbers stand on invoices")]
     NoSeller,
     #[error(
@@ -155,7 +161,7 @@ pub enum Problem {
     )]
     NotOver { date: Day, zone: String },
     #[error(
-        "the period ended on {date}, more than {OLD_DAYS} days ago: is the year right? If it is to be billed all the same, say so (--old)"
+        "the period ended on {date}, more than {OLD_DAYS} days ago: is the year right? If it is to be billed all the same, say so (`--old`, `\"old\": true`)"
     )]
     Old { date: Day },
     #[error(
@@ -190,6 +196,18 @@ pub struct Reading<'a> {
     pub catalog: &'a Catalog,
     pub snapshot: &'a Snapshot,
     pub request: &'a RunRequest,
+    /// Why nobody can be billed by this catalogue ([`why_blocked`]).
+    pub blocked: Option<String>,
+}
+
+/// Why nobody can be billed by a catalogue: it edits what invoices used, as a file may that was changed while the
+/// collector was stopped.
+///
+/// # Errors
+/// If the books cannot be read.
+pub fn why_blocked(catalog: &Catalog, books: &dyn Books) -> Result<Option<String>, StoreError> {
+    let edited = adopt::edited(catalog, books)?;
+    Ok((!edited.is_empty()).then(|| edited.join("; ")))
 }
 
 impl<'a> Reading<'a> {
@@ -203,6 +221,9 @@ impl<'a> Reading<'a> {
         let Some(customer) = catalog.customers.get(id) else {
             return Err(BillError::UnknownCustomer { id: id.as_str().to_owned() }.into());
         };
+        if let Some(why) = &self.blocked {
+            return Err(Problem::Catalog(why.clone()));
+        }
         let date = request.date;
         let run = rows::customer_key(rows::RUNS, id, date.to_string().as_bytes());
         if let Some(number) = read::<String>(books, &run)? {
@@ -506,7 +527,8 @@ fn draft_all(
     drafts: &mpsc::Sender<(CustomerId, Result<Drafted, Problem>)>,
 ) -> Result<(), LedgerError> {
     let (books, snapshot) = (ledger.books()?, ledger.snapshot()?);
-    let reading = Reading { catalog, snapshot: &snapshot, request };
+    let blocked = why_blocked(catalog, &*books)?;
+    let reading = Reading { catalog, snapshot: &snapshot, request, blocked };
     let asked =
         |id: &&CustomerId| request.customers.as_ref().is_none_or(|asked| asked.contains(*id));
     let unknown = request.customers.iter().flatten();
@@ -573,6 +595,7 @@ impl Issuing<'_> {
             Ok(Drafted::Nothing) => shown.outcome = "nothing",
             Ok(Drafted::IssuedBefore { number }) => shown.was_issued(number),
             Err(problem) => {
+                shown.waits = matches!(problem, Problem::NotOver { .. });
                 (shown.outcome, shown.problem) = ("problem", Some(problem.to_string()));
             }
             Ok(Drafted::Draft { issue, bill }) => {
@@ -643,7 +666,9 @@ impl Issuing<'_> {
         let request = Arc::clone(&self.request);
         let drafting = tokio::task::spawn_blocking(move || {
             let (books, snapshot) = (ledger.books()?, ledger.snapshot()?);
-            let reading = Reading { catalog: &catalog, snapshot: &snapshot, request: &request };
+            let blocked = why_blocked(&catalog, &*books)?;
+            let reading =
+                Reading { catalog: &catalog, snapshot: &snapshot, request: &request, blocked };
             Ok(reading.draft_for(&*books, &id))
         });
         drafting.await.unwrap_or(Err(LedgerError::Stopped))

@@ -204,7 +204,7 @@ impl Collector {
         // One that is under way may have read the former files: one more is enough.
         let _under_way = self.renew.try_send(()).is_err();
         if self.config.catalog_source == CatalogSource::Ledger {
-            return;
+            return tracing::info!("the catalogue is in the ledger: its file is not read");
         }
         let text = match self.config.read_catalog() {
             Ok(text) => text,
@@ -351,7 +351,15 @@ async fn renew_pem(
 /// The catalogue to begin with: the file's, or the ledger's; a ledger without one takes the file's.
 async fn load_catalog(config: &Config, ledger: &Ledger) -> Result<Catalog, RunError> {
     if config.catalog_source == CatalogSource::File {
-        return Ok(config.load_catalog()?);
+        let catalog = config.load_catalog()?;
+        let (reading, checked) = (ledger.clone(), catalog.clone());
+        let edited = tokio::task::spawn_blocking(move || {
+            Ok::<_, LedgerError>(adopt::edited(&checked, &*reading.books()?)?)
+        });
+        for what in edited.await.unwrap_or(Err(LedgerError::Stopped)).map_err(RunError::Ledger)? {
+            tracing::error!("nobody is billed by this catalogue: {what}");
+        }
+        return Ok(catalog);
     }
     let reading = ledger.clone();
     let stored = tokio::task::spawn_blocking(move || {

@@ -18,6 +18,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::{AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, book, judge, stored};
 use crate::catalog::Catalog;
 use crate::control::SOCKET;
+use crate::ledger::redb::LEDGER_FILE;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 
 /// Failed to apply.
@@ -147,6 +148,13 @@ fn ask(mut socket: UnixStream, asked: &AskedChange) -> Result<Adopted, ApplyErro
 fn apply_stopped(target: &Target<'_>, asked: &AskedChange) -> Result<Adopted, ApplyError> {
     if target.source == CatalogSource::File {
         return Err(AdoptError::FileManaged.into());
+    }
+    if !target.data_dir.join(LEDGER_FILE).exists() {
+        let place = target.data_dir.display();
+        let told = format!(
+            "there is no ledger in {place}; start the collector once, or name its data_dir"
+        );
+        return Err(ApplyError::Refused(told));
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {

@@ -86,7 +86,11 @@ impl Need {
 
 /// The name of the token that a request bears.
 #[derive(Debug, Clone)]
-pub(super) struct Actor(pub(super) String);
+pub(super) struct Actor {
+    pub(super) name: String,
+    /// It sees one customer alone.
+    pub(super) is_limited: bool,
+}
 
 impl Token {
     /// A token that may see everything.
@@ -155,7 +159,8 @@ pub(super) async fn guard(
         }
         Login::Admitted => {
             if let Some(token) = token {
-                request.extensions_mut().insert(Actor(token.name.clone()));
+                let (name, is_limited) = (token.name.clone(), token.customer.is_some());
+                request.extensions_mut().insert(Actor { name, is_limited });
             }
             let mut response = next.run(request).await;
             response

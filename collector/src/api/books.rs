@@ -67,7 +67,7 @@ pub(super) async fn asked<T: DeserializeOwned>(request: Request) -> Result<Asked
 /// # Errors
 /// A request that went around the guard.
 pub(super) fn actor_of(extensions: &Extensions) -> Result<String, Problem> {
-    let actor = extensions.get::<Actor>().map(|Actor(name)| name.clone());
+    let actor = extensions.get::<Actor>().map(|actor| actor.name.clone());
     actor.ok_or_else(|| Problem::internal(&"a request came from nobody"))
 }
 
@@ -247,6 +247,9 @@ impl From<Refused> for Problem {
                 "locked",
                 "give a date in a month that is open; a locked month stays locked",
             ),
+            Refused::ClockStep => {
+                (StatusCode::UNPROCESSABLE_ENTITY, "clock-step", "advance it in several steps")
+            }
             Refused::NotASandbox => (
                 StatusCode::CONFLICT,
                 "no-sandbox",
@@ -268,7 +271,6 @@ impl From<Refused> for Problem {
             | Refused::NoAmount
             | Refused::TooLarge
             | Refused::Future { .. }
-            | Refused::ClockStep
             | Refused::Period(_)
             | Refused::Money(_)
             | Refused::Entry(_) => (

@@ -1,7 +1,7 @@
 //! `GET /v1/customers/{id}/bill/explain?line=N&at=&sources=`: how the amount of a bill's line came about.
 
 use axum::Json;
-use axum::extract::{Path, Query, State};
+use axum::extract::{Extension, Path, Query, State};
 use axum::http::StatusCode;
 use serde::Serialize;
 
@@ -16,6 +16,7 @@ use crate::money::Money;
 use crate::rating::Line;
 use crate::rating::explain::{Step, steps};
 
+use super::auth::Actor;
 use super::cut::Cut;
 use super::problem::Problem;
 use super::query::{Pairs, Parameters, bad};
@@ -53,6 +54,7 @@ impl From<Step> for StepShown {
 
 pub(super) async fn handle(
     State(api): State<Api>,
+    Extension(actor): Extension<Actor>,
     Path(customer): Path<String>,
     Query(pairs): Query<Pairs>,
 ) -> Result<Json<Answer>, Problem> {
@@ -61,6 +63,9 @@ pub(super) async fn handle(
     let at = parameters.edge("at")?.map(Bucket::start);
     let sources = match parameters.get("sources") {
         None | Some("false") => None,
+        Some("true") if actor.is_limited => {
+            return Err(bad("sources", "is not for a token of one customer", "leave it out"));
+        }
         Some("true") => Some(api.ledger.clone()),
         Some(_) => return Err(bad("sources", "is neither true nor false", "leave it out")),
     };

@@ -25,7 +25,7 @@ use crate::invoice::charge::Parties;
 use crate::invoice::credit::{CreditError, Credited, credit_note};
 use crate::invoice::print::{csv, html, pdf};
 use crate::ledger::books::rows::{self, CustomerRow, Minor, StateRow};
-use crate::ledger::books::{Issue, TEXT_BYTES_MAX, What};
+use crate::ledger::books::{Issue, TEXT_BYTES_MAX, What, test_clock};
 use crate::ledger::entry::LedgerEntry;
 use crate::ledger::store::{Books, StoreError};
 use crate::money::{Currency, Money};
@@ -351,6 +351,7 @@ fn credited(
         state: &state,
         postings: &entry.postings,
         customer: &held.unwrap_or_default(),
+        sandbox: test_clock(books)?.is_some(),
     };
     Ok(credit_note(Parties { catalog, seller, customer }, &id, &invoice, amount, reason)?)
 }

@@ -13,7 +13,7 @@ use crate::ledger::entry::{Account, EntryError, Postings};
 use crate::money::{Currency, Money, MoneyError, NotAnAmount};
 
 use super::charge::Parties;
-use super::draft::{customer_shown, seller_shown, series};
+use super::draft::{SANDBOX_NOTE, customer_shown, seller_shown, series};
 use super::{
     Document, DocumentKind, DocumentLine, DocumentSection, Printed, SectionKind, TaxShown,
 };
@@ -44,6 +44,8 @@ pub struct Credited<'a> {
     /// Of its entry.
     pub postings: &'a Postings,
     pub customer: &'a CustomerRow,
+    /// Of a ledger whose time a person advances.
+    pub sandbox: bool,
 }
 
 /// Draws up the note.
@@ -57,7 +59,7 @@ pub fn credit_note(
     amount: Money,
     reason: &str,
 ) -> Result<Issue, CreditError> {
-    let Credited { number, document, state, postings, customer } = invoice;
+    let Credited { number, document, state, postings, customer, .. } = invoice;
     let currency = amount.currency;
     check_amount(invoice, amount)?;
     let rounding = parties.seller.rounding;
@@ -206,7 +208,12 @@ fn note_of(
         total: amount.amount(),
         credit_applied: Money::zero(currency).amount(),
         amount_due: Money::zero(currency).amount(),
-        notes: parties.seller.notes.clone(),
+        notes: invoice
+            .sandbox
+            .then(|| SANDBOX_NOTE.to_owned())
+            .into_iter()
+            .chain(parties.seller.notes.clone())
+            .collect(),
         cut: None,
     }
 }

@@ -34,6 +34,9 @@ use super::{
     TaxShown,
 };
 
+/// Stands on each document of a sandbox.
+pub(super) const SANDBOX_NOTE: &str = "TEST: this document is of a sandbox; nothing is due.";
+
 /// One period whose lines are to be brought up to date.
 #[derive(Debug)]
 pub struct DuePeriod<'a> {
@@ -513,7 +516,7 @@ fn tax_shown(line: &TaxLine<'_>, shown: &dyn Fn(Money) -> String) -> TaxShown {
 }
 
 fn notes(basis: &Basis<'_>, taxes: &[TaxLine<'_>], is_note: bool) -> Vec<String> {
-    let sandbox = basis.sandbox.then_some("TEST: this document is of a sandbox; nothing is due.");
+    let sandbox = basis.sandbox.then_some(SANDBOX_NOTE);
     let parties = basis.parties;
     let credited = is_note.then_some("The total is credited to your account.");
     let of_taxes = taxes.iter().filter_map(|line| line.treatment.note());

@@ -146,7 +146,8 @@ async fn the_live_bill_is_the_dry_run_of_the_same_snapshot_while_usage_pours_in(
         let bills = customers.each_ref().map(|id| live(&catalog, &snapshot, id));
         // More is posted and folded while the snapshot is held.
         posted.wait_for(|posted| *posted >= before + BATCHES_BETWEEN).await.unwrap();
-        let reading = Reading { catalog: &catalog, snapshot: &snapshot, request: &request };
+        let reading =
+            Reading { catalog: &catalog, snapshot: &snapshot, request: &request, blocked: None };
         for ((id, bill), events_before) in customers.iter().zip(&bills).zip(&mut events_before) {
             let (drafted, charged) = dry_run(&reading, &ledger, id);
             assert_eq!(*bill, drafted, "sample {sample}, {id}");

@@ -355,20 +355,19 @@ async fn a_void_invoice_keeps_its_number_and_is_issued_anew() {
 #[tokio::test]
 async fn less_usage_than_was_invoiced_is_a_credit_note() {
     let world = october().await;
-    // The plan was wrong from the start: all calls were free.
     let catalog = include_str!("worked_example.toml");
-    world.adopt(
-        &catalog
-            .replace(
-                r#"unit_price = "0.002"
-[[plan.price.tier]]
-unit_price = "0.001""#,
-                r#"unit_price = "0"
-[[plan.price.tier]]
-unit_price = "0""#,
-            )
-            .replace("amount = \"30\"", "amount = \"0\""),
+    // What invoices used is not edited: nobody is billed by such a catalogue.
+    world.adopt(&catalog.replace("amount = \"30\"", "amount = \"31\""));
+    let told = run(&world, "2026-12-01").await;
+    assert!(
+        told[0].contains("nobody is billed by it: the version of the plan \"starter\""),
+        "{told:?}"
     );
+    // A version that takes effect in the past supersedes it: all calls were free.
+    let newer = "[[plan]]\nname = \"starter\"\ncurrency = \"EUR\"\neffective = \"2026-01-01T00:00:00Z\"\n\
+        [[plan.fee]]\nname = \"Base\"\namount = \"0\"\n[[plan.price]]\nmeter = \"calls\"\nunit_price = \"0\"\n\
+        [[plan.price]]\nmeter = \"seats\"\nunit_price = \"5\"\nincluded = \"2\"\n";
+    world.adopt(&format!("{catalog}{newer}"));
     world.set_clock("2026-12-01T12:00:00Z").await;
     let told = run(&world, "2026-12-01").await;
     // 5.00 of November's seats, less 30.00 and 20.50 of October.
