@@ -14,6 +14,7 @@
 
 pub mod command;
 pub mod door;
+mod reading;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::ops::ControlFlow;
@@ -23,32 +24,24 @@ use serde::Serialize;
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
-use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
-use tidemark_common::time::{Bucket, Timestamp};
 
-use crate::adopt;
+use crate::billing::BillError;
 use crate::billing::shown::BillShown;
-use crate::billing::{BillError, Terms};
-use crate::catalog::seller::Seller;
-use crate::catalog::{Catalog, Customer};
-use crate::invoice::charge::{Charge, Parties, Which, charges, number_repeated};
-use crate::invoice::draft::{Basis, DraftError, DuePeriod, draft};
+use crate::catalog::Catalog;
+use crate::invoice::DocumentKind;
+use crate::invoice::draft::DraftError;
 use crate::invoice::tax::TaxService;
-use crate::invoice::{CutShown, DocumentKind, SectionKind};
-use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan};
-use crate::ledger::books::{Booked, Change, Issue, Paper, Refused, What, sha256, test_clock};
+use crate::ledger::books::{Booked, Change, Issue, Paper, Refused, What};
 use crate::ledger::request::{Reply, Request};
-use crate::ledger::store::{Books, StoreError};
-use crate::ledger::{Ledger, LedgerError, Snapshot};
+use crate::ledger::store::StoreError;
+use crate::ledger::{Ledger, LedgerError};
 use crate::money::{Currency, Money};
-use crate::period::{Day, Period, PeriodError};
-use crate::terms::Section;
+use crate::period::{Day, PeriodError};
 
-/// A customer's bill is made of at most this many rows of usage, each distinct value counted as one.
-const ROWS_MAX: u64 = 4_000_000;
-const OLD_DAYS: i64 = 100;
-const DAY_MILLIS: i64 = 86_400_000;
+use self::reading::OLD_DAYS;
+pub use self::reading::{Drafted, Reading, why_blocked};
+
 const DRAFTS_WAITING_MAX: usize = 64;
 const IN_FLIGHT_MAX: usize = 256;
 /// A draft that something else overtook is drawn up anew, so often.
@@ -180,298 +173,6 @@ pub enum Problem {
     Refused(#[from] Refused),
     #[error("something else was booked for the customer again and again; run it once more")]
     Overtaken,
-}
-
-/// What is due of a customer.
-#[derive(Debug)]
-pub enum Drafted {
-    Nothing,
-    IssuedBefore { number: String },
-    Draft { issue: Box<Issue>, bill: Option<BillShown> },
-}
-
-/// One cut, and what is asked of it.
-#[derive(Debug)]
-pub struct Reading<'a> {
-    pub catalog: &'a Catalog,
-    pub snapshot: &'a Snapshot,
-    pub request: &'a RunRequest,
-    /// Why nobody can be billed by this catalogue ([`why_blocked`]).
-    pub blocked: Option<String>,
-}
-
-/// Why nobody can be billed by a catalogue: it edits what invoices used, as a file may that was changed while the
-/// collector was stopped.
-///
-/// # Errors
-/// If the books cannot be read.
-pub fn why_blocked(catalog: &Catalog, books: &dyn Books) -> Result<Option<String>, StoreError> {
-    let edited = adopt::edited(catalog, books)?;
-    Ok((!edited.is_empty()).then(|| edited.join("; ")))
-}
-
-impl<'a> Reading<'a> {
-    /// What is due of one customer: the periods that end, fees in advance of those that begin, and what earlier ones
-    /// come to now. Blocks.
-    ///
-    /// # Errors
-    /// Whatever keeps the customer from having a document.
-    pub fn draft_for(&self, books: &dyn Books, id: &'a CustomerId) -> Result<Drafted, Problem> {
-        let Self { catalog, request, .. } = *self;
-        let Some(customer) = catalog.customers.get(id) else {
-            return Err(BillError::UnknownCustomer { id: id.as_str().to_owned() }.into());
-        };
-        if let Some(why) = &self.blocked {
-            return Err(Problem::Catalog(why.clone()));
-        }
-        let date = request.date;
-        let run = rows::customer_key(rows::RUNS, id, date.to_string().as_bytes());
-        if let Some(number) = read::<String>(books, &run)? {
-            return Ok(Drafted::IssuedBefore { number });
-        }
-        let held = held_periods(books, id)?;
-        if held.is_empty() && !catalog.subscriptions.contains_key(id) {
-            return Ok(Drafted::Nothing);
-        }
-        let edge = customer.zone.start_of(date)?;
-        let before = edge.start().plus_millis(-1);
-        let who = (id, customer);
-        let ending = Terms::chosen(catalog, who, before, |section| section.period.end == edge)?;
-        // One that was invoiced as a whole is a correction.
-        let is_whole = |section: &Section<'_>| {
-            let plan = &section.subscription.plan;
-            let is_it = |row: &PeriodRow| row.plan == *plan && row.period() == section.period;
-            held.iter().any(|row| is_it(row) && row.scope == Scope::Whole)
-        };
-        let beginning = Terms::chosen(catalog, who, edge.start(), |section| {
-            section.period.start == edge && !is_whole(section)
-        })?;
-        if ending.is_none() && beginning.is_none() && !has_departed(catalog, id, edge) {
-            return Ok(Drafted::Nothing);
-        }
-        let seller = catalog.seller_of(customer).ok_or(Problem::NoSeller)?;
-        let earlier = self.earlier(who, &held, edge);
-        let terms = Chosen { ending, beginning, earlier };
-        self.draft_of(books, id, Parties { catalog, seller, customer }, &held, &terms, edge)
-    }
-
-    fn draft_of<'t>(
-        &'t self,
-        books: &dyn Books,
-        id: &'t CustomerId,
-        parties: Parties<'t>,
-        held: &'t [PeriodRow],
-        terms: &'t Chosen<'t>,
-        edge: Bucket,
-    ) -> Result<Drafted, Problem> {
-        let (catalog, now) = (self.catalog, self.snapshot.ledger_time());
-        let row_of = |plan: &str, period: Period| {
-            held.iter().find(|row| row.plan == plan && row.period() == period)
-        };
-        let (mut periods, mut bill) = (Vec::new(), None);
-        let mut plans = BTreeMap::new();
-        let mut add = |kind, rated: &[crate::billing::RatedSection<'t>], which| {
-            note_plans(rated, &mut plans);
-            for (plan, period, charges) in by_period(parties, rated, which)? {
-                periods.push(DuePeriod { kind, plan, period, charges, held: row_of(plan, period) });
-            }
-            Ok::<_, Problem>(())
-        };
-        if let Some(ending) = &terms.ending {
-            let rated = ending.bill(catalog, self.snapshot, ROWS_MAX)?;
-            add(SectionKind::Period, &rated.sections, Which::All)?;
-            bill = Some(BillShown::of(&rated, id));
-        }
-        if let Some(beginning) = &terms.beginning {
-            let rated = beginning.bill_without_usage(catalog, now)?;
-            add(SectionKind::Advance, &rated.sections, Which::InAdvance)?;
-        }
-        for (row, earlier) in &terms.earlier {
-            let (rated, which) = match (earlier, row.scope) {
-                (None, _) => (Vec::new(), Which::All),
-                (Some(terms), Scope::Whole) => {
-                    (terms.bill(catalog, self.snapshot, ROWS_MAX)?.sections, Which::All)
-                }
-                (Some(terms), Scope::Advance) => {
-                    (terms.bill_without_usage(catalog, now)?.sections, Which::InAdvance)
-                }
-            };
-            let mut found = by_period(parties, &rated, which)?;
-            let charges = if found.is_empty() { Vec::new() } else { found.swap_remove(0).2 };
-            let (kind, held) = (SectionKind::Correction, Some(*row));
-            periods.push(DuePeriod { kind, plan: &row.plan, period: row.period(), charges, held });
-        }
-        periods.retain(|due| {
-            due.kind != SectionKind::Advance || !due.charges.is_empty() || due.held.is_some()
-        });
-        let Some(currency) = parties.customer.currency else { return Ok(Drafted::Nothing) };
-        let account = read::<CustomerRow>(books, &rows::customer_prefix(rows::CUSTOMERS, id))?;
-        let account = account.unwrap_or_default();
-        let basis = Basis {
-            parties,
-            id,
-            currency,
-            date: self.request.date,
-            version: account.version,
-            credit: account.credit_in(currency),
-            cut: Some(self.cut(parties.seller)),
-            sandbox: test_clock(books)?.is_some(),
-            tax_service: self.request.settings.taxes.as_deref(),
-            plans: plans.into_values().collect(),
-        };
-        let Some(issue) = draft(&basis, &periods)? else { return Ok(Drafted::Nothing) };
-        if self.request.mode == Mode::Issue {
-            self.check_over(parties.customer, edge, bill.is_some())?;
-        }
-        Ok(Drafted::Draft { issue: Box::new(issue), bill })
-    }
-
-    /// The periods that were invoiced before, but those that end or begin now; with the terms that hold for them, or
-    /// none if the customer is on their plan no longer. Those of a plan that the catalogue does not connect with the
-    /// customer at all are left as they are.
-    fn earlier<'t>(
-        &self,
-        who: (&'a CustomerId, &'a Customer),
-        held: &'t [PeriodRow],
-        edge: Bucket,
-    ) -> Vec<(&'t PeriodRow, Option<Terms<'a>>)> {
-        let catalog = self.catalog;
-        let mut earlier = Vec::new();
-        for row in held {
-            let is_known = catalog
-                .subscriptions
-                .get(who.0)
-                .is_some_and(|on| on.iter().any(|on| on.plan == row.plan));
-            let period = row.period();
-            // What ends now is due; what begins now too, if only its fees in advance were.
-            let is_due =
-                period.end == edge || (period.start == edge && row.scope == Scope::Advance);
-            if is_known && !is_due {
-                earlier.push((row, Terms::of_period(catalog, who, &row.plan, period)));
-            }
-        }
-        earlier
-    }
-
-    /// Nothing is issued before its time, or while usage of its time may be missing.
-    fn check_over(
-        &self,
-        customer: &Customer,
-        edge: Bucket,
-        has_usage: bool,
-    ) -> Result<(), Problem> {
-        let zone = &customer.zone;
-        let due = edge.start().plus_millis(self.request.settings.grace_millis);
-        if self.snapshot.ledger_time() < due {
-            let (date, zone) = (self.request.date, zone.name().to_owned());
-            return Err(Problem::NotOver { date, zone });
-        }
-        let passed = self.snapshot.ledger_time().millis_since(edge.start());
-        if self.request.age == Age::Recent && passed > OLD_DAYS.saturating_mul(DAY_MILLIS) {
-            return Err(Problem::Old { date: self.request.date });
-        }
-        let through = self.snapshot.complete_through().through;
-        let is_complete = through.is_some_and(|through| through >= edge.start());
-        if has_usage && !is_complete && self.request.although_incomplete.is_none() {
-            let through =
-                through.map_or_else(|| "nothing".to_owned(), |through| zone.rfc3339(through));
-            return Err(Problem::Incomplete { through, end: zone.rfc3339(edge.start()) });
-        }
-        Ok(())
-    }
-
-    fn cut(&self, seller: &Seller) -> CutShown {
-        let shown = |at: Timestamp| seller.zone.rfc3339(at);
-        let through = self.snapshot.complete_through().through;
-        CutShown {
-            as_of: shown(self.snapshot.ledger_time()),
-            complete_through: through.map_or_else(String::new, shown),
-        }
-    }
-}
-
-/// Which sections a document is about.
-struct Chosen<'a> {
-    ending: Option<Terms<'a>>,
-    beginning: Option<Terms<'a>>,
-    earlier: Vec<(&'a PeriodRow, Option<Terms<'a>>)>,
-}
-
-/// A plan, one of its periods, and what is charged for it.
-type PeriodCharges<'a> = (&'a str, Period, Vec<Charge<'a>>);
-
-/// Rated sections' charges; several subscriptions to one plan come together.
-fn by_period<'a>(
-    parties: Parties<'a>,
-    rated: &[crate::billing::RatedSection<'a>],
-    which: Which,
-) -> Result<Vec<PeriodCharges<'a>>, Problem> {
-    let mut found: Vec<PeriodCharges<'a>> = Vec::new();
-    for section in rated {
-        let now = charges(parties, section, which).map_err(DraftError::from)?;
-        let key = (section.plan, section.period);
-        match found.iter_mut().find(|(plan, period, _)| (*plan, *period) == key) {
-            Some((_, _, held)) => held.extend(now),
-            None => found.push((key.0, key.1, now)),
-        }
-    }
-    for (_, _, charges) in &mut found {
-        number_repeated(charges);
-    }
-    Ok(found)
-}
-
-/// Notes which versions of plans amounts are made by.
-fn note_plans(
-    rated: &[crate::billing::RatedSection<'_>],
-    plans: &mut BTreeMap<(String, Option<u32>), UsedPlan>,
-) {
-    for plan in rated.iter().flat_map(|section| &section.plans) {
-        let effective = plan.effective.map(|effective| effective.0);
-        plans.entry((plan.name.clone(), effective)).or_insert_with(|| UsedPlan {
-            plan: plan.name.clone(),
-            effective,
-            sha256: hex::encode(&sha256(plan.to_toml().as_bytes())),
-            document: String::new(),
-        });
-    }
-}
-
-/// No subscription of the customer goes on from `edge`.
-fn has_departed(catalog: &Catalog, id: &CustomerId, edge: Bucket) -> bool {
-    let goes_on = |on: &crate::catalog::Subscription| on.end.is_none_or(|end| end > edge);
-    !catalog.subscriptions.get(id).is_some_and(|on| on.iter().any(goes_on))
-}
-
-/// What was invoiced to the customer so far, by plan and period.
-fn held_periods(books: &dyn Books, id: &CustomerId) -> Result<Vec<PeriodRow>, StoreError> {
-    let (mut held, mut broken) = (Vec::new(), None);
-    let prefix = rows::customer_prefix(rows::PERIODS, id);
-    books.visit(&prefix, &[], &mut |_, value| match rows::read::<PeriodRow>("period", value) {
-        Ok(row) => {
-            held.push(row);
-            ControlFlow::Continue(())
-        }
-        Err(error) => {
-            broken = Some(StoreError::books(error.to_string()));
-            ControlFlow::Break(())
-        }
-    })?;
-    match broken {
-        Some(error) => Err(error),
-        None => {
-            held.sort_by_key(|row| (row.start, row.end));
-            Ok(held)
-        }
-    }
-}
-
-fn read<T: serde::de::DeserializeOwned>(
-    books: &dyn Books,
-    key: &[u8],
-) -> Result<Option<T>, StoreError> {
-    let row = books.get(key)?.map(|bytes| rows::read("books", &bytes)).transpose();
-    row.map_err(|error| StoreError::books(error.to_string()))
 }
 
 /// Runs it all, and tells each outcome but that nothing is due, in the order of the customers' ids. Whoever stops

@@ -3,9 +3,11 @@
 use std::collections::BTreeMap;
 
 use super::check::BooksCheck;
+use super::rows::{Effect, InvoicedLine, PeriodChange};
 use super::*;
 use crate::invoice::{DocumentKind, PartyShown};
 use crate::ledger::check::Findings;
+use crate::ledger::entry::Account;
 
 const NOON: Timestamp = Timestamp(1_780_315_200_000);
 
