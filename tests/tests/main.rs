@@ -17,6 +17,7 @@ mod identity;
 mod inspect;
 mod kill9;
 mod moved_under_kills;
+mod printed;
 mod rating;
 mod real_clients;
 mod restart;

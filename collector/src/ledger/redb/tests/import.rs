@@ -73,3 +73,53 @@ fn half_a_restored_ledger_is_none() {
     drop(import(&rows(), &ledger, &totals, check));
     assert!(refused > 20, "{refused} crashes found a part of it");
 }
+
+/// All rows of the books.
+fn books(store: &RedbStore) -> Vec<(Vec<u8>, Vec<u8>)> {
+    let mut rows = Vec::new();
+    let mut take = |key: &[u8], value: &[u8]| {
+        rows.push((key.to_vec(), value.to_vec()));
+        std::ops::ControlFlow::Continue(())
+    };
+    store.books().unwrap().visit(&[], &[], &mut take).unwrap();
+    rows
+}
+
+#[test]
+fn books_are_carried_and_older_collectors_refuse_them() {
+    use crate::ledger::books::{Change, What};
+    let memory = InMemoryBackend::new;
+    let now = Timestamp(1_780_315_200_000);
+    let (store, _) = RedbStore::open_on(memory(), memory(), &options(), now).unwrap();
+    let lock = |month: &str| {
+        let what = What::Lock { through: crate::period::Month::parse(month).unwrap() };
+        let reason = Some("closed".to_owned());
+        let change = Change { actor: "ann".to_owned(), reason, date: None, request: None, what };
+        Request::Book(Box::new(change))
+    };
+    let group = vec![lock("2026-03"), lock("2026-03"), lock("2026-04")];
+    let committed = runtime().block_on(store.commit(group, now, None)).unwrap();
+    let told: Vec<_> = committed.replies.iter().map(|reply| format!("{reply:?}")).collect();
+    assert!(told[1].contains("LockedAlready"), "{told:?}");
+    let mut rows = Rows::new();
+    store
+        .export::<StoreError>(&mut |table, key, value| {
+            rows.push((table, key.to_vec(), value.to_vec()));
+            Ok(())
+        })
+        .unwrap();
+    let format = rows.iter().find(|(_, key, _)| key == b"format").map(|(_, _, value)| value);
+    assert_eq!(format, Some(&vec![0, 3]));
+    let mut checker = Checker::new(Bodies::Open);
+    for (table, key, value) in &rows {
+        checker.row(*table, key, value);
+    }
+    let checked = checker.finish();
+    assert_eq!((checked.findings.count(), checked.counts.entries), (0, 2));
+    let (ledger, totals) = (Disk::default(), Disk::default());
+    let import = import(&rows, &ledger, &totals, || ());
+    import.finish(Restored { incarnation: 70, at: now }).unwrap();
+    let (restored, _) = open(&ledger.crash(0), &totals.crash(0));
+    assert_eq!(books(&restored), books(&store));
+    assert_eq!(books(&store).len(), 4, "two entries, the head, the lock");
+}
