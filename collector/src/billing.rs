@@ -19,10 +19,10 @@ use crate::catalog::plan::{MeterPrice, Plan};
 use crate::catalog::{Catalog, Customer, Subscription, Unbilled};
 use crate::ledger::store::UsageQuestion;
 use crate::live::{ReadError, Snapshot};
-use crate::money::{Money, MoneyError};
+use crate::money::{Money, MoneyError, Price};
 use crate::period::{Period, PeriodError};
-use crate::rating::{self, Gathered, RatingError, Taken, UsageLine};
-use crate::terms::{self, Section};
+use crate::rating::{self, Gathered, RatingError, Taken, TermDue, UsageLine};
+use crate::terms::{self, Charging, Part, Section};
 use crate::usage::{Class, Overflow, UsageRow};
 
 /// A customer's bill.
@@ -147,7 +147,107 @@ impl<'a> Terms<'a> {
         let Period { start: from, end: to } = self.span();
         let asked = UsageQuestion { customer: self.id, meter: None, from, to };
         snapshot.visit_usage(&asked, rows_max, |row| gathering.take(catalog, &row))?;
-        gathering.rate(catalog, self, snapshot.ledger_time())
+        let mut bill = gathering.rate(catalog, self, snapshot.ledger_time())?;
+        self.true_up(catalog, snapshot, rows_max, &mut bill)?;
+        Ok(bill)
+    }
+
+    /// Adds what terms that end are short of their commitments.
+    fn true_up(
+        &'a self,
+        catalog: &'a Catalog,
+        snapshot: &Snapshot,
+        rows_max: u64,
+        bill: &mut Bill<'a>,
+    ) -> Result<(), BillError> {
+        for (section, rated) in self.sections.iter().zip(&mut bill.sections) {
+            let Some((commitment, last, term)) = self.ending_term(section)? else { continue };
+            let due = self.due_of_term(catalog, section, commitment, last, term)?;
+            let earlier = self.charged_before(catalog, snapshot, rows_max, section, term)?;
+            let short = |charged: Money| -> Result<Money, MoneyError> {
+                let short = due.checked_sub(charged)?;
+                Ok(Money { minor: short.minor.max(0), ..short })
+            };
+            let charged = earlier.checked_add(rated.total)?;
+            let amount = short(charged)?;
+            let projected = short(earlier.checked_add(rated.projected)?)?;
+            let term = Some(TermDue { term, due, charged });
+            let line = rating::Line::Commitment { commitment, part: last, amount, term };
+            rated.parts.last_mut().expect("a section has parts").add(line)?;
+            rated.total = rated.total.checked_add(amount)?;
+            rated.projected = rated.projected.checked_add(projected)?;
+            bill.total = bill.total.checked_add(amount)?;
+            bill.projected = bill.projected.checked_add(projected)?;
+        }
+        Ok(())
+    }
+
+    /// The commitment of several periods that ends with this section: its last part says how much, and which term.
+    fn ending_term(
+        &self,
+        section: &Section<'a>,
+    ) -> Result<Option<(Price, Part<'a>, Period)>, BillError> {
+        let Some(last) = section.parts.last().copied() else { return Ok(None) };
+        let (Some(commitment), Some(interval)) = (last.plan.commitment, last.plan.commitment_term)
+        else {
+            return Ok(None);
+        };
+        let Period { start, end } = section.period;
+        let term = self.customer.zone.period_of(start.start(), interval, self.customer.anchor)?;
+        let ends = section.subscription.end.map_or(term.end, |own| own.min(term.end));
+        Ok((start < ends && ends <= end).then_some((commitment, last, term)))
+    }
+
+    /// The commitment, for the parts of the term in which a version with one is in force and charged.
+    fn due_of_term(
+        &self,
+        catalog: &'a Catalog,
+        section: &Section<'a>,
+        commitment: Price,
+        last: Part<'a>,
+        term: Period,
+    ) -> Result<Money, BillError> {
+        let plan = &section.subscription.plan;
+        let all = terms::sections_of(catalog, self.id, self.customer, plan, term);
+        let own = all.iter().filter(|all| std::ptr::eq(all.subscription, section.subscription));
+        let mut due = Money::zero(last.plan.currency);
+        for part in own.flat_map(|all| &all.parts) {
+            if part.charging == Charging::Charged && part.plan.commitment_term.is_some() {
+                let share = part.share.of(commitment, last.plan.currency, last.rounding)?;
+                due = due.checked_add(share)?;
+            }
+        }
+        Ok(due)
+    }
+
+    /// What this subscription was charged in the term's earlier periods, as they are rated now.
+    fn charged_before(
+        &self,
+        catalog: &'a Catalog,
+        snapshot: &Snapshot,
+        rows_max: u64,
+        section: &Section<'a>,
+        term: Period,
+    ) -> Result<Money, BillError> {
+        let last = section.parts.last().expect("a section has parts");
+        let mut charged = Money::zero(last.plan.currency);
+        let mut start = term.start;
+        while start < section.period.start {
+            let (interval, anchor) = (last.plan.interval, self.customer.anchor);
+            let period = self.customer.zone.period_of(start.start(), interval, anchor)?;
+            let plan = &section.subscription.plan;
+            let who = (self.id, self.customer);
+            if let Some(terms) = Terms::of_period(catalog, who, plan, period) {
+                let bill = terms.bill(catalog, snapshot, rows_max)?;
+                for (earlier, rated) in terms.sections.iter().zip(&bill.sections) {
+                    if std::ptr::eq(earlier.subscription, section.subscription) {
+                        charged = charged.checked_add(rated.total)?;
+                    }
+                }
+            }
+            start = period.end;
+        }
+        Ok(charged)
     }
 
     /// From the first beginning to the last end of its periods.

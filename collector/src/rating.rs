@@ -53,7 +53,19 @@ pub enum Line<'a> {
         commitment: Price,
         part: Part<'a>,
         amount: Money,
+        /// Where it is one of several periods.
+        term: Option<TermDue>,
     },
+}
+
+/// A commitment of a term, in its last period.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct TermDue {
+    pub term: Period,
+    /// The commitment, prorated to what of the term the plan is in force.
+    pub due: Money,
+    /// All that is charged of the term.
+    pub charged: Money,
 }
 
 /// A price's line.
@@ -175,16 +187,23 @@ impl<'a> Bill<'a> {
 
     fn add_commitment(&mut self, part: Part<'a>) -> Result<(), MoneyError> {
         let Some(commitment) = part.plan.commitment else { return Ok(()) };
+        if part.plan.commitment_term.is_some() {
+            return Ok(());
+        }
         let least = match part.charging {
             Charging::Trial => Money::zero(part.plan.currency),
             Charging::Charged => part.share.of(commitment, part.plan.currency, part.rounding)?,
         };
         let short = least.checked_sub(self.total)?;
         let amount = Money { minor: short.minor.max(0), ..short };
-        self.add(Line::Commitment { commitment, part, amount })
+        self.add(Line::Commitment { commitment, part, amount, term: None })
     }
 
-    fn add(&mut self, line: Line<'a>) -> Result<(), MoneyError> {
+    /// One more line, at the end.
+    ///
+    /// # Errors
+    /// A sum beyond 128 bits.
+    pub fn add(&mut self, line: Line<'a>) -> Result<(), MoneyError> {
         self.total = self.total.checked_add(line.amount())?;
         self.lines.push(line);
         Ok(())

@@ -6,6 +6,7 @@ mod held;
 mod hostile;
 mod invoices;
 mod openapi;
+mod terms;
 mod worked_example;
 mod world;
 

@@ -79,8 +79,20 @@ struct ChangeShown {
     commitment: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     part: Option<PartShown>,
+    /// Of a commitment for several periods.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    term: Option<TermShown>,
     amount: String,
     currency: String,
+}
+
+/// A term, what is committed of it, and what its lines come to.
+#[derive(Debug, Clone, Serialize)]
+struct TermShown {
+    from: String,
+    to: String,
+    due: String,
+    charged: String,
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -206,6 +218,7 @@ fn line_shown(line: &Line<'_>, zone: &Zone) -> LineKind {
         percent,
         commitment,
         part: part_shown(*part, zone),
+        term: None,
         amount: amount.amount(),
         currency: amount.currency.to_string(),
     };
@@ -215,8 +228,19 @@ fn line_shown(line: &Line<'_>, zone: &Zone) -> LineKind {
         Line::Discount { percent, part, amount } => {
             LineKind::Discount(change(Some(percent.to_string()), None, part, amount))
         }
-        Line::Commitment { commitment, part, amount } => {
-            LineKind::Commitment(change(None, Some(commitment.to_string()), part, amount))
+        Line::Commitment { commitment, part, amount, term } => {
+            let mut shown = change(None, Some(commitment.to_string()), part, amount);
+            if let Some(due) = term {
+                // It is about the term, whichever part comes last.
+                shown.part = None;
+                shown.term = Some(TermShown {
+                    from: zone.rfc3339(due.term.start.start()),
+                    to: zone.rfc3339(due.term.end.start()),
+                    due: due.due.amount(),
+                    charged: due.charged.amount(),
+                });
+            }
+            LineKind::Commitment(shown)
         }
     }
 }

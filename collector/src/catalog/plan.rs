@@ -23,8 +23,10 @@ pub struct Plan {
     pub rounding: Option<Rounding>,
     /// When this version takes effect; `None`: it always was.
     pub effective: Option<Bucket>,
-    /// What at least is charged for a period.
+    /// What at least is charged for a period, or for a term of several.
     pub commitment: Option<Price>,
+    /// Longer than a period: what is missing is charged with its last one.
+    pub commitment_term: Option<Interval>,
     pub fees: Vec<Fee>,
     /// Usage is charged by the first that takes it.
     pub prices: Vec<MeterPrice>,

@@ -141,6 +141,28 @@ fn what_is_not_toml_is_placed() {
 }
 
 #[test]
+fn a_term_is_made_of_whole_periods() {
+    let check_term = |more: &str, expected: &[&str]| {
+        let plan = format!("[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\n{more}");
+        check(&plan, expected);
+    };
+    check_term("commitment = \"1\"\ncommitment_term = \"year\"", &[]);
+    check_term("commitment = \"1\"\ninterval = \"quarter\"\ncommitment_term = \"year\"", &[]);
+    check_term(
+        "commitment = \"1\"\ninterval = \"week\"\ncommitment_term = \"year\"",
+        &[
+            "c.toml:1: the plan's `commitment_term` is a year, and its periods do not make one; use months in a quarter or a year, or quarters in a year",
+        ],
+    );
+    check_term(
+        "commitment_term = \"year\"",
+        &[
+            "c.toml:1: the plan has a `commitment_term` and no `commitment`; add the amount that is charged at least for a term",
+        ],
+    );
+}
+
+#[test]
 fn unknown_keys_name_the_closest() {
     check(
         "seal_intervall = \"1s\"",
@@ -153,7 +175,7 @@ fn unknown_keys_name_the_closest() {
     check(
         "[[plan]]\nname = \"p\"\ncurrency = \"EUR\"\ndiscount = 5",
         &[
-            "c.toml:4: [plan] has no key `discount`; it knows commitment, currency, effective, fee, interval, name, price, rounding",
+            "c.toml:4: [plan] has no key `discount`; it knows commitment, commitment_term, currency, effective, fee, interval, name, price, rounding",
         ],
     );
 }

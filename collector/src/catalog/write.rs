@@ -13,7 +13,7 @@ use super::seller::{Seller, Tax};
 use super::{Catalog, Customer, Meter, Subscription};
 use crate::grants::{Grants, Otherwise, Patterns};
 use crate::money::Rounding;
-use crate::period::Zone;
+use crate::period::{Interval, Zone};
 
 /// A catalogue as items: kind and name of each, and its text. In an order in which they can be read.
 pub type Items = Vec<(String, String)>;
@@ -227,6 +227,7 @@ fn write_plan(text: &mut String, plan: &Plan) {
     if let Some(least) = plan.commitment {
         line(text, format_args!("commitment = {}", quoted(&least.to_string())));
     }
+    write_text(text, "commitment_term", plan.commitment_term.map(Interval::name));
     write_charges(text, "plan", &plan.fees, &plan.prices);
 }
 

@@ -195,6 +195,11 @@ fn details(line: &Line<'_>) -> Option<String> {
             Some(told)
         }
         Line::Discount { part, .. } => part_told(part),
+        Line::Commitment { commitment, term: Some(due), .. } => Some(format!(
+            "what the term's lines, {}, are short of {commitment} for the whole term, prorated {}",
+            due.charged.amount(),
+            due.due.amount()
+        )),
         Line::Commitment { commitment, part, .. } => {
             let part = part_told(part).map(|part| format!(", {part}")).unwrap_or_default();
             Some(format!("what the lines before are short of {commitment}{part}"))

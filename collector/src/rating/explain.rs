@@ -8,6 +8,7 @@ use tidemark_common::quantity::Quantity;
 use super::charge::{self, Term};
 use super::{Line, UsageLine};
 use crate::money::{Money, Price, Rounding};
+use crate::period::Zone;
 use crate::terms::{Charging, Part};
 
 /// One step: what is done, and what comes of it.
@@ -33,7 +34,19 @@ pub fn steps(line: &Line<'_>, before: Money) -> Vec<Step> {
             steps.add("the sum of the lines of this part before it".to_owned(), before.to_string());
             steps.add(format!("{percent} % of it, rounded, taken off"), amount.to_string());
         }
-        Line::Commitment { commitment, part, amount } => {
+        Line::Commitment { commitment, amount, term: Some(due), .. } => {
+            let utc = Zone::utc();
+            let [from, to] = [due.term.start, due.term.end].map(|edge| utc.rfc3339(edge.start()));
+            let text = format!("the commitment of a whole term, from {from} to {to}");
+            steps.add(text, with_code(*commitment, *amount));
+            let text = "it, prorated to what of the term the plan is in force and charged";
+            steps.add(text.to_owned(), due.due.to_string());
+            let text = "all lines of this plan's periods of the term";
+            steps.add(text.to_owned(), due.charged.to_string());
+            let text = "what they are short of the commitment, or nothing";
+            steps.add(text.to_owned(), amount.to_string());
+        }
+        Line::Commitment { commitment, part, amount, term: None } => {
             let text = "the commitment of a whole period".to_owned();
             steps.add(text, with_code(*commitment, *amount));
             steps.prorated(*commitment, *part);

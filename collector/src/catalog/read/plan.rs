@@ -85,6 +85,11 @@ fn plan(
     let rounding = one_of(table, "rounding", &Rounding::ALL, Rounding::name, problems);
     let effective = instant(table, "effective", problems);
     let commitment = optional(table, "commitment", price, PRICE_REMEDY, problems);
+    let span = table.span.clone();
+    let term = one_of(table, "commitment_term", &Interval::ALL, Interval::name, problems);
+    if let (Some(Some(term)), Some(commitment)) = (term, &commitment) {
+        check_term(term, interval.flatten(), commitment.is_some(), span, problems);
+    }
     let fees = fees(table, known.taxes, problems);
     let prices = prices(table, known, problems);
     Some(Plan {
@@ -94,9 +99,35 @@ fn plan(
         rounding: rounding?,
         effective: effective?,
         commitment: commitment?,
+        commitment_term: term?,
         fees,
         prices,
     })
+}
+
+/// A term is made of whole periods.
+fn check_term(
+    term: Interval,
+    interval: Option<Interval>,
+    has_commitment: bool,
+    span: std::ops::Range<usize>,
+    problems: &mut Problems<'_>,
+) {
+    use Interval::{Day, Month, Quarter, Week, Year};
+    let fits = match (interval.unwrap_or(Month), term) {
+        (Month, Quarter | Year) | (Quarter, Year) => true,
+        (Day | Week | Month | Quarter | Year, _) => false,
+    };
+    if !has_commitment {
+        let message = "the plan has a `commitment_term` and no `commitment`";
+        problems.report(span, message, "add the amount that is charged at least for a term");
+    } else if !fits {
+        let message = format!(
+            "the plan's `commitment_term` is a {}, and its periods do not make one",
+            term.name()
+        );
+        problems.report(span, message, "use months in a quarter or a year, or quarters in a year");
+    }
 }
 
 /// An instant on a quarter of an hour. `None`: it is wrong; `Some(None)`: it is not there.

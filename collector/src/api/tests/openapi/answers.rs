@@ -186,6 +186,8 @@ async fn leave_much_unexplained(seen: &mut Seen) {
 #[tokio::test]
 async fn answers_are_as_described() {
     let mut seen = Seen::default();
+    let target = "/v1/customers/early/bill?at=2026-03-15T00:00:00Z";
+    seen.get(&terms::world().await, "/v1/customers/{customer}/bill", target).await;
     book_all(&mut seen).await;
     bill_two_months(&mut seen).await;
     try_out(&mut seen).await;
