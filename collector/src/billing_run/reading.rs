@@ -147,6 +147,7 @@ impl<'a> Reading<'a> {
                     (terms.bill_without_usage(catalog, now)?.sections, Which::InAdvance)
                 }
             };
+            note_plans(&rated, &mut plans);
             let mut found = by_period(parties, &rated, which)?;
             let charges = if found.is_empty() { Vec::new() } else { found.swap_remove(0).2 };
             let (kind, held) = (SectionKind::Correction, Some(*row));

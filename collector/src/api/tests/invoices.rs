@@ -388,6 +388,14 @@ async fn less_usage_than_was_invoiced_is_a_credit_note() {
     .await;
     world.set_clock("2027-01-02T00:00:00Z").await;
     assert_eq!(run(&world, "2027-01-01").await[0], "acme nothing_due - 0.00 0.00");
+    // The version that corrected October is used by that.
+    let edited = format!("{catalog}{newer}").replace(
+        "unit_price = \"0\"\n[[plan.price]]\nmeter = \"seats\"",
+        "unit_price = \"1\"\n[[plan.price]]\nmeter = \"seats\"",
+    );
+    world.adopt(&edited);
+    let told = run(&world, "2027-02-01").await;
+    assert!(told[0].contains("\"starter\" from 2026-01-01T00:00:00Z is changed"), "{told:?}");
 }
 
 #[tokio::test]
