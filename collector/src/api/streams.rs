@@ -1,4 +1,4 @@
-//! `GET /v1/streams`: every stream, what is posted of it and what its agent last said.
+//! `GET /v1/streams?limit=&after=`: streams, ascending by id: what is posted of each and what its agent last said.
 
 use std::collections::BTreeMap;
 
@@ -8,6 +8,8 @@ use serde::Serialize;
 
 use tidemark_common::batch::Evidence;
 use tidemark_common::code::EvidenceCode;
+use tidemark_common::hex;
+use tidemark_common::id::StreamId;
 
 use crate::ledger::{Missing, Snapshot, StreamStatus};
 use crate::period::Zone;
@@ -15,12 +17,18 @@ use crate::period::Zone;
 use super::Api;
 use super::cut::Cut;
 use super::problem::Problem;
-use super::query::{Pairs, Parameters};
+use super::query::{Pairs, Parameters, bad};
+
+/// A page holds so many, if the request does not say less.
+const STREAMS_MAX: usize = 10_000;
 
 /// The answer.
 #[derive(Debug, Serialize)]
 pub(super) struct Answer {
     streams: Vec<StreamShown>,
+    /// Pass it as `after` for the next page; absent on the last one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next: Option<String>,
     /// When the ledger was last restored from a backup.
     restored_at: Option<String>,
     #[serde(flatten)]
@@ -75,14 +83,34 @@ pub(super) async fn handle(
     State(api): State<Api>,
     Query(pairs): Query<Pairs>,
 ) -> Result<Json<Answer>, Problem> {
-    Parameters::new(pairs, &[])?;
-    api.read(|_, snapshot| Ok(answer(snapshot))).await.map(Json)
+    let parameters = Parameters::new(pairs, &["limit", "after"])?;
+    let limit = match parameters.get("limit").map(str::parse::<usize>) {
+        None => STREAMS_MAX,
+        Some(Ok(limit)) if (1..=STREAMS_MAX).contains(&limit) => limit,
+        Some(_) => {
+            let remedy = format!("give a number from 1 to {STREAMS_MAX}");
+            return Err(bad("limit", "is no such number", remedy));
+        }
+    };
+    let after = parameters.get("after").map(|after| {
+        let stream = hex::decode_array(after).map(StreamId);
+        stream.ok_or_else(|| bad("after", "is no stream's id", "give `next` of the page before"))
+    });
+    let after = after.transpose()?;
+    api.read(move |_, snapshot| Ok(answer(snapshot, limit, after))).await.map(Json)
 }
 
-fn answer(snapshot: &Snapshot) -> Answer {
+fn answer(snapshot: &Snapshot, limit: usize, after: Option<StreamId>) -> Answer {
     let utc = Zone::utc();
+    let streams = snapshot.streams();
+    // They ascend by id.
+    let first = after.map_or(0, |after| streams.partition_point(|status| status.stream <= after));
+    let rest = streams.get(first..).unwrap_or_default();
+    let page = rest.get(..limit).unwrap_or(rest);
+    let more = page.len() < rest.len();
     Answer {
-        streams: snapshot.streams().iter().map(|status| shown(snapshot, status, &utc)).collect(),
+        streams: page.iter().map(|status| shown(snapshot, status, &utc)).collect(),
+        next: page.last().filter(|_| more).map(|last| last.stream.to_string()),
         restored_at: snapshot.restored_at().map(|at| utc.rfc3339(at)),
         cut: Cut::of(snapshot, &utc),
     }

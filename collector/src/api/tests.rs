@@ -366,7 +366,7 @@ const REFUSED: [(&str, u16, &str, &str, &str); 17] = [
         400,
         "unknown-parameter",
         "there is no query parameter `x`",
-        "remove it: this resource takes none",
+        "this resource takes limit, after",
     ),
     ("/v1/suspense?limit=0", 400, "bad-parameter", "`limit` is \"0\"", "use 1 to 10000"),
     (

@@ -484,6 +484,12 @@ async fn pages_and_chains_are_whole() {
     }
     let expected: Vec<_> = (1..=6).map(|number| json!(format!("INV2026-{number:06}"))).collect();
     assert_eq!(numbers, expected);
+    let first = world.get("/v1/streams?limit=1").await.ok();
+    let rest =
+        world.get(&format!("/v1/streams?after={}", first["next"].as_str().unwrap())).await.ok();
+    let ids = [&first["streams"][0]["stream"], &rest["streams"][0]["stream"]];
+    assert_eq!(ids, [&json!("07".repeat(16)), &json!("08".repeat(16))]);
+    assert_eq!(rest["next"], Value::Null);
     let auditor = bearer(AUDITOR_TOKEN);
     let mut previous = "0".repeat(64);
     let mut after = String::new();

@@ -160,6 +160,7 @@ async fn open_streams_of_every_kind(seen: &mut Seen) {
     let admission = Admission::open_for(&grant, batch.header, batch.bytes, fence);
     world.ask(Request::Admit(Box::new(admission))).await;
     seen.get(&world, "/v1/streams", "/v1/streams").await;
+    seen.get(&world, "/v1/streams", "/v1/streams?limit=2").await;
     seen.get(&world, "/v1/suspense", "/v1/suspense").await;
 }
 
