@@ -30,6 +30,7 @@ struct Rated {
     fees: Vec<String>,
     /// Quantity, in units of 10^-9, and amount.
     prices: Vec<(String, String)>,
+    commitment: Option<String>,
     total: String,
     unpriced_events: u64,
 }
@@ -75,6 +76,7 @@ fn by_second_rater(case: &Case) -> Rated {
             .iter()
             .map(|(quantity, amount)| ((quantity * &billion).to_string(), amount.to_string()))
             .collect(),
+        commitment: amounts.commitment.map(|amount| amount.to_string()),
         total: amounts.total.to_string(),
         unpriced_events: amounts.unpriced_events,
     }
@@ -116,18 +118,18 @@ fn by_product(case: &Case) -> Result<Option<Rated>> {
         }
     }
     let bill = gathered.rate(&catalog)?;
-    let (mut fees, mut prices) = (Vec::new(), Vec::new());
+    let (mut fees, mut prices, mut commitment) = (Vec::new(), Vec::new(), None);
     for line in &bill.lines {
         let amount = line.amount().minor.to_string();
         match line {
             Line::Fee { .. } => fees.push(amount),
             Line::Usage(line) => prices.push((line.quantity.0.to_string(), amount)),
-            Line::Discount { .. } | Line::Commitment { .. } => {
-                anyhow::bail!("{line:?} is not in the plan")
-            }
+            Line::Commitment { .. } => commitment = Some(amount),
+            Line::Discount { .. } => anyhow::bail!("{line:?} is not in the plan"),
         }
     }
-    Ok(Some(Rated { fees, prices, total: bill.total.minor.to_string(), unpriced_events }))
+    let total = bill.total.minor.to_string();
+    Ok(Some(Rated { fees, prices, commitment, total, unpriced_events }))
 }
 
 fn row(event: &Event) -> Result<UsageRow> {
