@@ -14,10 +14,12 @@ use tidemark_common::id::MeterName;
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_tests::random::Random;
+use tidemark_tests::rated_twice;
 use tidemark_tests::second_rater::Event;
 use tidemark_tests::second_rater::catalogue::PLAN;
 use tidemark_tests::second_rater::exact;
 use tidemark_tests::second_rater::random::Case;
+use tidemark_tests::second_rater::random::books::months;
 
 /// Catalogues with usage that are rated twice.
 const CASES: u64 = 10_000;
@@ -58,12 +60,30 @@ fn both_raters_agree_on_ten_thousand_random_catalogues() -> Result<()> {
     anyhow::bail!("of {SEEDS_MAX} seeds only {rated} made a catalogue")
 }
 
+/// Customers with random subscriptions to random plans, each billed at `INSTANTS` instants.
+const CUSTOMERS: usize = 2_500;
+
+#[test]
+fn both_raters_agree_on_ten_thousand_bills_of_a_running_product() -> Result<()> {
+    let instants = months(2025, &[2, 4, 7, 10]);
+    let agreed = rated_twice::run(announced(), CUSTOMERS, instants)?;
+    tell(&agreed);
+    ensure!(agreed.bills >= 10_000, "{agreed:?}");
+    ensure!(agreed.lines > agreed.bills && agreed.events > CUSTOMERS, "{agreed:?}");
+    Ok(())
+}
+
 /// A fresh seed, printed.
 #[expect(clippy::print_stdout, reason = "a failed test shows its seeds")]
 fn announced() -> u64 {
     let first = Random::fresh_seed();
     println!("seeds from {first}");
     first
+}
+
+#[expect(clippy::print_stdout, reason = "a person sees how much was compared")]
+fn tell(agreed: &impl std::fmt::Debug) {
+    println!("{agreed:?}");
 }
 
 fn by_second_rater(case: &Case) -> Rated {
