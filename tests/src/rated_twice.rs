@@ -11,6 +11,8 @@
     reason = "whole numbers of any size, and counts of what a test makes"
 )]
 
+pub mod documents;
+
 use std::collections::BTreeMap;
 use std::ops::Range;
 

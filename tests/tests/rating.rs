@@ -73,6 +73,19 @@ fn both_raters_agree_on_ten_thousand_bills_of_a_running_product() -> Result<()> 
     Ok(())
 }
 
+/// Customers that are invoiced by five runs, with taxes of all kinds.
+const INVOICED: usize = 800;
+
+#[test]
+fn both_raters_agree_on_the_documents_of_random_customers() -> Result<()> {
+    let agreed =
+        rated_twice::documents::run(announced(), INVOICED, months(2025, &[4, 5, 6, 7, 8]))?;
+    tell(&agreed);
+    ensure!(agreed.invoices > INVOICED / 2, "{agreed:?}");
+    ensure!(agreed.credit_notes > 0 && agreed.credit_used > 0, "{agreed:?}");
+    Ok(())
+}
+
 /// A fresh seed, printed.
 #[expect(clippy::print_stdout, reason = "a failed test shows its seeds")]
 fn announced() -> u64 {
