@@ -10,6 +10,7 @@
 //! audit      both programs' files, byte by byte    full_journal  an agent fed until its journal is full
 //! expected   what the usage API must show              random     seeded numbers
 //! udp_relay  UDP that a test lets through          second_rater amounts, from the words of pricing.md
+//! rated_twice  a running product's bills and documents, beside the second rater's
 //! scenarios  every other fault of processes, networks, disks and clocks
 //! interrupts  Ctrl-C
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
@@ -35,6 +36,7 @@ pub mod kill_loop;
 pub mod metrics;
 pub mod process;
 pub mod random;
+pub mod rated_twice;
 pub mod resend;
 pub mod scenarios;
 pub mod second_rater;

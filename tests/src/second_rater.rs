@@ -1,12 +1,16 @@
-//! A second rater: what a plan charges for one part of a period, from the words of the pricing document alone,
+//! A second rater: what a plan charges for a part of a period, what a customer's bill comes to, and the taxes of
+//! an invoice, from the words of the documents on pricing and invoices alone,
 //! so that the product's amounts can be compared with those of a program that shares no line with it.
 //!
 //! ```text
 //! exact      rationals from decimal texts, rounding, proration
 //! quantity   Q: what a meter's aggregation makes of events
 //! charge     the charge of B by a price's model
-//! catalogue  a plan and its meters as the TOML that the product reads
-//! random     plans, meters, parts and events from a seed
+//! calendar   periods of the calendar, in UTC
+//! customer   versions and subscriptions: the parts of a period, and who charges which usage
+//! document   taxes and totals of an invoice, from its lines
+//! catalogue  plans, meters and customers as the TOML that the product reads
+//! random     all of these from a seed: one part of a plan, or books of many customers
 //! ```
 //!
 //! **Owns** its reading of the document, and inputs of its own. **Does not own** the comparison. It is slow and
@@ -21,8 +25,11 @@
     reason = "rationals are exact, divisors are asserted, other numbers are small"
 )]
 
+pub mod calendar;
 pub mod catalogue;
 mod charge;
+pub mod customer;
+pub mod document;
 mod exact;
 mod quantity;
 pub mod random;
@@ -35,10 +42,10 @@ use num_bigint::BigInt;
 use num_rational::BigRational;
 
 use self::exact::Rounding;
-pub use self::exact::exact;
+pub use self::exact::{exact, written};
 
-/// A plan; all its numbers are decimal texts.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// A plan as it holds for a part, with all that a subscription changes; all its numbers are decimal texts.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Plan {
     /// Fraction digits of the currency's minor unit.
     pub currency_places: u32,
@@ -46,13 +53,21 @@ pub struct Plan {
     pub half_even: bool,
     pub fees: Vec<Fee>,
     pub prices: Vec<Price>,
+    /// Percent of what the lines before it come to; a subscription's.
+    pub discount: Option<String>,
+    /// What a whole period comes to at least.
+    pub commitment: Option<String>,
 }
 
 /// What is charged without regard to usage. When it is due makes no difference to its amount.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Fee {
     pub name: String,
     pub amount: String,
+    /// `timing = "advance"`.
+    pub advance: bool,
+    /// The name of its tax.
+    pub tax: Option<String>,
 }
 
 /// What usage of a meter costs.
@@ -65,6 +80,8 @@ pub struct Price {
     pub minimum: Option<String>,
     pub maximum: Option<String>,
     pub model: Model,
+    /// The name of its tax.
+    pub tax: Option<String>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -126,6 +143,8 @@ pub struct Amounts {
     pub fees: Vec<BigInt>,
     /// Q, before anything included is taken off, and the line's amount.
     pub prices: Vec<(BigRational, BigInt)>,
+    pub discount: Option<BigInt>,
+    pub commitment: Option<BigInt>,
     pub total: BigInt,
     /// Events that no price takes.
     pub unpriced_events: u64,
@@ -165,14 +184,27 @@ pub fn amounts(
         let amount = price.bounded(rounding.minor_units(&charge, plan.currency_places), plan, span);
         prices.push((quantity, amount));
     }
-    let total =
+    let mut total =
         fees.iter().sum::<BigInt>() + prices.iter().map(|(_, amount)| amount).sum::<BigInt>();
-    Amounts { fees, prices, total, unpriced_events }
+    let discount = plan.discount.as_ref().map(|percent| -plan.percent_of(&total, percent));
+    total += discount.iter().sum::<BigInt>();
+    let commitment = plan.commitment.as_ref().map(|commitment| {
+        let short = span.money(commitment, plan) - &total;
+        short.max(BigInt::ZERO)
+    });
+    total += commitment.iter().sum::<BigInt>();
+    Amounts { fees, prices, discount, commitment, total, unpriced_events }
 }
 
 impl Plan {
     fn rounding(&self) -> Rounding {
-        if self.half_even { Rounding::HalfEven } else { Rounding::HalfUp }
+        Rounding::of(self.half_even)
+    }
+
+    /// A percentage of an amount in minor units, rounded.
+    fn percent_of(&self, amount: &BigInt, percent: &str) -> BigInt {
+        let share = BigRational::from_integer(amount.clone()) * exact(percent) / exact("100");
+        self.rounding().minor_units(&share, 0)
     }
 }
 
@@ -185,6 +217,15 @@ impl Price {
                 .filter
                 .iter()
                 .all(|(dimension, value)| event.dimensions.get(dimension) == Some(value))
+    }
+
+    /// Whether nothing is left for `other`, which comes after it: it takes all that `other` could.
+    fn takes_all_of(&self, other: &Self) -> bool {
+        self.meter == other.meter
+            && self
+                .filter
+                .iter()
+                .all(|(dimension, value)| other.filter.get(dimension) == Some(value))
     }
 
     /// B: Q less what is included, but not below 0; a Q of 0 or less is billed as it is.

@@ -14,10 +14,12 @@ use tidemark_common::id::MeterName;
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_tests::random::Random;
+use tidemark_tests::rated_twice;
 use tidemark_tests::second_rater::Event;
 use tidemark_tests::second_rater::catalogue::PLAN;
 use tidemark_tests::second_rater::exact;
 use tidemark_tests::second_rater::random::Case;
+use tidemark_tests::second_rater::random::books::months;
 
 /// Catalogues with usage that are rated twice.
 const CASES: u64 = 10_000;
@@ -30,6 +32,7 @@ struct Rated {
     fees: Vec<String>,
     /// Quantity, in units of 10^-9, and amount.
     prices: Vec<(String, String)>,
+    commitment: Option<String>,
     total: String,
     unpriced_events: u64,
 }
@@ -57,12 +60,43 @@ fn both_raters_agree_on_ten_thousand_random_catalogues() -> Result<()> {
     anyhow::bail!("of {SEEDS_MAX} seeds only {rated} made a catalogue")
 }
 
+/// Customers with random subscriptions to random plans, each billed at `INSTANTS` instants.
+const CUSTOMERS: usize = 2_500;
+
+#[test]
+fn both_raters_agree_on_ten_thousand_bills_of_a_running_product() -> Result<()> {
+    let instants = months(2025, &[2, 4, 7, 10]);
+    let agreed = rated_twice::run(announced(), CUSTOMERS, instants)?;
+    tell(&agreed);
+    ensure!(agreed.bills >= 10_000, "{agreed:?}");
+    ensure!(agreed.lines > agreed.bills && agreed.events > CUSTOMERS, "{agreed:?}");
+    Ok(())
+}
+
+/// Customers that are invoiced by five runs, with taxes of all kinds.
+const INVOICED: usize = 800;
+
+#[test]
+fn both_raters_agree_on_the_documents_of_random_customers() -> Result<()> {
+    let agreed =
+        rated_twice::documents::run(announced(), INVOICED, months(2025, &[4, 5, 6, 7, 8]))?;
+    tell(&agreed);
+    ensure!(agreed.invoices > INVOICED / 2, "{agreed:?}");
+    ensure!(agreed.credit_notes > 0 && agreed.credit_used > 0, "{agreed:?}");
+    Ok(())
+}
+
 /// A fresh seed, printed.
 #[expect(clippy::print_stdout, reason = "a failed test shows its seeds")]
 fn announced() -> u64 {
     let first = Random::fresh_seed();
     println!("seeds from {first}");
     first
+}
+
+#[expect(clippy::print_stdout, reason = "a person sees how much was compared")]
+fn tell(agreed: &impl std::fmt::Debug) {
+    println!("{agreed:?}");
 }
 
 fn by_second_rater(case: &Case) -> Rated {
@@ -75,6 +109,7 @@ fn by_second_rater(case: &Case) -> Rated {
             .iter()
             .map(|(quantity, amount)| ((quantity * &billion).to_string(), amount.to_string()))
             .collect(),
+        commitment: amounts.commitment.map(|amount| amount.to_string()),
         total: amounts.total.to_string(),
         unpriced_events: amounts.unpriced_events,
     }
@@ -116,18 +151,18 @@ fn by_product(case: &Case) -> Result<Option<Rated>> {
         }
     }
     let bill = gathered.rate(&catalog)?;
-    let (mut fees, mut prices) = (Vec::new(), Vec::new());
+    let (mut fees, mut prices, mut commitment) = (Vec::new(), Vec::new(), None);
     for line in &bill.lines {
         let amount = line.amount().minor.to_string();
         match line {
             Line::Fee { .. } => fees.push(amount),
             Line::Usage(line) => prices.push((line.quantity.0.to_string(), amount)),
-            Line::Discount { .. } | Line::Commitment { .. } => {
-                anyhow::bail!("{line:?} is not in the plan")
-            }
+            Line::Commitment { .. } => commitment = Some(amount),
+            Line::Discount { .. } => anyhow::bail!("{line:?} is not in the plan"),
         }
     }
-    Ok(Some(Rated { fees, prices, total: bill.total.minor.to_string(), unpriced_events }))
+    let total = bill.total.minor.to_string();
+    Ok(Some(Rated { fees, prices, commitment, total, unpriced_events }))
 }
 
 fn row(event: &Event) -> Result<UsageRow> {

@@ -15,6 +15,10 @@ pub(super) enum Rounding {
 }
 
 impl Rounding {
+    pub(super) fn of(half_even: bool) -> Self {
+        if half_even { Self::HalfEven } else { Self::HalfUp }
+    }
+
     /// `amount` of a currency with `places` fraction digits, in whole minor units.
     pub(super) fn minor_units(self, amount: &BigRational, places: u32) -> BigInt {
         self.whole(&(amount * power_of_ten(places)))
@@ -61,6 +65,20 @@ pub fn exact(text: &str) -> BigRational {
     let numerator: BigInt = digits.parse().expect("digits are a number");
     let places = u32::try_from(fraction.len()).expect("a short text");
     BigRational::from_integer(numerator) / power_of_ten(places)
+}
+
+/// An amount of minor units as a decimal text with all `places`, as the product writes it.
+#[must_use]
+pub fn written(minor: &BigInt, places: u32) -> String {
+    let (sign, digits) = match minor.sign() {
+        num_bigint::Sign::Minus => ("-", (-minor).to_string()),
+        num_bigint::Sign::NoSign | num_bigint::Sign::Plus => ("", minor.to_string()),
+    };
+    let places = usize::try_from(places).expect("few places");
+    let digits = format!("{digits:0>width$}", width = places + 1);
+    let (whole, fraction) = digits.split_at(digits.len() - places);
+    let point = if fraction.is_empty() { "" } else { "." };
+    format!("{sign}{whole}{point}{fraction}")
 }
 
 fn power_of_ten(exponent: u32) -> BigRational {

@@ -5,6 +5,7 @@
 //!
 //! **Owns** what is tried. **Does not own** what is right.
 
+pub mod books;
 mod numbers;
 #[cfg(test)]
 mod tests;
@@ -52,7 +53,8 @@ impl Case {
         let mut random = Random::new(seed);
         let span = span(&mut random.fork());
         let aggregations = aggregations(&mut random.fork());
-        let plan = plan(&mut random.fork(), &aggregations);
+        let places = *random.pick(&[0, 2, 2, 3]);
+        let plan = plan(&mut random.fork(), &aggregations, places);
         let events = events(&mut random.fork(), &plan, &aggregations, span);
         Self { plan, aggregations, span, events }
     }
@@ -94,11 +96,12 @@ fn aggregations(random: &mut Random) -> BTreeMap<String, Aggregation> {
     METERS[..count].iter().map(|meter| ((*meter).to_owned(), *random.pick(&AGGREGATIONS))).collect()
 }
 
-fn plan(random: &mut Random, aggregations: &BTreeMap<String, Aggregation>) -> Plan {
-    let currency_places = *random.pick(&[0, 2, 2, 3]);
-    let fees = (0..random.below(3))
-        .map(|index| Fee { name: format!("fee{index}"), amount: amount(random, currency_places) })
-        .collect();
+fn plan(
+    random: &mut Random,
+    aggregations: &BTreeMap<String, Aggregation>,
+    currency_places: u32,
+) -> Plan {
+    let fees = (0..random.below(3)).map(|index| fee(random, index, currency_places)).collect();
     let mut prices: Vec<Price> = Vec::new();
     for _ in 0..=random.below(5) {
         let price = one_price(random, aggregations, currency_places);
@@ -112,7 +115,14 @@ fn plan(random: &mut Random, aggregations: &BTreeMap<String, Aggregation>) -> Pl
     if random.below(4) != 0 {
         prices.sort_by_key(|price| price.filter.is_empty());
     }
-    Plan { currency_places, half_even: random.below(2) == 0, fees, prices }
+    let half_even = random.below(2) == 0;
+    let commitment = (random.below(4) == 0).then(|| amount(random, currency_places));
+    Plan { currency_places, half_even, fees, prices, discount: None, commitment }
+}
+
+fn fee(random: &mut Random, index: u64, places: u32) -> Fee {
+    let (name, amount) = (format!("fee{index}"), amount(random, places));
+    Fee { name, amount, advance: random.below(4) == 0, tax: None }
 }
 
 fn one_price(
@@ -134,7 +144,7 @@ fn one_price(
         .then(|| numbers::at_least(&amount(random, places), minimum.as_deref()));
     let included = (random.below(4) == 0).then(|| quantity(random, Sign::Positive));
     let model = model(random, *aggregation, places);
-    Price { meter: meter.clone(), filter, included, minimum, maximum, model }
+    Price { meter: meter.clone(), filter, included, minimum, maximum, model, tax: None }
 }
 
 fn model(random: &mut Random, aggregation: Aggregation, places: u32) -> Model {

@@ -1,6 +1,9 @@
 //! The document's examples, and others computed by hand.
 
+mod calendar;
 mod catalogue;
+mod customers;
+mod documents;
 mod lines;
 mod models;
 mod quantities;
@@ -11,13 +14,21 @@ const MONTH: Span = Span { start: 0, from: 0, to: 30 * 96, end: 30 * 96 };
 
 /// In euro, half up, with nothing in it.
 fn plan() -> Plan {
-    Plan { currency_places: 2, half_even: false, fees: Vec::new(), prices: Vec::new() }
+    Plan { currency_places: 2, ..Plan::default() }
 }
 
 /// Of the meter "m", all usage.
 fn price(model: Model) -> Price {
     let filter = BTreeMap::new();
-    Price { meter: "m".to_owned(), filter, included: None, minimum: None, maximum: None, model }
+    Price {
+        meter: "m".to_owned(),
+        filter,
+        included: None,
+        minimum: None,
+        maximum: None,
+        model,
+        tax: None,
+    }
 }
 
 fn per_unit(unit_price: &str) -> Price {

@@ -4,6 +4,7 @@ use num_bigint::BigInt;
 
 use super::*;
 use crate::second_rater::charge::charge;
+use crate::second_rater::customer::{self, What};
 use crate::second_rater::{exact, quantity};
 
 const CASES: u64 = 2_000;
@@ -154,4 +155,38 @@ fn cases_are_valid() {
 
 fn fraction(text: &str) -> usize {
     text.split_once('.').map_or(0, |(_, fraction)| fraction.len())
+}
+
+/// How often lines of each kind come up on the bills of 300 customers.
+#[test]
+fn books_try_all() {
+    let instants = books::months(2025, &[2, 7]);
+    let books = books::Books::new(1, 300, instants.clone());
+    let mut seen: BTreeMap<&str, u64> = BTreeMap::new();
+    let mut unpriced = 0;
+    for customer in &books.customers {
+        for at in &instants {
+            let lines = books.bill(customer, *at);
+            for line in &lines {
+                let (span, charged) = (line.span, line.amount != BigInt::ZERO);
+                let part = span.from != span.start || span.to != span.end;
+                let changed = |what: &What| line.what == *what && charged;
+                let advance = matches!(line.what, What::Fee { advance: true, .. });
+                for (what, happened) in [
+                    ("a trial", line.trial),
+                    ("a part", part && charged),
+                    ("a discount", changed(&What::Discount)),
+                    ("a commitment", changed(&What::Commitment)),
+                    ("a fee in advance", advance && charged),
+                    ("usage", line.quantity.as_ref().is_some_and(|of| *of != exact("0"))),
+                ] {
+                    *seen.entry(what).or_default() += u64::from(happened);
+                }
+            }
+            let terms = books.terms(customer);
+            unpriced += customer::unpriced(terms, &customer.events, at - 3_000, at + 3_000);
+        }
+    }
+    seen.insert("unpriced", unpriced);
+    assert!(seen.len() == 7 && seen.values().all(|count| *count >= 30), "{seen:?}");
 }

@@ -84,8 +84,8 @@ fn written() {
         price(Model::Volume(tiers("- 1 0.0"))),
         Price { meter: "n".to_owned(), ..price(percentage) },
     ];
-    let fees = vec![Fee { name: "base".to_owned(), amount: "10.5".to_owned() }];
-    let plan = Plan { currency_places: 3, half_even: true, fees, prices };
+    let fees = vec![Fee { name: "base".to_owned(), amount: "10.5".to_owned(), ..Fee::default() }];
+    let plan = Plan { currency_places: 3, half_even: true, fees, prices, ..plan() };
     let aggregations =
         [("m".to_owned(), Aggregation::UniqueCount), ("n".to_owned(), Aggregation::Sum)];
     let written =

@@ -45,7 +45,7 @@ fn halves() {
 
 /// A fee, in a currency of two places.
 fn fee(amount: &str, half_even: bool, span: Span) -> BigInt {
-    let fee = Fee { name: "f".to_owned(), amount: amount.to_owned() };
+    let fee = Fee { name: "f".to_owned(), amount: amount.to_owned(), ..Fee::default() };
     rate(&Plan { half_even, fees: vec![fee], ..plan() }, span, &[]).fees[0].clone()
 }
 
@@ -176,7 +176,7 @@ fn not_prorated() {
 /// A total is the sum of rounded lines.
 #[test]
 fn totals() {
-    let fee = Fee { name: "f".to_owned(), amount: "0.005".to_owned() };
+    let fee = Fee { name: "f".to_owned(), amount: "0.005".to_owned(), ..Fee::default() };
     let second = Price { filter: pairs("kind=a"), ..per_unit("0.005") };
     let plan =
         Plan { fees: vec![fee.clone(), fee], prices: vec![second, per_unit("0.005")], ..plan() };
