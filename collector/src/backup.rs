@@ -23,13 +23,13 @@ pub mod rows;
 use std::fs::{self, DirBuilder, File, OpenOptions, TryLockError};
 use std::io::{self, BufReader, BufWriter, Write};
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt};
-use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use thiserror::Error;
 
 use self::manifest::{MANIFEST, Manifest, RESTORES, ROWS, STREAMS};
 use self::rows::{RowReader, RowWriter, RowsError};
+use crate::control;
 use crate::ledger::check::{Bodies, Checker, LedgerTable};
 use crate::ledger::redb::{LEDGER_FILE, export_stopped};
 use crate::ledger::store::StoreError;
@@ -210,30 +210,17 @@ type TakeRow<'t> = &'t mut dyn FnMut(LedgerTable, &[u8], &[u8]) -> Result<(), Ba
 
 /// Shows every row: from the running collector, else from the file.
 fn each_row(data_dir: &Path, take: TakeRow<'_>) -> Result<(), BackupError> {
-    let path = data_dir.join(crate::control::SOCKET);
-    match UnixStream::connect(&path) {
-        Ok(socket) => {
-            let socket = door::ask_for_rows(socket)
-                .map_err(|source| BackupError::Connect { path, source })?;
+    let failed = |source| BackupError::Connect { path: data_dir.join(control::SOCKET), source };
+    match control::connect(data_dir).map_err(failed)? {
+        Some(socket) => {
+            let socket = door::ask_for_rows(socket).map_err(failed)?;
             let mut reader = RowReader::new(BufReader::new(socket))?;
             while let Some(row) = reader.row()? {
                 take(row.table, row.key, row.value)?;
             }
             Ok(())
         }
-        // Nobody listens there: the collector is stopped, was killed, or has no socket, as the path is too
-        // long for one. The ledger's lock tells whether the file may be read.
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::InvalidInput
-            ) =>
-        {
-            export_stopped(data_dir, READ_CACHE_BYTES, take)
-        }
-        Err(source) => Err(BackupError::Connect { path, source }),
+        None => export_stopped(data_dir, READ_CACHE_BYTES, take),
     }
 }
 

@@ -41,6 +41,28 @@ const REQUEST_BYTES_MAX: u64 = 64 << 20;
 const WAIT_MAX: Duration = Duration::from_secs(30);
 const ROOT: u32 = 0;
 
+/// A connection to the collector that runs on `data_dir`; `None` if nobody listens there: it is stopped, was killed, or
+/// has no socket, as the path is too long for one. The ledger's lock tells which.
+///
+/// # Errors
+/// A socket that cannot be used.
+pub fn connect(data_dir: &Path) -> io::Result<Option<UnixStream>> {
+    match UnixStream::connect(data_dir.join(SOCKET)) {
+        Ok(socket) => Ok(Some(socket)),
+        Err(error)
+            if matches!(
+                error.kind(),
+                io::ErrorKind::NotFound
+                    | io::ErrorKind::ConnectionRefused
+                    | io::ErrorKind::InvalidInput
+            ) =>
+        {
+            Ok(None)
+        }
+        Err(error) => Err(error),
+    }
+}
+
 /// What the socket gives access to.
 #[derive(Debug, Clone)]
 pub struct Served {

@@ -93,7 +93,7 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Reads or replaces the catalogue that is in the ledger (catalog_source = "ledger").
+    /// Replaces the catalogue that is in the ledger (catalog_source = "ledger"); GET /v1/catalog shows it.
     Catalog {
         #[command(subcommand)]
         act: CatalogAct,

@@ -17,7 +17,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, book, judge, stored};
 use crate::catalog::Catalog;
-use crate::control::SOCKET;
+use crate::control;
 use crate::ledger::redb::LEDGER_FILE;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 
@@ -120,9 +120,9 @@ pub fn apply(
     mut asked: AskedChange,
 ) -> Result<Adopted, ApplyError> {
     asked.text.clone_from(&folder.text);
-    let done = match UnixStream::connect(target.data_dir.join(SOCKET)) {
-        Ok(socket) => ask(socket, &asked),
-        Err(_) => apply_stopped(target, &asked),
+    let done = match control::connect(target.data_dir)? {
+        Some(socket) => ask(socket, &asked),
+        None => apply_stopped(target, &asked),
     };
     done.map_err(|error| match error {
         ApplyError::Refused(told) => ApplyError::Refused(folder.place(&told)),

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use tidemark_common::hex;
 
+pub(super) use crate::ledger::books::rows::get as read;
 use crate::ledger::books::rows::{self, RequestRow};
 use crate::ledger::books::{Booked, Change, REQUEST_KEY_BYTES_MAX, Refused, RequestKey, What};
 use crate::ledger::store::{Books, StoreError};
@@ -180,18 +181,6 @@ impl Api {
     pub(super) async fn book(&self, change: Change) -> Result<BookedShown, Problem> {
         Ok(self.ledger.book(change).await??.into())
     }
-}
-
-/// A row, if it is there.
-///
-/// # Errors
-/// A row that cannot be read.
-pub(super) fn read<T: DeserializeOwned>(
-    books: &dyn Books,
-    key: &[u8],
-) -> Result<Option<T>, StoreError> {
-    let row = books.get(key)?.map(|bytes| rows::read("books", &bytes)).transpose();
-    row.map_err(|error| StoreError::books(error.to_string()))
 }
 
 /// A page of rows: their keys without the prefix, and their values.

@@ -3,7 +3,6 @@
 //! **Owns** which of the two, and what people read. **Does not own** the run.
 
 use std::io::{self, BufRead, BufReader, Write};
-use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -16,7 +15,7 @@ use super::door::{self, AskError, AskedRun};
 use crate::adopt::{self, CatalogSource};
 use crate::catalog::Catalog;
 use crate::config::Config;
-use crate::control::SOCKET;
+use crate::control;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 
 const LINES_WAITING_MAX: usize = 64;
@@ -90,36 +89,23 @@ pub fn bill(
 ) -> Result<Counts, CommandError> {
     let settings = config.billing.settings();
     asked.request(&settings)?;
-    let path = data_dir.join(SOCKET);
-    match UnixStream::connect(&path) {
-        Ok(mut socket) => {
-            let mut request = b"bill 1 ".to_vec();
-            request.extend(serde_json::to_vec(asked).map_err(io::Error::other)?);
-            request.push(b'\n');
-            socket.write_all(&request)?;
-            print_all(BufReader::new(socket).lines(), form, output)
-        }
-        Err(error)
-            if matches!(
-                error.kind(),
-                io::ErrorKind::NotFound
-                    | io::ErrorKind::ConnectionRefused
-                    | io::ErrorKind::InvalidInput
-            ) =>
-        {
-            let (lines, told) = std::sync::mpsc::sync_channel(LINES_WAITING_MAX);
-            let (config, data_dir, asked) = (config.clone(), data_dir.to_owned(), asked.clone());
-            let running = std::thread::spawn(move || {
-                run_stopped(&config, &data_dir, &asked, &settings, &lines)
-            });
-            let printed = print_all(told.into_iter().map(Ok), form, output);
-            match running.join() {
-                Ok(Ok(())) => printed,
-                Ok(Err(error)) => Err(error),
-                Err(_) => Err(CommandError::CutOff),
-            }
-        }
-        Err(source) => Err(CommandError::Connect { path, source }),
+    let failed = |source| CommandError::Connect { path: data_dir.join(control::SOCKET), source };
+    if let Some(mut socket) = control::connect(data_dir).map_err(failed)? {
+        let mut request = b"bill 1 ".to_vec();
+        request.extend(serde_json::to_vec(asked).map_err(io::Error::other)?);
+        request.push(b'\n');
+        socket.write_all(&request)?;
+        return print_all(BufReader::new(socket).lines(), form, output);
+    }
+    let (lines, told) = std::sync::mpsc::sync_channel(LINES_WAITING_MAX);
+    let (config, data_dir, asked) = (config.clone(), data_dir.to_owned(), asked.clone());
+    let running =
+        std::thread::spawn(move || run_stopped(&config, &data_dir, &asked, &settings, &lines));
+    let printed = print_all(told.into_iter().map(Ok), form, output);
+    match running.join() {
+        Ok(Ok(())) => printed,
+        Ok(Err(error)) => Err(error),
+        Err(_) => Err(CommandError::CutOff),
     }
 }
 

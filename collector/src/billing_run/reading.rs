@@ -22,7 +22,7 @@ use crate::invoice::charge::{Charge, Parties, Which, charges, number_repeated};
 use crate::invoice::draft::{Basis, DraftError, DuePeriod, draft};
 use crate::invoice::{CutShown, SectionKind};
 use crate::ledger::Snapshot;
-use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan};
+use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan, get as read};
 use crate::ledger::books::{Issue, sha256, test_clock};
 use crate::ledger::store::{Books, StoreError};
 use crate::period::Period;
@@ -316,12 +316,4 @@ fn held_periods(books: &dyn Books, id: &CustomerId) -> Result<Vec<PeriodRow>, St
             Ok(held)
         }
     }
-}
-
-fn read<T: serde::de::DeserializeOwned>(
-    books: &dyn Books,
-    key: &[u8],
-) -> Result<Option<T>, StoreError> {
-    let row = books.get(key)?.map(|bytes| rows::read("books", &bytes)).transpose();
-    row.map_err(|error| StoreError::books(error.to_string()))
 }

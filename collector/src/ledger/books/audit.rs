@@ -108,8 +108,7 @@ pub fn is_clock_step(by: i64) -> bool {
 /// # Errors
 /// If that cannot be read.
 pub fn test_clock(books: &dyn Books) -> Result<Option<i64>, StoreError> {
-    let row = books.get(rows::TEST_CLOCK)?.map(|bytes| rows::read("test clock", &bytes));
-    row.transpose().map_err(|error| StoreError::books(error.to_string()))
+    rows::get(books, rows::TEST_CLOCK)
 }
 
 pub(super) fn judge_lock(

@@ -34,6 +34,7 @@ use tidemark_common::time::Bucket;
 
 use crate::invoice::DocumentKind;
 use crate::ledger::codec::{RowError, put_str};
+use crate::ledger::store::{Books, StoreError};
 use crate::money::{Currency, Money};
 use crate::period::Period;
 
@@ -324,6 +325,15 @@ pub struct RequestRow {
     pub entry: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub document: Option<String>,
+}
+
+/// A row, if it is there.
+///
+/// # Errors
+/// A row that cannot be read.
+pub fn get<T: DeserializeOwned>(books: &dyn Books, key: &[u8]) -> Result<Option<T>, StoreError> {
+    let row = books.get(key)?.map(|bytes| read("books", &bytes)).transpose();
+    row.map_err(|error| StoreError::books(error.to_string()))
 }
 
 #[must_use]
