@@ -73,7 +73,7 @@ fn refused(stack: &Stack) -> Result<()> {
         (format!("{usage}?group_by=colour"), 400, ["colour", "region"]),
         (format!("{usage}?meter=api.cals"), 404, ["api.cals", "api.calls"]),
         ("/v1/customers/nobody/bill".to_owned(), 404, ["nobody", "[[customer]]"]),
-        ("/v1/streams?all=1".to_owned(), 400, ["all", "none"]),
+        ("/v1/streams?all=1".to_owned(), 400, ["all", "limit, after"]),
         ("/v2/streams".to_owned(), 404, ["/v2/streams", "/v1/streams"]),
     ] {
         let answer = stack.api().get(&path)?;
