@@ -57,7 +57,7 @@ use axum::extract::State;
 use axum::http::{StatusCode, Uri};
 use axum::middleware;
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post, put};
+use axum::routing::{MethodRouter, get, post, put};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::adopt::AdoptRequest;
@@ -127,38 +127,17 @@ fn routes() -> [Routes; 5] {
         .route("/v1/suspense", get(suspense::handle))
         .route("/v1/test-clock", get(clock::show))
         .route("/v1/invoices", get(invoices::list))
-        .route("/v1/invoices/{number}", get(invoices::show))
-        .route(
-            "/v1/invoices/{number}/html",
-            get(|api, path, query| invoices::print(api, path, query, Form::Html)),
-        )
-        .route(
-            "/v1/customers/{customer}/invoices/{number}/html",
-            get(|api, path, query| invoices::print_of_customer(api, path, query, Form::Html)),
-        )
-        .route(
-            "/v1/invoices/{number}/csv",
-            get(|api, path, query| invoices::print(api, path, query, Form::Csv)),
-        )
-        .route(
-            "/v1/customers/{customer}/invoices/{number}/csv",
-            get(|api, path, query| invoices::print_of_customer(api, path, query, Form::Csv)),
-        )
-        .route(
-            "/v1/invoices/{number}/pdf",
-            get(|api, path, query| invoices::print(api, path, query, Form::Pdf)),
-        )
-        .route(
-            "/v1/customers/{customer}/invoices/{number}/pdf",
-            get(|api, path, query| invoices::print_of_customer(api, path, query, Form::Pdf)),
-        )
-        .route("/v1/invoices/{number}/document", get(invoices::document))
         .route("/v1/customers/{customer}/invoices", get(invoices::list_of_customer))
-        .route("/v1/customers/{customer}/invoices/{number}", get(invoices::show_of_customer))
-        .route(
-            "/v1/customers/{customer}/invoices/{number}/document",
-            get(invoices::document_of_customer),
-        );
+        .route("/v1/invoices/{number}", get(invoices::show))
+        .route("/v1/invoices/{number}/document", printed(Form::Json))
+        .route("/v1/invoices/{number}/html", printed(Form::Html))
+        .route("/v1/invoices/{number}/csv", printed(Form::Csv))
+        .route("/v1/invoices/{number}/pdf", printed(Form::Pdf))
+        .route("/v1/customers/{customer}/invoices/{number}", get(invoices::show))
+        .route("/v1/customers/{customer}/invoices/{number}/document", printed(Form::Json))
+        .route("/v1/customers/{customer}/invoices/{number}/html", printed(Form::Html))
+        .route("/v1/customers/{customer}/invoices/{number}/csv", printed(Form::Csv))
+        .route("/v1/customers/{customer}/invoices/{number}/pdf", printed(Form::Pdf));
     let audited = Routes::new(Some(Need::Audit))
         .route("/v1/catalog", get(catalog::show))
         .route("/v1/ledger/entries", get(entries::list))
@@ -180,6 +159,10 @@ fn routes() -> [Routes; 5] {
         .route("/metrics", get(metrics::handle))
         .route("/openapi.json", get(openapi::handle));
     [read, audited, billing, admin, open]
+}
+
+fn printed(form: Form) -> MethodRouter<Api> {
+    get(move |api, path, query| invoices::print(api, path, query, form))
 }
 
 /// The API. `catalog` always holds the newest catalogue; `sessions` reads the QUIC door's figures, `door` are

@@ -87,12 +87,23 @@ pub enum Mode {
     DryRun,
 }
 
+/// What a customer's run ended as.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum EndedAs {
+    Issued,
+    Draft,
+    IssuedBefore,
+    #[default]
+    NothingDue,
+    Problem,
+}
+
 /// What became of one customer.
 #[derive(Debug, Clone, Default, Serialize)]
 pub struct Outcome {
     pub customer: String,
-    /// `issued`, `draft`, `issued_before`, `nothing_due` or `problem`.
-    pub outcome: &'static str,
+    pub outcome: EndedAs,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub kind: Option<DocumentKind>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -120,9 +131,9 @@ impl Outcome {
     /// By an earlier run for the date; without a number nothing was due.
     fn was_issued(&mut self, number: String) {
         if number.is_empty() {
-            self.outcome = "nothing_due";
+            self.outcome = EndedAs::NothingDue;
         } else {
-            (self.outcome, self.number) = ("issued_before", Some(number));
+            (self.outcome, self.number) = (EndedAs::IssuedBefore, Some(number));
         }
     }
 }
@@ -270,8 +281,7 @@ impl Issuing<'_> {
         id: CustomerId,
         drafted: Result<Drafted, Problem>,
     ) -> Result<ControlFlow<()>, LedgerError> {
-        let in_flight = self.begin(id, drafted).await?;
-        self.waiting.push_back(in_flight);
+        self.waiting.extend(self.begin(id, drafted).await?);
         while self.waiting.len() >= IN_FLIGHT_MAX {
             self.settle().await?;
         }
@@ -285,19 +295,20 @@ impl Issuing<'_> {
         })
     }
 
+    /// `None` if no period of the customer's ends.
     async fn begin(
         &self,
         id: CustomerId,
         drafted: Result<Drafted, Problem>,
-    ) -> Result<InFlight, LedgerError> {
+    ) -> Result<Option<InFlight>, LedgerError> {
         let mut shown = Outcome { customer: id.as_str().to_owned(), ..Outcome::default() };
         let (mut total, mut reply) = (None, None);
         match drafted {
-            Ok(Drafted::Nothing) => shown.outcome = "nothing",
+            Ok(Drafted::Nothing) => return Ok(None),
             Ok(Drafted::IssuedBefore { number }) => shown.was_issued(number),
             Err(problem) => {
                 shown.waits = matches!(problem, Problem::NotOver { .. });
-                (shown.outcome, shown.problem) = ("problem", Some(problem.to_string()));
+                (shown.outcome, shown.problem) = (EndedAs::Problem, Some(problem.to_string()));
             }
             Ok(Drafted::Draft { issue, bill }) => {
                 shown.kind = Some(issue.document.kind);
@@ -306,8 +317,8 @@ impl Issuing<'_> {
                 shown.currency = Some(issue.document.currency.clone());
                 total = Some(signed(&issue));
                 shown.outcome = match issue.paper {
-                    Paper::Document => "draft",
-                    Paper::NothingDue => "nothing_due",
+                    Paper::Document => EndedAs::Draft,
+                    Paper::NothingDue => EndedAs::NothingDue,
                 };
                 match self.request.mode {
                     Mode::DryRun => (shown.bill, shown.document) = (bill, Some(issue.document)),
@@ -315,7 +326,7 @@ impl Issuing<'_> {
                 }
             }
         }
-        Ok(InFlight { id, shown, total, reply })
+        Ok(Some(InFlight { id, shown, total, reply }))
     }
 
     async fn submit(&self, issue: Issue) -> Result<oneshot::Receiver<Reply>, LedgerError> {
@@ -336,7 +347,8 @@ impl Issuing<'_> {
             let Some(reply) = first.reply.take() else { break };
             match reply.await {
                 Ok(Reply::Booked(Ok(Booked { document, .. }))) => {
-                    first.shown.outcome = if document.is_some() { "issued" } else { "nothing_due" };
+                    first.shown.outcome =
+                        if document.is_some() { EndedAs::Issued } else { EndedAs::NothingDue };
                     first.shown.number = document;
                 }
                 Ok(Reply::Booked(Err(Refused::AlreadyIssued { number }))) => {
@@ -345,14 +357,15 @@ impl Issuing<'_> {
                 }
                 Ok(Reply::Booked(Err(Refused::Stale))) if tries < RETRIES_MAX => {
                     let drafted = self.draft_again(first.id.clone()).await?;
-                    first = self.begin(first.id, drafted).await?;
+                    let Some(again) = self.begin(first.id, drafted).await? else { return Ok(()) };
+                    first = again;
                 }
                 Ok(Reply::Booked(Err(refused))) => {
                     let problem = match refused {
                         Refused::Stale => Problem::Overtaken,
                         refused => refused.into(),
                     };
-                    (first.shown.outcome, first.total) = ("problem", None);
+                    (first.shown.outcome, first.total) = (EndedAs::Problem, None);
                     first.shown.problem = Some(problem.to_string());
                 }
                 Ok(_) | Err(_) => return Err(LedgerError::Stopped),
@@ -379,12 +392,11 @@ impl Issuing<'_> {
         let InFlight { shown, total, .. } = settled;
         let summary = &mut self.summary;
         let count = match shown.outcome {
-            "issued" => &mut summary.issued,
-            "draft" => &mut summary.drafts,
-            "issued_before" => &mut summary.issued_before,
-            "nothing_due" => &mut summary.nothing_due,
-            "problem" => &mut summary.problems,
-            _ => return,
+            EndedAs::Issued => &mut summary.issued,
+            EndedAs::Draft => &mut summary.drafts,
+            EndedAs::IssuedBefore => &mut summary.issued_before,
+            EndedAs::NothingDue => &mut summary.nothing_due,
+            EndedAs::Problem => &mut summary.problems,
         };
         *count = count.saturating_add(1);
         if let Some(total) = total {

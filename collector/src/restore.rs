@@ -26,6 +26,7 @@ use tidemark_common::time::Timestamp;
 use crate::backup::manifest::{self, FileEntry, MANIFEST, Manifest, RESTORES, STREAMS};
 use crate::backup::rows::{Row, RowReader, RowsError, Written};
 use crate::backup::{PROGRESS_BYTES, READ_CACHE_BYTES};
+use crate::ledger::books::sha256;
 use crate::ledger::check::{Bodies, Checked, CheckedBatch, Checker, Findings, LedgerTable};
 use crate::ledger::clock::{LIMIT_AHEAD_MILLIS, is_leap};
 use crate::ledger::redb::{
@@ -344,10 +345,8 @@ fn read(
     let streams = manifest::write_streams(&checked.chains, &mut io::sink()).map_err(unreadable)?;
     let found = Manifest::new(&checked, reader.written(), streams);
     let listed = fs::read(from.join(STREAMS)).map_err(unreadable)?;
-    let listed = Written {
-        bytes: u64::try_from(listed.len()).unwrap_or(u64::MAX),
-        sha256: manifest::sha256(&listed),
-    };
+    let listed =
+        Written { bytes: u64::try_from(listed.len()).unwrap_or(u64::MAX), sha256: sha256(&listed) };
     differs(&manifest, &found, &FileEntry::new(STREAMS, listed))?;
     Ok((manifest, checked))
 }

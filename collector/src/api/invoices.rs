@@ -161,71 +161,41 @@ async fn listed(
     .map(Json)
 }
 
+/// A document, by its number alone or among those of one customer.
+#[derive(Debug, Deserialize)]
+pub(super) struct Which {
+    customer: Option<String>,
+    number: String,
+}
+
+impl Which {
+    /// The state, and the bytes of the document.
+    fn read(&self, books: &dyn Books) -> Result<(StateRow, Vec<u8>), Problem> {
+        let customer = self.customer.as_deref().map(customer_id).transpose()?;
+        let state = state_of(books, &self.number)?;
+        if customer.is_some_and(|customer| state.customer != customer.as_str()) {
+            return Err(unknown(&self.number));
+        }
+        Ok((state, document_of(books, &self.number)?))
+    }
+}
+
 pub(super) async fn show(
     State(api): State<Api>,
-    Path(number): Path<String>,
+    Path(which): Path<Which>,
     Query(pairs): Query<Pairs>,
 ) -> Result<Json<Shown>, Problem> {
     Parameters::new(pairs, &[])?;
-    api.read_books(move |_, books| shown(books, &number, None)).await.map(Json)
-}
-
-pub(super) async fn show_of_customer(
-    State(api): State<Api>,
-    Path((customer, number)): Path<(String, String)>,
-    Query(pairs): Query<Pairs>,
-) -> Result<Json<Shown>, Problem> {
-    Parameters::new(pairs, &[])?;
-    let customer = customer_id(&customer)?;
-    api.read_books(move |_, books| shown(books, &number, Some(&customer))).await.map(Json)
-}
-
-fn shown(books: &dyn Books, number: &str, customer: Option<&CustomerId>) -> Result<Shown, Problem> {
-    let state = state_for(books, number, customer)?;
-    let document = String::from_utf8(document_of(books, number)?)
-        .ok()
-        .and_then(|text| RawValue::from_string(text).ok())
-        .ok_or_else(|| StoreError::books(format!("document {number} is no JSON")))?;
-    Ok(Shown { state: StateShown::of(number, state)?, document })
-}
-
-pub(super) async fn document(
-    State(api): State<Api>,
-    Path(number): Path<String>,
-    Query(pairs): Query<Pairs>,
-) -> Result<Response, Problem> {
-    Parameters::new(pairs, &[])?;
-    let bytes = api.read_books(move |_, books| document_of(books, &number)).await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
-}
-
-pub(super) async fn document_of_customer(
-    State(api): State<Api>,
-    Path((customer, number)): Path<(String, String)>,
-    Query(pairs): Query<Pairs>,
-) -> Result<Response, Problem> {
-    Parameters::new(pairs, &[])?;
-    let customer = customer_id(&customer)?;
-    let bytes = api
-        .read_books(move |_, books| {
-            state_for(books, &number, Some(&customer))?;
-            document_of(books, &number)
-        })
-        .await?;
-    Ok(([(header::CONTENT_TYPE, "application/json")], bytes).into_response())
-}
-
-/// The state of a document, of that customer if one is given.
-fn state_for(
-    books: &dyn Books,
-    number: &str,
-    customer: Option<&CustomerId>,
-) -> Result<StateRow, Problem> {
-    let state = state_of(books, number)?;
-    match customer {
-        Some(customer) if state.customer != customer.as_str() => Err(unknown(number)),
-        _ => Ok(state),
-    }
+    api.read_books(move |_, books| {
+        let ((state, document), number) = (which.read(books)?, &which.number);
+        let document = String::from_utf8(document)
+            .ok()
+            .and_then(|text| RawValue::from_string(text).ok())
+            .ok_or_else(|| StoreError::books(format!("document {number} is no JSON")))?;
+        Ok(Shown { state: StateShown::of(number, state)?, document })
+    })
+    .await
+    .map(Json)
 }
 
 fn state_of(books: &dyn Books, number: &str) -> Result<StateRow, Problem> {
@@ -394,6 +364,8 @@ pub(super) fn field_problem(field: &str, detail: &str) -> Problem {
 /// As which file a document is given out.
 #[derive(Debug, Clone, Copy)]
 pub(super) enum Form {
+    /// Byte for byte as it was issued.
+    Json,
     Html,
     Csv,
     Pdf,
@@ -401,18 +373,24 @@ pub(super) enum Form {
 
 impl Form {
     /// The document in this form, made of its stored bytes alone.
-    fn print(self, number: &str, stored: &[u8]) -> Result<Response, Problem> {
-        let printed: Printed = serde_json::from_slice(stored)
-            .map_err(|error| StoreError::books(format!("document {number}: {error}")))?;
+    fn print(self, number: &str, stored: Vec<u8>) -> Result<Response, Problem> {
+        let printed = || -> Result<Printed, StoreError> {
+            serde_json::from_slice(&stored)
+                .map_err(|error| StoreError::books(format!("document {number}: {error}")))
+        };
         let (media, extension, disposition, body) = match self {
+            Self::Json => {
+                let media = [(header::CONTENT_TYPE, "application/json")];
+                return Ok((media, stored).into_response());
+            }
             Self::Html => {
-                ("text/html; charset=utf-8", "html", "inline", html(&printed).into_bytes())
+                ("text/html; charset=utf-8", "html", "inline", html(&printed()?).into_bytes())
             }
             Self::Csv => {
-                ("text/csv; charset=utf-8", "csv", "attachment", csv(&printed).into_bytes())
+                ("text/csv; charset=utf-8", "csv", "attachment", csv(&printed()?).into_bytes())
             }
             Self::Pdf => {
-                let pdf = pdf(&printed).map_err(|error| Problem::internal(&error))?;
+                let pdf = pdf(&printed()?).map_err(|error| Problem::internal(&error))?;
                 ("application/pdf", "pdf", "inline", pdf)
             }
         };
@@ -431,29 +409,13 @@ impl Form {
     }
 }
 
-/// `GET /v1/invoices/{number}/html`, `csv` or `pdf`.
+/// The document in that form.
 pub(super) async fn print(
     State(api): State<Api>,
-    Path(number): Path<String>,
+    Path(which): Path<Which>,
     Query(pairs): Query<Pairs>,
     form: Form,
 ) -> Result<Response, Problem> {
     Parameters::new(pairs, &[])?;
-    api.read_books(move |_, books| form.print(&number, &document_of(books, &number)?)).await
-}
-
-/// The same of one customer's document.
-pub(super) async fn print_of_customer(
-    State(api): State<Api>,
-    Path((customer, number)): Path<(String, String)>,
-    Query(pairs): Query<Pairs>,
-    form: Form,
-) -> Result<Response, Problem> {
-    Parameters::new(pairs, &[])?;
-    let customer = customer_id(&customer)?;
-    api.read_books(move |_, books| {
-        state_for(books, &number, Some(&customer))?;
-        form.print(&number, &document_of(books, &number)?)
-    })
-    .await
+    api.read_books(move |_, books| form.print(&which.number, which.read(books)?.1)).await
 }

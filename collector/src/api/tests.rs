@@ -1,11 +1,13 @@
 //! The API over a real ledger and real sockets.
 
 mod bills;
+mod corrections;
 #[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod held;
 mod hostile;
 mod invoices;
 mod openapi;
+mod taxes;
 mod terms;
 mod worked_example;
 mod world;

@@ -163,8 +163,3 @@ pub fn read(folder: &Path) -> io::Result<Manifest> {
     serde_json::from_reader(io::BufReader::new(File::open(folder.join(MANIFEST))?))
         .map_err(io::Error::other)
 }
-
-#[must_use]
-pub fn sha256(bytes: &[u8]) -> [u8; 32] {
-    Sha256::digest(bytes).into()
-}

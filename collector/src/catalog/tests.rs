@@ -224,6 +224,16 @@ fn a_broken_meter_is_reported_once() {
 }
 
 #[test]
+fn no_tax_is_named_as_why_there_is_none() {
+    check(
+        "[[tax]]\nname = \"exempt\"\npercent = \"0\"",
+        &[
+            "c.toml:1: \"exempt\" says that there is no tax, so no tax has this name; give it another name",
+        ],
+    );
+}
+
+#[test]
 fn duplicates_are_refused() {
     let meter = "[[meter]]\nname = \"a\"\naggregation = \"sum\"\ncloud_event = { type = \"t\" }\n";
     check(&format!("{meter}{meter}"), &["c.toml:5: the meter a stands twice; remove one of them"]);

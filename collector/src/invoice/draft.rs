@@ -19,6 +19,7 @@ use tidemark_common::id::CustomerId;
 use thiserror::Error;
 
 use crate::billing::shown::LineShown;
+use crate::catalog::seller::TaxStatus;
 use crate::ledger::books::rows::{
     Effect, InvoicedLine, Minor, PeriodChange, PeriodRow, Scope, UsedPlan, UsedTax,
 };
@@ -283,8 +284,8 @@ fn known<'a>(basis: &Basis<'a>, name: Option<&str>) -> Treatment<'a> {
     let Parties { catalog, seller, customer } = basis.parties;
     match name {
         None => Treatment::Untaxed,
-        Some("exempt") => Treatment::Exempt,
-        Some("reverse_charge") => Treatment::ReverseCharge,
+        Some(name) if name == TaxStatus::Exempt.name() => Treatment::Exempt,
+        Some(name) if name == TaxStatus::ReverseCharge.name() => Treatment::ReverseCharge,
         Some(name) => match catalog.taxes.get(name) {
             Some(tax) => Treatment::Taxed(tax),
             None => treatment(catalog, seller, customer, None),

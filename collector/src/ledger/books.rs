@@ -294,9 +294,10 @@ pub fn book(
     change: &Change,
     at: Timestamp,
 ) -> Result<Result<Booked, Refused>, StoreError> {
-    match judge(rows, change, at) {
+    let head = read::<Head>(rows, rows::HEAD)?.unwrap_or_default();
+    match judge(rows, change, head.next(), at) {
         Ok(Judged::Replay(booked)) => Ok(Ok(booked)),
-        Ok(Judged::Book(plan)) => record(rows, change, *plan, at).map(Ok),
+        Ok(Judged::Book(plan)) => record(rows, change, *plan, &head, at).map(Ok),
         Err(Failed::Refused(refused)) => Ok(Err(refused)),
         Err(Failed::Store(error)) => Err(error),
     }
@@ -307,7 +308,13 @@ enum Judged {
     Book(Box<Plan>),
 }
 
-fn judge(rows: &dyn BookRows, change: &Change, at: Timestamp) -> Result<Judged, Failed> {
+/// `entry` is the number that it is booked as.
+fn judge(
+    rows: &dyn BookRows,
+    change: &Change,
+    entry: u64,
+    at: Timestamp,
+) -> Result<Judged, Failed> {
     if let Some(request) = &change.request
         && let Some(held) = read::<RequestRow>(rows, &request_key(request))?
     {
@@ -318,13 +325,13 @@ fn judge(rows: &dyn BookRows, change: &Change, at: Timestamp) -> Result<Judged, 
         return Ok(Judged::Replay(booked));
     }
     let plan = match &change.what {
-        What::Issue(issue) => documents::judge_issue(rows, change, issue, at)?,
+        What::Issue(issue) => documents::judge_issue(rows, change, issue, entry, at)?,
         What::Void { number } => documents::judge_void(rows, change, number, at)?,
         What::Pay { number, amount, reference } => {
             payment::judge_payment(rows, change, number, *amount, reference.as_ref(), at)?
         }
         What::WriteOff { number } => payment::judge_write_off(rows, change, number, at)?,
-        What::Correct(correct) => audit::judge_correction(rows, change, correct, at)?,
+        What::Correct(correct) => audit::judge_correction(rows, change, correct, entry, at)?,
         What::AdvanceClock { to, by, ahead } => audit::judge_clock(*to, *by, *ahead, at)?,
         What::Adopt(adopt) => audit::judge_adoption(rows, change, adopt, at)?,
         What::Lock { through } => audit::judge_lock(rows, *through, at)?,
@@ -340,10 +347,10 @@ fn record(
     rows: &mut dyn BookRows,
     change: &Change,
     plan: Plan,
+    head: &Head,
     at: Timestamp,
 ) -> Result<Booked, StoreError> {
-    let head = read::<Head>(rows, rows::HEAD)?.unwrap_or_default();
-    let number = head.entries.checked_add(1).expect("a ledger never holds 2^64 entries");
+    let number = head.next();
     let entry = LedgerEntry {
         number,
         previous: head.previous(),
@@ -372,13 +379,6 @@ fn record(
         let asked = hex::encode(&request.asked);
         let row = RequestRow { asked, entry: number, document: plan.document.clone() };
         rows.put(&request_key(request), &rows::write(&row))?;
-    }
-    // A state knows the entry that issued it.
-    if let (EntryKind::Issue, Some(document)) = (entry.kind, &plan.document) {
-        let key = rows::key(rows::STATES, document.as_bytes());
-        if let Some(state) = read::<StateRow>(rows, &key)? {
-            rows.put(&key, &rows::write(&StateRow { entry: number, ..state }))?;
-        }
     }
     Ok(Booked { entry: number, document: plan.document, replayed: false })
 }

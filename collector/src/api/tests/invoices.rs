@@ -1,7 +1,6 @@
 //! The worked example's invoices, each figure by hand; what is done with them, and what is refused.
 
 use tidemark_common::id::StreamId;
-use tokio::io::AsyncReadExt;
 
 use super::worked_example::world_with_usage;
 use super::world::{ADMIN_TOKEN, AUDITOR_TOKEN, BILLING_TOKEN, Response};
@@ -37,7 +36,7 @@ async fn run_as(world: &World, date: &str, more: &str) -> Vec<String> {
 }
 
 /// A document's lines as `kind description amount`, taxes as `label net + tax`, and its sums.
-async fn check_document(world: &World, number: &str, expected: &[&str]) {
+pub(super) async fn check_document(world: &World, number: &str, expected: &[&str]) {
     let document = world.get(&format!("/v1/invoices/{number}/document")).await.ok();
     let mut shown = Vec::new();
     let text = |value: &Value, key: &str| value[key].as_str().unwrap_or_default().to_owned();
@@ -70,7 +69,7 @@ async fn check_state(world: &World, number: &str, expected: &str) {
 }
 
 /// Accounts of one currency as `account balance`, which come to nothing.
-async fn check_balance(world: &World, currency: &str, expected: &[&str]) {
+pub(super) async fn check_balance(world: &World, currency: &str, expected: &[&str]) {
     let answer =
         world.get_with("/v1/ledger/trial-balance", Some(&bearer(AUDITOR_TOKEN))).await.ok();
     let balances = &answer["currencies"][currency];
@@ -91,7 +90,7 @@ fn refused(response: &Response, status: u16, detail: &str) {
 }
 
 /// October's invoices, issued in the middle of November.
-async fn october() -> World {
+pub(super) async fn october() -> World {
     let world = world_with_usage().await;
     assert_eq!(
         run(&world, "2026-11-01").await,
@@ -106,7 +105,7 @@ async fn october() -> World {
 }
 
 #[tokio::test]
-async fn october_is_invoiced_once() {
+pub(super) async fn october_is_invoiced_once() {
     let world = october().await;
     // 18 % are in it: 50.50 * 18 / 118 = 7.7034.
     check_document(
@@ -511,160 +510,6 @@ async fn pages_and_chains_are_whole() {
     assert_eq!(early.ok()["currencies"], json!({}));
 }
 
-/// What `{"customer":"acme", ..}` comes to: 200, or status and detail.
-async fn correct(world: &World, more: &str, status: u16, detail: &str) {
-    let body = format!(r#"{{"customer":"acme","reason":"r",{more}}}"#);
-    let response = world.post_json("/v1/corrections", &body).await;
-    assert_eq!(response.status, status, "{more}: {}", response.body);
-    assert!(response.body.contains(detail), "{more}: {}", response.body);
-}
-
-#[tokio::test]
-async fn usage_is_corrected_and_charged_with_the_next_invoice() {
-    let world = october().await;
-    let at = r#""at":"2026-10-31T18:15:00Z""#;
-    // 12,500 calls become 13,000 - 1,000 = 12,000; the bill shows it at once.
-    correct(
-        &world,
-        &format!(r#""kind":"backfill","meter":"calls",{at},"events":2,"quantity":"500""#),
-        200,
-        "entry",
-    )
-    .await;
-    correct(
-        &world,
-        &format!(r#""kind":"amend","meter":"calls",{at},"events":-1,"quantity":"-1000""#),
-        200,
-        "entry",
-    )
-    .await;
-    let bill = world.get("/v1/customers/acme/bill?at=2026-10-15T00:00:00Z").await.ok();
-    let calls = &bill["sections"][0]["lines"][1];
-    assert_eq!(
-        (&calls["quantity"], &calls["events"], &calls["amount"]),
-        (&json!("12000"), &json!(2), &json!("20.00"))
-    );
-    // Globex stored less than was measured: 180.5 GiB become 120.
-    let replace = r#"{"customer":"globex","reason":"r","kind":"replace","meter":"storage","at":"2026-11-02T12:00:00Z","quantity":"120"}"#;
-    world.post_json("/v1/corrections", replace).await.ok();
-    world.set_clock("2026-12-01T12:00:00Z").await;
-    let told = run(&world, "2026-12-01").await;
-    assert_eq!(told[0], "acme issued INV2026-000004 34.50 34.50");
-    // 25.00 + 20 * 0.023 = 0.46; off: 2.546, to 2.55.
-    assert_eq!(told[1], "globex issued INV2026-000005 22.91 22.91");
-    check_document(
-        &world,
-        "INV2026-000004",
-        &[
-            "period Base 30.00",
-            "period calls 0.00",
-            "period seats 5.00",
-            "correction calls -0.50 (before: 20.50)",
-            "GST 18 %: 29.24 + 5.26",
-            "34.50 34.50 0.00 34.50 EUR",
-        ],
-    )
-    .await;
-}
-
-#[tokio::test]
-async fn corrections_that_cannot_be_are_refused() {
-    let world = october().await;
-    let at = r#""at":"2026-10-31T18:15:00Z""#;
-    for (more, detail) in [
-        (
-            format!(r#""kind":"void","meter":"calls",{at},"events":2,"quantity":"1""#),
-            "only 1 events are there",
-        ),
-        (format!(r#""kind":"amend","meter":"calls",{at},"quantity":"0""#), "changes nothing"),
-        (format!(r#""kind":"amend","meter":"calls",{at},"events":1"#), "`quantity`: is missing"),
-        (format!(r#""kind":"replace","meter":"calls",{at},"quantity":"1""#), "are not replaced"),
-        (format!(r#""kind":"amend","meter":"storage",{at},"quantity":"1""#), "use \\\"replace\\\""),
-        (format!(r#""kind":"backfill","meter":"seats",{at},"events":1"#), "distinct values"),
-        (format!(r#""kind":"backfill","meter":"cals",{at},"events":1"#), "no such meter"),
-        (
-            r#""kind":"amend","meter":"calls","at":"2026-10-31T18:14:00Z","quantity":"1""#
-                .to_owned(),
-            "15 minutes",
-        ),
-        (
-            r#""kind":"amend","meter":"calls","at":"2036-10-31T18:15:00Z","quantity":"1""#
-                .to_owned(),
-            "in the future",
-        ),
-        (
-            format!(
-                r#""kind":"amend","meter":"calls",{at},"quantity":"1","dimensions":{{"x":"y"}}"#
-            ),
-            "does not keep",
-        ),
-    ] {
-        correct(&world, &more, 422, detail).await;
-    }
-    correct(
-        &world,
-        &format!(r#""kind":"void","meter":"calls",{at},"events":1,"quantity":"12500""#),
-        200,
-        "entry",
-    )
-    .await;
-    correct(
-        &world,
-        &format!(r#""kind":"void","meter":"calls",{at},"events":1,"quantity":"1""#),
-        422,
-        "only 0 events",
-    )
-    .await;
-    let bill = world.get("/v1/customers/acme/bill?at=2026-10-15T00:00:00Z").await.ok();
-    assert_eq!(bill["sections"][0]["lines"][1]["quantity"], json!("0"));
-}
-
-#[tokio::test]
-async fn a_price_that_an_invoice_used_is_superseded_and_never_edited() {
-    use crate::adopt::judge;
-    use crate::catalog::Catalog;
-    let world = october().await;
-    let text = include_str!("worked_example.toml");
-    let check = |text: &str, expected: &str| {
-        let before = include_str!("worked_example.toml");
-        let (current, books) = (Catalog::parse(before, "c").ok(), world.ledger.books().unwrap());
-        let had = current.as_ref().map(Catalog::aggregations).unwrap_or_default();
-        let told = match judge(text, "c", current.as_ref(), &had, &*books) {
-            Ok(_) => "taken".to_owned(),
-            Err(error) => error.to_string(),
-        };
-        assert!(told.starts_with(expected), "{told}");
-    };
-    check(text, "taken");
-    check(
-        &text.replace("amount = \"30\"", "amount = \"31\""),
-        "the version of the plan \"starter\" that always was is changed, and invoice INV2026-000001 used it; put it back",
-    );
-    check(
-        &text.replace(
-            "name = \"starter\"",
-            "name = \"starter\"\neffective = \"2026-01-01T00:00:00Z\"",
-        ),
-        "the version of the plan \"starter\" that always was is gone, and invoice INV2026-000001 used it",
-    );
-    check(
-        &text.replace("Asia/Kolkata", "Asia/Tokyo"),
-        "the customer \"acme\", which was invoiced, has another time_zone; keep it",
-    );
-    check(
-        &text.replace("id = \"acme\"", "id = \"acne\""),
-        "the customer \"acme\", which was invoiced, is gone",
-    );
-    let newer = "[[plan]]\nname = \"starter\"\ncurrency = \"EUR\"\neffective = \"2026-10-01T00:00:00Z\"\n\
-        [[plan.fee]]\nname = \"Base\"\namount = \"31\"\n";
-    check(&format!("{text}{newer}"), "taken");
-    // Pro's fee of November was charged in advance; what nobody was invoiced by may change.
-    check(
-        &text.replace("amount = \"100\"", "amount = \"101\""),
-        "the version of the plan \"pro\" that always was is changed",
-    );
-}
-
 #[tokio::test]
 async fn runs_out_of_order_take_nothing_back() {
     let world = october().await;
@@ -689,67 +534,6 @@ async fn runs_out_of_order_take_nothing_back() {
         ],
     )
     .await;
-}
-
-const YEARLY: &str = r#"
-[[seller]]
-name = "main"
-legal_name = "Tide GmbH"
-[[meter]]
-name = "calls"
-aggregation = "sum"
-[[plan]]
-name = "yearly"
-currency = "EUR"
-interval = "year"
-[[plan.fee]]
-name = "Annual"
-amount = "1200"
-timing = "advance"
-[[plan]]
-name = "monthly"
-currency = "EUR"
-[[plan.price]]
-meter = "calls"
-unit_price = "1"
-[[customer]]
-id = "acme"
-plan = "monthly"
-[[subscription]]
-customer = "acme"
-plan = "yearly"
-start = "2026-01-01T00:00:00Z"
-"#;
-
-#[tokio::test]
-async fn a_fee_in_advance_is_earned_when_its_period_is_over() {
-    let world = World::start(YEARLY, "2026-01-02T00:00:00Z").await;
-    assert_eq!(run(&world, "2026-01-01").await[0], "acme issued INV2026-000001 1200.00 1200.00");
-    world.post(&[line("calls", "acme", "2026-01-15T00:00:00Z", &[], "7")]).await;
-    world.set_clock("2026-03-02T00:00:00Z").await;
-    assert_eq!(run(&world, "2026-02-01").await[0], "acme issued INV2026-000002 7.00 7.00");
-    check_document(
-        &world,
-        "INV2026-000002",
-        &["period calls 7.00", "No tax: 7.00 + 0.00", "7.00 7.00 0.00 7.00 EUR"],
-    )
-    .await;
-    check_balance(
-        &world,
-        "EUR",
-        &["deferred -1200.00", "receivable 1207.00", "revenue/calls -7.00"],
-    )
-    .await;
-    // Of February nothing is due: no number is drawn; later usage of it is charged with March.
-    assert_eq!(run(&world, "2026-03-01").await, ["acme nothing_due - 0.00 0.00", "0 0 0"]);
-    assert_eq!(run(&world, "2026-03-01").await, ["acme nothing_due - - -", "0 0 0"]);
-    let late = [line("calls", "acme", "2026-02-15T00:00:00Z", &[], "5")];
-    world.post_from(StreamId([8; 16]), &late).await;
-    world.set_clock("2026-04-02T00:00:00Z").await;
-    assert_eq!(run(&world, "2026-04-01").await[0], "acme issued INV2026-000003 5.00 5.00");
-    // A year that was mistyped.
-    let old = run(&world, "2025-04-01").await;
-    assert!(old[0].contains("more than 100 days ago"), "{old:?}");
 }
 
 #[tokio::test]
@@ -787,77 +571,4 @@ async fn a_sandbox_watches_periods_close() {
     assert_eq!(run(&world, "2026-12-01").await[0], "acme issued INV2026-000004 35.00 35.00");
     let notes = world.get("/v1/invoices/INV2026-000004/document").await.ok()["notes"].clone();
     assert!(notes[0].as_str().unwrap().starts_with("TEST"), "{notes}");
-}
-
-/// A tax service that takes 10 % of all lines, of acme; fails for globex, and forgets a line for initech.
-async fn tax_service() -> String {
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let address = listener.local_addr().unwrap();
-    tokio::spawn(async move {
-        loop {
-            let (mut stream, _) = listener.accept().await.unwrap();
-            tokio::spawn(async move {
-                let (mut bytes, mut buffer) = (Vec::new(), [0; 4096]);
-                let question: Value = loop {
-                    let read = stream.read(&mut buffer).await.unwrap();
-                    bytes.extend_from_slice(&buffer[..read]);
-                    let text = String::from_utf8_lossy(&bytes);
-                    let Some((_, body)) = text.split_once("\r\n\r\n") else { continue };
-                    if let Ok(question) = serde_json::from_str(body) {
-                        break question;
-                    }
-                };
-                let lines = question["lines"].as_array().unwrap();
-                let numbers: Vec<_> = lines.iter().map(|line| line["number"].clone()).collect();
-                let (status, lines) = match question["customer"]["id"].as_str().unwrap() {
-                    "acme" => ("200 OK", &numbers[..]),
-                    "initech" => ("200 OK", &numbers[1..]),
-                    _ => ("500 Internal Server Error", &numbers[..]),
-                };
-                // Of 50.50 and of 20.50 + 0 + 66.67.
-                let net = if lines.len() == numbers.len() { "50.50" } else { "66.67" };
-                let body = json!({"taxes": [{"name": "city", "label": "City tax 10 %", "percent": "10",
-                    "inclusive": false, "net": net, "tax": "5.05", "lines": lines}]});
-                let body = body.to_string();
-                let answer = format!(
-                    "HTTP/1.1 {status}\r\nContent-Type: application/json\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{body}",
-                    body.len()
-                );
-                stream.write_all(answer.as_bytes()).await.unwrap();
-            });
-        }
-    });
-    format!("http://{address}/taxes")
-}
-
-#[tokio::test]
-async fn a_tax_service_says_what_is_taxed_or_the_document_waits() {
-    let service = crate::tax_service::HttpTaxService::new(&tax_service().await);
-    let billing =
-        crate::billing_run::Settings { taxes: Some(std::sync::Arc::new(service)), grace_millis: 0 };
-    let world = worked_example::world_billing(billing).await;
-    let told = run(&world, "2026-11-01").await;
-    assert_eq!(told[0], "acme issued INV2026-000001 55.55 55.55");
-    assert!(
-        told[1].starts_with(
-            "globex: failed to draw up the invoice: the tax service says: http status: 500"
-        ),
-        "{told:?}"
-    );
-    assert!(
-        told[2].contains("the tax service says: no tax of line 1: name one of 0 %"),
-        "{told:?}"
-    );
-    check_document(
-        &world,
-        "INV2026-000001",
-        &[
-            "period Base 30.00",
-            "period calls 20.50",
-            "period seats 0.00",
-            "City tax 10 %: 50.50 + 5.05",
-            "50.50 55.55 0.00 55.55 EUR",
-        ],
-    )
-    .await;
 }

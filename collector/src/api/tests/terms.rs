@@ -1,8 +1,8 @@
-//! Commitments of several periods: what is missing is charged with the last one, whatever comes late.
+//! What a plan says of more than one period: commitments of a term, and fees in advance.
 
 use tidemark_common::id::StreamId;
 
-use super::invoices::run;
+use super::invoices::{check_balance, check_document, run};
 use super::world::{World, line};
 
 const CATALOG: &str = r#"
@@ -119,4 +119,65 @@ async fn late_usage_of_a_term_takes_from_what_it_was_short_of() {
         })
         .collect();
     assert_eq!(shown, ["calls 0.00", "calls 30.00", "Minimum commitment -30.00"]);
+}
+
+const YEARLY: &str = r#"
+[[seller]]
+name = "main"
+legal_name = "Tide GmbH"
+[[meter]]
+name = "calls"
+aggregation = "sum"
+[[plan]]
+name = "yearly"
+currency = "EUR"
+interval = "year"
+[[plan.fee]]
+name = "Annual"
+amount = "1200"
+timing = "advance"
+[[plan]]
+name = "monthly"
+currency = "EUR"
+[[plan.price]]
+meter = "calls"
+unit_price = "1"
+[[customer]]
+id = "acme"
+plan = "monthly"
+[[subscription]]
+customer = "acme"
+plan = "yearly"
+start = "2026-01-01T00:00:00Z"
+"#;
+
+#[tokio::test]
+async fn a_fee_in_advance_is_earned_when_its_period_is_over() {
+    let world = World::start(YEARLY, "2026-01-02T00:00:00Z").await;
+    assert_eq!(run(&world, "2026-01-01").await[0], "acme issued INV2026-000001 1200.00 1200.00");
+    world.post(&[line("calls", "acme", "2026-01-15T00:00:00Z", &[], "7")]).await;
+    world.set_clock("2026-03-02T00:00:00Z").await;
+    assert_eq!(run(&world, "2026-02-01").await[0], "acme issued INV2026-000002 7.00 7.00");
+    check_document(
+        &world,
+        "INV2026-000002",
+        &["period calls 7.00", "No tax: 7.00 + 0.00", "7.00 7.00 0.00 7.00 EUR"],
+    )
+    .await;
+    check_balance(
+        &world,
+        "EUR",
+        &["deferred -1200.00", "receivable 1207.00", "revenue/calls -7.00"],
+    )
+    .await;
+    // Of February nothing is due: no number is drawn; later usage of it is charged with March.
+    assert_eq!(run(&world, "2026-03-01").await, ["acme nothing_due - 0.00 0.00", "0 0 0"]);
+    assert_eq!(run(&world, "2026-03-01").await, ["acme nothing_due - - -", "0 0 0"]);
+    let late = [line("calls", "acme", "2026-02-15T00:00:00Z", &[], "5")];
+    world.post_from(StreamId([8; 16]), &late).await;
+    world.set_clock("2026-04-02T00:00:00Z").await;
+    assert_eq!(run(&world, "2026-04-01").await[0], "acme issued INV2026-000003 5.00 5.00");
+    // A year that was mistyped.
+    let old = run(&world, "2025-04-01").await;
+    assert!(old[0].contains("more than 100 days ago"), "{old:?}");
 }

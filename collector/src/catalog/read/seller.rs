@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::plan::{PERCENT_REMEDY, required};
 use super::{bounded, label, one_of, parsed};
-use crate::catalog::seller::{Seller, Tax};
+use crate::catalog::seller::{Seller, Tax, TaxStatus};
 use crate::catalog::{SELLERS_MAX, TAXES_MAX};
 use crate::document::{Located, Problems, Table, closest};
 use crate::money::{Percent, Rounding};
@@ -38,6 +38,11 @@ pub(super) fn taxes(root: &mut Table<'_>, problems: &mut Problems<'_>) -> Taxes 
         if taxes.len() == TAXES_MAX {
             let message = format!("there are more than {TAXES_MAX} taxes");
             problems.report(span.clone(), message, "remove those that nothing names");
+        }
+        // An invoice's line names its tax, or why there is none.
+        if [TaxStatus::Exempt, TaxStatus::ReverseCharge].map(TaxStatus::name).contains(&&*name) {
+            let message = format!("{name:?} says that there is no tax, so no tax has this name");
+            problems.report(span.clone(), message, "give it another name");
         }
         let tax = Tax { name: name.clone(), label, percent, inclusive };
         if taxes.insert(name.clone(), tax).is_some() {

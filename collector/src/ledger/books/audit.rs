@@ -5,10 +5,10 @@
 
 use tidemark_common::time::Timestamp;
 
-use super::rows::{self, Head};
+use super::rows;
 use super::{
     Adopt, BookRows, Change, Correct, Draft, Failed, Plan, Refused, WEST_MILLIS, customer_row,
-    customer_row_key, day_or, locked_through, read, sha256,
+    customer_row_key, day_or, locked_through, sha256,
 };
 use crate::ledger::entry::{EntryKind, Postings};
 use crate::ledger::store::{Books, StoreError};
@@ -21,6 +21,7 @@ pub(super) fn judge_correction(
     rows: &dyn BookRows,
     change: &Change,
     correct: &Correct,
+    entry: u64,
     at: Timestamp,
 ) -> Result<Plan, Failed> {
     let Correct { customer, version, row } = correct;
@@ -29,9 +30,8 @@ pub(super) fn judge_correction(
         return Err(Refused::Stale.into());
     }
     held.version = held.version.saturating_add(1);
-    let head = read::<Head>(rows, rows::HEAD)?.unwrap_or_default();
     let puts = vec![
-        (row.key(customer, head.entries.saturating_add(1)), Some(rows::write(row))),
+        (row.key(customer, entry), Some(rows::write(row))),
         (customer_row_key(customer), Some(rows::write(&held))),
     ];
     let entry = Draft {

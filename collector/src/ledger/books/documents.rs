@@ -28,6 +28,7 @@ pub(super) fn judge_issue(
     rows: &dyn BookRows,
     change: &Change,
     issue: &Issue,
+    entry: u64,
     at: Timestamp,
 ) -> Result<Plan, Failed> {
     let Issue { customer, series, document, effect, .. } = issue;
@@ -53,7 +54,7 @@ pub(super) fn judge_issue(
     document.issued_at = Some(series.zone.rfc3339(at));
     let stored = rows::write(&document);
     let sha256 = hex::encode(&sha256(&stored));
-    let state = issued_state(issue, &document, &sha256);
+    let state = issued_state(issue, &document, &sha256, entry);
     let effect = settle_periods(rows, customer, effect, &mut puts)?;
     if let Some(Settles { number, due, total }) = &effect.settles {
         let mut state = state_of(rows, number)?;
@@ -120,8 +121,13 @@ fn nothing_due(
     Ok(Plan { entry, puts, document: None })
 }
 
-/// The state of a document that has its number and dates; its entry is not known yet.
-fn issued_state(issue: &Issue, document: &Document<LineShown>, sha256: &str) -> StateRow {
+/// The state of a document that has its number and dates, and is issued by `entry`.
+fn issued_state(
+    issue: &Issue,
+    document: &Document<LineShown>,
+    sha256: &str,
+    entry: u64,
+) -> StateRow {
     let is_settled = issue.due.minor == 0;
     StateRow {
         customer: issue.customer.as_str().to_owned(),
@@ -139,7 +145,7 @@ fn issued_state(issue: &Issue, document: &Document<LineShown>, sha256: &str) -> 
         credited: Minor(0),
         credit_notes: Minor(0),
         written_off: Minor(0),
-        entry: 0,
+        entry,
         sha256: sha256.to_owned(),
     }
 }

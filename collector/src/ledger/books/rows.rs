@@ -112,6 +112,12 @@ pub struct Head {
 }
 
 impl Head {
+    /// The number of the next entry.
+    #[must_use]
+    pub fn next(&self) -> u64 {
+        self.entries.checked_add(1).expect("a ledger never holds 2^64 entries")
+    }
+
     /// What the next entry names as the one before.
     #[must_use]
     pub fn previous(&self) -> Digest {
