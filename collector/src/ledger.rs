@@ -34,6 +34,7 @@ pub mod stream;
 pub mod tail;
 
 mod folder;
+mod time_source;
 mod writer;
 
 #[cfg(test)]
@@ -43,7 +44,7 @@ pub(crate) mod conformance;
 use std::collections::BTreeMap;
 use std::fmt;
 use std::path::Path;
-use std::sync::atomic::{AtomicI64, Ordering};
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
@@ -59,6 +60,7 @@ pub use crate::ledger::completeness::Completeness;
 pub use crate::ledger::figures::{Durations, LedgerFigures};
 pub use crate::ledger::folder::Folder;
 pub use crate::ledger::stream::{Missing, StreamState, StreamStatus};
+pub use crate::ledger::time_source::TimeSource;
 pub use crate::ledger::writer::Writer;
 pub use crate::live::{ReadError, Snapshot};
 pub use crate::usage::{Seen, UsageRow};
@@ -66,7 +68,7 @@ pub use crate::usage::{Seen, UsageRow};
 use crate::period::Zone;
 
 use self::books::{Booked, Change, Refused, RequestKey, What};
-use self::clock::{LedgerClock, Reading};
+use self::clock::LedgerClock;
 use self::figures::LedgerCounters;
 use self::redb::{RedbOptions, RedbStore};
 use self::request::{Reply, Request};
@@ -108,66 +110,6 @@ impl Default for LedgerOptions {
             trust_clock: false,
             test_clock: false,
         }
-    }
-}
-
-/// Where the ledger reads the clocks.
-#[derive(Clone)]
-pub struct TimeSource {
-    read: Arc<dyn Fn() -> Reading + Send + Sync>,
-    /// Of a sandbox: how far its time is ahead, in milliseconds.
-    ahead: Option<Arc<AtomicI64>>,
-}
-
-impl TimeSource {
-    pub fn new(read: impl Fn() -> Reading + Send + Sync + 'static) -> Self {
-        Self { read: Arc::new(read), ahead: None }
-    }
-
-    /// The machine's clocks.
-    #[must_use]
-    pub fn system() -> Self {
-        #[expect(
-            clippy::disallowed_methods,
-            reason = "the ledger's one place that reads the machine's clocks"
-        )]
-        let start = std::time::Instant::now();
-        Self::new(move || {
-            #[expect(
-                clippy::disallowed_methods,
-                reason = "the ledger's one place that reads the machine's clocks"
-            )]
-            let wall = std::time::SystemTime::now()
-                .duration_since(std::time::UNIX_EPOCH)
-                .unwrap_or_default();
-            Reading {
-                wall: Timestamp(i64::try_from(wall.as_millis()).unwrap_or(i64::MAX)),
-                monotonic_micros: u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
-            }
-        })
-    }
-
-    #[must_use]
-    pub fn read(&self) -> Reading {
-        let reading = (self.read)();
-        match &self.ahead {
-            None => reading,
-            Some(ahead) => {
-                Reading { wall: reading.wall.plus_millis(ahead.load(Ordering::Relaxed)), ..reading }
-            }
-        }
-    }
-
-    /// The same, so far ahead; it can be advanced.
-    #[must_use]
-    pub fn ahead(self, millis: i64) -> Self {
-        Self { ahead: Some(Arc::new(AtomicI64::new(millis))), ..self }
-    }
-}
-
-impl fmt::Debug for TimeSource {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("TimeSource")
     }
 }
 

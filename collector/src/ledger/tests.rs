@@ -8,6 +8,7 @@ use proptest::prelude::*;
 use tidemark_common::id::{CustomerId, Sequence};
 use tidemark_common::time::Bucket;
 
+use super::clock::Reading;
 use super::conformance::{Journal, NOW, commit, greet};
 use super::fold::FoldSlice;
 use super::request::Welcomed;
