@@ -7,8 +7,10 @@
 //! GET /v1/bills                  every customer's bill, from one snapshot
 //! GET /v1/streams                every stream   GET /metrics   Prometheus text
 //! GET /v1/suspense               what the catalogue does not explain
+//! GET /v1/reconciliation, waivers, POST /v1/waivers, /v1/streams/{id}/lost   reconciliation.rs
 //! GET /v1/invoices ...           documents: invoices.rs      POST /v1/billing-runs   runs.rs
 //! GET, PUT /v1/catalog           catalog.rs
+//! GET /v1/certificates ...       certificates and proofs: certificates.rs
 //! GET /v1/ledger/ ...            entries, balances, locks: entries.rs     POST /v1/corrections   corrections.rs
 //! GET /openapi.json              all of this for machines: openapi.json beside this file
 //! ```
@@ -25,6 +27,7 @@ mod bill;
 mod bills;
 mod books;
 mod catalog;
+mod certificates;
 mod clock;
 mod corrections;
 mod cut;
@@ -38,6 +41,7 @@ mod openapi;
 mod patient;
 mod problem;
 mod query;
+mod reconciliation;
 mod routes;
 mod runs;
 mod sources;
@@ -66,6 +70,7 @@ use crate::catalog::Catalog;
 use crate::ledger::store::Books;
 use crate::ledger::{Ledger, Snapshot};
 use crate::listen::ListenFigures;
+use crate::reconcile::Sweeps;
 
 use auth::{Need, Tokens};
 use invoices::Form;
@@ -95,6 +100,7 @@ struct Api {
     waiting: Arc<Semaphore>,
     adoptions: mpsc::Sender<AdoptRequest>,
     billing: Settings,
+    sweeps: Arc<Sweeps>,
 }
 
 /// Reads the QUIC door's figures.
@@ -114,6 +120,8 @@ pub struct Changes {
     pub adoptions: mpsc::Sender<AdoptRequest>,
     /// What holds for billing runs.
     pub billing: Settings,
+    /// What the last sweep found.
+    pub sweeps: Arc<Sweeps>,
 }
 
 /// Every route; each is described in `openapi.json` too.
@@ -137,12 +145,22 @@ fn routes() -> [Routes; 5] {
         .route("/v1/customers/{customer}/invoices/{number}/document", printed(Form::Json))
         .route("/v1/customers/{customer}/invoices/{number}/html", printed(Form::Html))
         .route("/v1/customers/{customer}/invoices/{number}/csv", printed(Form::Csv))
-        .route("/v1/customers/{customer}/invoices/{number}/pdf", printed(Form::Pdf));
+        .route("/v1/customers/{customer}/invoices/{number}/pdf", printed(Form::Pdf))
+        .route("/v1/invoices/{number}/proof", get(certificates::proof))
+        .route("/v1/customers/{customer}/invoices/{number}/proof", get(certificates::proof));
     let audited = Routes::new(Some(Need::Audit))
+        .route("/v1/reconciliation", get(reconciliation::report))
+        .route("/v1/reconciliation/html", get(reconciliation::page))
+        .route("/v1/waivers", get(reconciliation::waivers))
         .route("/v1/catalog", get(catalog::show))
+        .route("/v1/certificates", get(certificates::list))
+        .route("/v1/certificates/{number}", get(certificates::show))
+        .route("/v1/certificates/{number}/streams", get(certificates::streams))
         .route("/v1/ledger/entries", get(entries::list))
         .route("/v1/ledger/trial-balance", get(entries::trial_balance));
     let billing = Routes::new(Some(Need::Bill))
+        .route("/v1/streams/{stream}/lost", post(reconciliation::lose))
+        .route("/v1/waivers", post(reconciliation::waive))
         .route("/v1/billing-runs", post(runs::run))
         .route("/v1/corrections", post(corrections::correct))
         .route("/v1/invoices/{number}/void", post(invoices::void))
@@ -156,6 +174,7 @@ fn routes() -> [Routes; 5] {
     let open = Routes::new(None)
         .route("/healthz", get(|| async { "ok\n" }))
         .route("/readyz", get(ready))
+        .route("/.well-known/tidemark-keys", get(certificates::published))
         .route("/metrics", get(metrics::handle))
         .route("/openapi.json", get(openapi::handle));
     [read, audited, billing, admin, open]
@@ -186,6 +205,7 @@ pub fn router(
         waiting: Arc::new(Semaphore::new(READS_WAITING_MAX)),
         adoptions: changes.adoptions,
         billing: changes.billing,
+        sweeps: changes.sweeps,
     };
     let guarded = routes().into_iter().map(|routes| routes.guarded(&api));
     guarded

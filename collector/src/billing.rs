@@ -8,7 +8,7 @@
 
 pub mod shown;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use thiserror::Error;
 
@@ -250,8 +250,16 @@ impl<'a> Terms<'a> {
         Ok(charged)
     }
 
+    /// The meters that have a price here.
+    #[must_use]
+    pub fn meters(&self) -> BTreeSet<MeterName> {
+        let parts = self.sections.iter().flat_map(|section| &section.parts);
+        parts.flat_map(|part| part.prices()).map(|price| price.meter.clone()).collect()
+    }
+
     /// From the first beginning to the last end of its periods.
-    fn span(&self) -> Period {
+    #[must_use]
+    pub fn span(&self) -> Period {
         let periods = self.sections.iter().map(|section| section.period);
         periods
             .reduce(|all, one| Period {

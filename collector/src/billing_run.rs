@@ -1,10 +1,11 @@
 //! A billing run: reads one cut, rates every customer whose period ends, and issues what is due.
 //!
 //! ```text
-//! one snapshot, the books --draft_for, customer by customer--> drafts --one transaction each--> documents
+//! one snapshot, the books --draft_for, customer by customer--> drafts --gate--> --one transaction each--> documents
 //! ```
-//! **Owns** which periods are due, and the order of things. **Does not own** amounts (`rating`, `invoice/draft.rs`), or
-//! that a document is issued once (`ledger/books.rs` judges that in its transaction).
+//! **Owns** which periods are due, and the order of things. **Does not own** amounts (`rating`, `invoice/draft.rs`), what
+//! keeps an invoice back (`reconcile`), or that a document is issued once (`ledger/books.rs` judges that in its
+//! transaction).
 //!
 //! A run is for a date: the first day after the periods that it bills, in each customer's own time zone. It issues, of
 //! each customer, at most one document. Run twice, or by two at once, it issues the same once. Killed at any point, what
@@ -12,11 +13,14 @@
 //!
 //! Limits: [`DRAFTS_WAITING_MAX`] drafts wait, [`IN_FLIGHT_MAX`] are being issued: the writer takes those into one commit.
 
+mod certifying;
 pub mod command;
 pub mod door;
+mod gated;
 mod reading;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
@@ -38,14 +42,19 @@ use crate::ledger::store::StoreError;
 use crate::ledger::{Ledger, LedgerError};
 use crate::money::{Currency, Money};
 use crate::period::{Day, PeriodError};
+use crate::reconcile::{self, Finding};
 
+use self::gated::Gated;
 use self::reading::OLD_DAYS;
-pub use self::reading::{Drafted, Reading, why_blocked};
+pub use self::reading::{Drafted, Reading};
 
 const DRAFTS_WAITING_MAX: usize = 64;
 const IN_FLIGHT_MAX: usize = 256;
 /// A draft that something else overtook is drawn up anew, so often.
 const RETRIES_MAX: u32 = 5;
+/// An outcome names so many findings with all that is known of them, and so many in its one sentence.
+const FINDINGS_NAMED_MAX: usize = 20;
+const FINDINGS_TOLD_MAX: usize = 5;
 
 /// What holds for every run.
 #[derive(Debug, Clone, Default)]
@@ -54,6 +63,8 @@ pub struct Settings {
     pub grace_millis: i64,
     /// Who says what is taxed; `None`: the catalogue.
     pub taxes: Option<Arc<dyn TaxService>>,
+    /// What the gate looks at.
+    pub reconcile: reconcile::Settings,
 }
 
 /// What is to be billed, and by whom.
@@ -63,7 +74,7 @@ pub struct RunRequest {
     pub date: Day,
     pub mode: Mode,
     pub actor: String,
-    /// Why documents are issued though usage may be missing; without it they are not.
+    /// Why documents are issued though usage may be missing: a waiver, for this run, of all that is not complete.
     pub although_incomplete: Option<String>,
     pub settings: Settings,
     pub age: Age,
@@ -119,6 +130,9 @@ pub struct Outcome {
     /// The problem is that the period, or the grace after it, is not over.
     #[serde(skip)]
     pub waits: bool,
+    /// What keeps the document back, the first of them.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub findings: Vec<FindingNamed>,
     /// Of a dry run: the periods that end, as the live bill shows them, to the byte.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub bill: Option<BillShown>,
@@ -168,10 +182,12 @@ pub enum Problem {
         "the period ended on {date}, more than {OLD_DAYS} days ago: is the year right? If it is to be billed all the same, say so (`--old`, `\"old\": true`)"
     )]
     Old { date: Day },
-    #[error(
-        "usage may be missing: complete only through {through}, and the period ends at {end}; GET /v1/streams says which streams hold that back; wait, or give a reason for billing all the same"
-    )]
-    Incomplete { through: String, end: String },
+    #[error("{0}")]
+    KeptBack(Box<KeptBack>),
+    #[error("{0}")]
+    Ledger(#[from] LedgerError),
+    #[error("the cut cannot be certified: {0}")]
+    Certify(String),
     #[error("{0}")]
     Bill(#[from] BillError),
     #[error("{0}")]
@@ -184,6 +200,55 @@ pub enum Problem {
     Refused(#[from] Refused),
     #[error("something else was booked for the customer again and again; run it once more")]
     Overtaken,
+}
+
+/// Findings that an invoice waits for; at least one.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeptBack {
+    pub findings: Vec<Finding>,
+}
+
+/// A finding, as an outcome names it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct FindingNamed {
+    pub id: String,
+    pub kind: &'static str,
+    pub told: String,
+    pub remedy: String,
+    pub events: u64,
+}
+
+impl KeptBack {
+    fn named(&self) -> Vec<FindingNamed> {
+        let named = self.findings.iter().take(FINDINGS_NAMED_MAX).map(|finding| FindingNamed {
+            id: finding.id.clone(),
+            kind: finding.kind.name(),
+            told: finding.told.clone(),
+            remedy: finding.remedy.clone(),
+            events: finding.events,
+        });
+        named.collect()
+    }
+}
+
+impl fmt::Display for KeptBack {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match &self.findings[..] {
+            [only] => {
+                write!(f, "a finding keeps it back: {}: {}; {}", only.id, only.told, only.remedy)
+            }
+            all => {
+                let ids: Vec<_> =
+                    all.iter().take(FINDINGS_TOLD_MAX).map(|finding| finding.id.as_str()).collect();
+                let more = if all.len() > FINDINGS_TOLD_MAX { ", .." } else { "" };
+                let (count, ids) = (all.len(), ids.join(", "));
+                write!(
+                    f,
+                    "{count} findings keep it back: {ids}{more}; `tidemark-collector reconcile` says what to do about each"
+                )
+            }
+        }
+    }
 }
 
 /// Runs it all, and tells each outcome but that nothing is due, in the order of the customers' ids. Whoever stops
@@ -199,14 +264,18 @@ pub async fn run(
 ) -> Result<Summary, LedgerError> {
     let (drafts, mut drafted) = mpsc::channel(DRAFTS_WAITING_MAX);
     let request = Arc::new(request);
+    let opening = tokio::task::spawn_blocking({
+        let (ledger, request) = (ledger.clone(), Arc::clone(&request));
+        move || Gated::open(&ledger, catalog, request).map(Arc::new)
+    });
+    let gated = opening.await.unwrap_or(Err(LedgerError::Stopped))?;
     let drafting = tokio::task::spawn_blocking({
-        let (ledger, catalog, request) =
-            (ledger.clone(), Arc::clone(&catalog), Arc::clone(&request));
-        move || draft_all(&ledger, &catalog, &request, &drafts)
+        let (ledger, gated, request) = (ledger.clone(), Arc::clone(&gated), Arc::clone(&request));
+        move || draft_all(&ledger, &gated, &request, &drafts)
     });
     let mut issuing = Issuing {
         ledger: ledger.clone(),
-        catalog,
+        gated,
         request,
         outcomes,
         waiting: VecDeque::new(),
@@ -234,19 +303,17 @@ pub async fn run(
 /// Draws up every customer's draft from one snapshot; blocks.
 fn draft_all(
     ledger: &Ledger,
-    catalog: &Catalog,
+    gated: &Gated,
     request: &RunRequest,
     drafts: &mpsc::Sender<(CustomerId, Result<Drafted, Problem>)>,
 ) -> Result<(), LedgerError> {
-    let (books, snapshot) = (ledger.books()?, ledger.snapshot()?);
-    let blocked = why_blocked(catalog, &*books)?;
-    let reading = Reading { catalog, snapshot: &snapshot, request, blocked };
+    let (books, catalog) = (ledger.books()?, gated.catalog());
     let asked =
         |id: &&CustomerId| request.customers.as_ref().is_none_or(|asked| asked.contains(*id));
     let unknown = request.customers.iter().flatten();
     let unknown = unknown.filter(|id| !catalog.customers.contains_key(*id));
     for id in catalog.customers.keys().filter(asked).chain(unknown) {
-        let drafted = reading.draft_for(&*books, id);
+        let drafted = gated.draft_for(&*books, id);
         if matches!(drafted, Ok(Drafted::Nothing)) {
             continue;
         }
@@ -267,7 +334,7 @@ struct InFlight {
 
 struct Issuing<'o> {
     ledger: Ledger,
-    catalog: Arc<Catalog>,
+    gated: Arc<Gated>,
     request: Arc<RunRequest>,
     outcomes: &'o mpsc::Sender<Outcome>,
     waiting: VecDeque<InFlight>,
@@ -309,8 +376,11 @@ impl Issuing<'_> {
             Err(problem) => {
                 shown.waits = matches!(problem, Problem::NotOver { .. });
                 (shown.outcome, shown.problem) = (EndedAs::Problem, Some(problem.to_string()));
+                if let Problem::KeptBack(kept_back) = problem {
+                    shown.findings = kept_back.named();
+                }
             }
-            Ok(Drafted::Draft { issue, bill }) => {
+            Ok(Drafted::Draft { issue, bill, kept_back, .. }) => {
                 shown.kind = Some(issue.document.kind);
                 shown.total = Some(issue.document.total.clone());
                 shown.amount_due = Some(issue.document.amount_due.clone());
@@ -320,8 +390,17 @@ impl Issuing<'_> {
                     Paper::Document => EndedAs::Draft,
                     Paper::NothingDue => EndedAs::NothingDue,
                 };
+                if let Some(kept_back) = kept_back {
+                    shown.outcome = EndedAs::Problem;
+                    (shown.problem, shown.findings) =
+                        (Some(kept_back.to_string()), kept_back.named());
+                    total = None;
+                }
                 match self.request.mode {
-                    Mode::DryRun => (shown.bill, shown.document) = (bill, Some(issue.document)),
+                    Mode::DryRun => {
+                        (shown.bill, shown.document) =
+                            (bill.map(|bill| *bill), Some(issue.document));
+                    }
                     Mode::Issue => reply = Some(self.submit(*issue).await?),
                 }
             }
@@ -376,15 +455,9 @@ impl Issuing<'_> {
     }
 
     async fn draft_again(&self, id: CustomerId) -> Result<Result<Drafted, Problem>, LedgerError> {
-        let (ledger, catalog) = (self.ledger.clone(), Arc::clone(&self.catalog));
-        let request = Arc::clone(&self.request);
-        let drafting = tokio::task::spawn_blocking(move || {
-            let (books, snapshot) = (ledger.books()?, ledger.snapshot()?);
-            let blocked = why_blocked(&catalog, &*books)?;
-            let reading =
-                Reading { catalog: &catalog, snapshot: &snapshot, request: &request, blocked };
-            Ok(reading.draft_for(&*books, &id))
-        });
+        let (ledger, gated) = (self.ledger.clone(), Arc::clone(&self.gated));
+        let drafting =
+            tokio::task::spawn_blocking(move || Ok(gated.draft_for(&*ledger.books()?, &id)));
         drafting.await.unwrap_or(Err(LedgerError::Stopped))
     }
 

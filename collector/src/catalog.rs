@@ -16,6 +16,7 @@
 //! [[subscription]] customer, plan, start, end, trial_end, discount; [[subscription.fee]], [[subscription.price]]
 //! [identities]  default = "allow" or "deny"
 //! [[identity]]  name, meters = [..], customers = [..]
+//! [[policy]]    name, signed_by, kinds = [..], identities = [..], lost_after, events_per_stream_max, events_total_max
 //! ```
 //!
 //! Invariants: names are unique; every price is of a meter that exists; all versions of a plan have one currency
@@ -41,6 +42,7 @@ use crate::document::Problem;
 use crate::grants::Grants;
 use crate::money::{Currency, Percent};
 use crate::period::{Anchor, Zone};
+use crate::reconcile::Policy;
 
 use plan::{Fee, MeterPrice, Plan};
 use seller::{Seller, Tax, TaxStatus};
@@ -79,6 +81,8 @@ pub struct Catalog {
     pub subscriptions: Subscriptions,
     /// Which agents may bill whom.
     pub grants: Arc<Grants>,
+    /// What invoices need not wait for, by name.
+    pub policies: Vec<Policy>,
 }
 
 /// What is measured and how it is aggregated.

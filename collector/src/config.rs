@@ -24,12 +24,15 @@ use tidemark_common::tls::Pem;
 use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 
-use crate::adopt::CatalogSource;
+use crate::adopt::{self, CatalogSource};
 use crate::api::{Role, Token};
 use crate::billing_run::Settings;
 use crate::catalog::Catalog;
+use crate::certificate::anchor::Anchors;
 use crate::document::{self, Located, Problem, Problems, Table};
 use crate::invoice::tax::TaxService;
+use crate::ledger::Ledger;
+use crate::reconcile::{self, ExpectedSource};
 use crate::tax_service::HttpTaxService;
 
 use values::Values;
@@ -48,6 +51,9 @@ pub struct Config {
     pub catalog: PathBuf,
     pub catalog_source: CatalogSource,
     pub billing: Billing,
+    /// `[certificate]`
+    pub anchors: Anchors,
+    pub reconcile: Reconcile,
     pub log_format: LogFormat,
     pub log_level: String,
     pub shutdown_grace_millis: u64,
@@ -55,6 +61,7 @@ pub struct Config {
     pub tls: Tls,
     pub session: SessionLimits,
     pub ledger: LedgerLimits,
+    pub streams: Streams,
     pub tokens: Vec<Token>,
     /// A word of the command line: a file would say it for ever.
     pub trust_clock: bool,
@@ -72,15 +79,23 @@ pub struct Billing {
     pub tax_service: Option<String>,
 }
 
-impl Billing {
-    /// What holds for every run.
+/// `[reconcile]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Reconcile {
+    /// How much time before its cut a reconciliation looks at.
+    pub range_millis: u64,
+    /// Who should report.
+    pub expected: ExpectedSource,
+    /// How often the collector reconciles by itself; `None`: not at all.
+    pub every_millis: Option<u64>,
+}
+
+impl Reconcile {
+    /// What holds for every reconciliation.
     #[must_use]
-    pub fn settings(&self) -> Settings {
-        let service = self.tax_service.as_deref().map(HttpTaxService::new);
-        Settings {
-            grace_millis: i64::try_from(self.grace_millis).unwrap_or(i64::MAX),
-            taxes: service.map(|service| Arc::new(service) as Arc<dyn TaxService>),
-        }
+    pub fn settings(&self) -> reconcile::Settings {
+        let range_millis = i64::try_from(self.range_millis).unwrap_or(i64::MAX);
+        reconcile::Settings { range_millis, expected: self.expected.clone() }
     }
 }
 
@@ -142,6 +157,13 @@ pub struct LedgerLimits {
     pub streams_per_hour_max: u32,
     pub ledger_cache_bytes: u64,
     pub totals_cache_bytes: u64,
+}
+
+/// `[streams]`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Streams {
+    /// A stream that is closed and whole retires once it was not heard of for this long.
+    pub retire_after_millis: u64,
 }
 
 /// How logs are written.
@@ -218,6 +240,35 @@ impl Config {
         match config {
             Some(config) if found.is_empty() => Ok(config),
             Some(_) | None => Err(found),
+        }
+    }
+
+    /// What holds for every billing run.
+    #[must_use]
+    pub fn billing_settings(&self) -> Settings {
+        let service = self.billing.tax_service.as_deref().map(HttpTaxService::new);
+        Settings {
+            grace_millis: i64::try_from(self.billing.grace_millis).unwrap_or(i64::MAX),
+            taxes: service.map(|service| Arc::new(service) as Arc<dyn TaxService>),
+            reconcile: self.reconcile.settings(),
+        }
+    }
+
+    /// The catalogue of a ledger that no collector runs on: the file's, or the ledger's. Blocks.
+    ///
+    /// # Errors
+    /// In words: it cannot be read, or every problem that it has.
+    pub fn catalog_of(&self, ledger: &Ledger) -> Result<Catalog, String> {
+        let told = |error: &dyn fmt::Display| error.to_string();
+        match self.catalog_source {
+            CatalogSource::File => self.load_catalog().map_err(|error| told(&error)),
+            CatalogSource::Ledger => {
+                let books = ledger.books().map_err(|error| told(&error))?;
+                let stored = adopt::stored(&*books).map_err(|error| told(&error))?;
+                let text = stored.ok_or_else(|| "the ledger has no catalogue yet".to_owned())?;
+                Catalog::parse(&text, "catalogue in the ledger")
+                    .map_err(|problems| Listed(&problems).to_string())
+            }
         }
     }
 

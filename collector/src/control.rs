@@ -4,6 +4,8 @@
 //! caller -> "rows 1\n"          collector -> the rows (backup/rows.rs), read as of now
 //! caller -> "bill 1 JSON\n"     collector -> one JSON object a line (billing_run/door.rs)
 //! caller -> "catalog 1 JSON\n"  collector -> one JSON object (adopt/command.rs)
+//! caller -> "keys 1 JSON\n"     collector -> one JSON object (certificate/keys/command.rs)
+//! caller -> "reconcile 1 JSON\n", "waive 1 JSON\n", "lost 1 JSON\n"   collector -> one JSON object (reconcile/door.rs)
 //! ```
 //! **Owns** the socket `data_dir/control.sock`. It is for the user that the collector runs as, and root: the folder and
 //! the socket are closed to others, and the kernel says who calls.
@@ -12,7 +14,7 @@
 //! long is cut off. The collector's end cuts callers off at once.
 
 use std::fs::{self, Permissions};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -30,8 +32,10 @@ use crate::backup::door::copy_to;
 use crate::billing_run::Settings;
 use crate::billing_run::door::bill_to;
 use crate::catalog::Catalog;
+use crate::certificate::keys::command::keys_for;
 use crate::ledger::Ledger;
 use crate::ledger::redb::RedbStore;
+use crate::reconcile::door;
 
 /// The socket's name in `data_dir`.
 pub const SOCKET: &str = "control.sock";
@@ -81,7 +85,7 @@ impl Served {
         store: RedbStore,
         ledger: Ledger,
         catalogs: watch::Receiver<Arc<Catalog>>,
-        Changes { adoptions, billing }: Changes,
+        Changes { adoptions, billing, .. }: Changes,
     ) -> Self {
         Self { store, ledger, catalogs, adoptions, billing, copies: Arc::new(Semaphore::new(1)) }
     }
@@ -166,7 +170,7 @@ async fn answer(caller: UnixStream, served: Served, mut stopping: watch::Receive
 
 /// Reads what is asked, and answers it; what was done, or why not, in words.
 fn answer_blocking(
-    caller: &UnixStream,
+    mut caller: &UnixStream,
     served: &Served,
     runtime: &tokio::runtime::Handle,
 ) -> Result<String, String> {
@@ -177,6 +181,22 @@ fn answer_blocking(
     }
     if let Some(asked) = asked.strip_prefix(b"catalog 1 ") {
         return adopt_for(caller, asked, &served.adoptions).map_err(|error| error.to_string());
+    }
+    if let Some(asked) = asked.strip_prefix(b"keys 1 ") {
+        return keys_for(caller, asked, &served.ledger, runtime).map_err(|error| error.to_string());
+    }
+    if [door::REPORT, door::WAIVE, door::LOSE].iter().any(|verb| asked.starts_with(verb.as_bytes()))
+    {
+        let (ledger, catalog) = (served.ledger.clone(), served.catalogs.borrow().clone());
+        let settings = served.billing.reconcile.clone();
+        let line = door::Answering { ledger, catalog, settings }.line(&asked, runtime);
+        let told = caller.write_all(&line).and_then(|()| caller.flush());
+        let verb =
+            String::from_utf8_lossy(asked.split(|byte| *byte == b' ').next().unwrap_or_default())
+                .into_owned();
+        return told
+            .map(|()| format!("answered a caller: {verb}"))
+            .map_err(|error| error.to_string());
     }
     let copy = served.copies.try_acquire().ok();
     let copied = copy_to(caller, &asked, &served.store, copy.is_some());
@@ -201,7 +221,6 @@ fn read_request(mut caller: &UnixStream) -> io::Result<Vec<u8>> {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write;
     use std::path::PathBuf;
 
     use super::*;
@@ -250,7 +269,7 @@ mod tests {
             Ledger::prepare(store.clone(), recovered, options, TimeSource::system()).await.unwrap();
         let (_, catalogs) = watch::channel(Arc::new(Catalog::parse("", "c.toml").unwrap()));
         let (adoptions, _) = mpsc::channel(1);
-        let changes = Changes { adoptions, billing: Settings::default() };
+        let changes = Changes { adoptions, billing: Settings::default(), sweeps: Arc::default() };
         let served = Served::new(store.clone(), ledger, catalogs, changes);
         let copies = Arc::clone(&served.copies);
         let serving =

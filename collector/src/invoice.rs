@@ -21,6 +21,8 @@ pub mod tax;
 use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
 
+use crate::certificate::Certified;
+
 /// What a document is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
@@ -107,6 +109,9 @@ pub struct PartyShown {
 pub struct CutShown {
     pub as_of: String,
     pub complete_through: String,
+    /// Which certificate says what it holds.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub certificate: Option<Certified>,
 }
 
 /// Why lines are on a document.

@@ -29,11 +29,13 @@ pub mod fold;
 pub mod marks;
 pub mod redb;
 pub mod request;
+pub mod retired;
 pub mod store;
 pub mod stream;
 pub mod tail;
 
 mod folder;
+mod retirer;
 mod time_source;
 mod writer;
 
@@ -43,7 +45,7 @@ pub(crate) mod conformance;
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
@@ -65,6 +67,7 @@ pub use crate::ledger::writer::Writer;
 pub use crate::live::{ReadError, Snapshot};
 pub use crate::usage::{Seen, UsageRow};
 
+use crate::certificate::keys::Signer;
 use crate::period::Zone;
 
 use self::books::{Booked, Change, Refused, RequestKey, What};
@@ -72,7 +75,10 @@ use self::clock::LedgerClock;
 use self::figures::LedgerCounters;
 use self::redb::{RedbOptions, RedbStore};
 use self::request::{Reply, Request};
-use self::store::{Books, LedgerStore, Recovered, StoreError, Totals, VisitBatch};
+use self::retired::RetiredSums;
+use self::store::{
+    Books, LedgerStore, Recovered, Retired, StoreError, Totals, VisitBatch, VisitStored,
+};
 use self::stream::StreamRecord;
 use self::tail::{Tail, TailSize};
 
@@ -91,10 +97,14 @@ pub struct LedgerOptions {
     pub tail_bytes_max: u64,
     /// A stream that did not confirm for this long is named as silent.
     pub silent_after_millis: i64,
+    /// A stream that is closed and whole retires once it was not heard of for this long.
+    pub retire_after_millis: i64,
     /// The wall clock is right, however far ahead of the ledger's time it is.
     pub trust_clock: bool,
     /// A new ledger is a sandbox, whose time a person advances.
     pub test_clock: bool,
+    /// Where the key of certificates is; `None`: nothing can be certified.
+    pub keys: Option<PathBuf>,
 }
 
 impl Default for LedgerOptions {
@@ -107,8 +117,10 @@ impl Default for LedgerOptions {
             fold_age_millis: 5_000,
             tail_bytes_max: 256 << 20,
             silent_after_millis: 30_000,
+            retire_after_millis: 86_400_000,
             trust_clock: false,
             test_clock: false,
+            keys: None,
         }
     }
 }
@@ -150,6 +162,9 @@ struct Waiting {
     room: Option<OwnedSemaphorePermit>,
 }
 
+/// Shows all batches as they are stored.
+type VisitAllStored = dyn Fn(VisitStored<'_>) -> Result<(), StoreError> + Send + Sync;
+
 /// Shows all batches.
 type VisitAll = dyn Fn(VisitBatch<'_>) -> Result<(), StoreError> + Send + Sync;
 
@@ -164,7 +179,10 @@ struct Shared {
     published: RwLock<Published>,
     totals: Box<dyn Fn() -> Result<Box<dyn Totals>, StoreError> + Send + Sync>,
     books: Box<dyn Fn() -> Result<Box<dyn Books>, StoreError> + Send + Sync>,
+    retired: Box<dyn Fn() -> Result<Box<dyn Retired>, StoreError> + Send + Sync>,
     batches: Box<VisitAll>,
+    signer: Option<Signer>,
+    stored: Box<VisitAllStored>,
     counters: LedgerCounters,
     size: watch::Sender<TailSize>,
     stage: watch::Sender<Stage>,
@@ -175,7 +193,10 @@ struct Shared {
 #[derive(Debug)]
 struct Published {
     tail: Arc<Tail>,
+    /// The live ones.
     streams: BTreeMap<StreamId, Arc<StreamRecord>>,
+    /// What the others come to.
+    retired: Arc<RetiredSums>,
 }
 
 /// How far the ledger is from its end.
@@ -207,6 +228,7 @@ impl Ledger {
         data_dir: &Path,
         options: LedgerOptions,
     ) -> Result<(Self, RedbStore), LedgerError> {
+        let options = LedgerOptions { keys: Some(data_dir.to_owned()), ..options };
         let (folder, redb, time) =
             (data_dir.to_owned(), options.redb.clone(), TimeSource::system());
         let now = time.read().wall;
@@ -244,6 +266,10 @@ impl Ledger {
         let tasks = vec![
             shared.supervise("writer", writer.run()),
             shared.supervise("folder", folder.run()),
+            shared.supervise(
+                "retirer",
+                retirer::run(Arc::clone(shared), ledger.requests.downgrade()),
+            ),
         ];
         *shared.tasks.lock().unwrap_or_else(PoisonError::into_inner) = tasks;
         Ok(ledger)
@@ -269,9 +295,17 @@ impl Ledger {
             let store = Arc::clone(&store);
             Box::new(move || store.books())
         };
+        let retired = {
+            let store = Arc::clone(&store);
+            Box::new(move || store.retired())
+        };
         let batches = {
             let store = Arc::clone(&store);
             Box::new(move |visit: VisitBatch<'_>| store.visit_batches(visit))
+        };
+        let stored = {
+            let store = Arc::clone(&store);
+            Box::new(move |visit: VisitStored<'_>| store.visit_stored(visit))
         };
         let mut clock = LedgerClock::resume(recovered.clock_limit);
         if options.trust_clock {
@@ -289,14 +323,21 @@ impl Ledger {
             ledger: recovered.ledger,
             unique_key: recovered.unique_key,
             restored_at: recovered.restored_at,
+            signer: options.keys.as_ref().map(|folder| Signer::at(folder, recovered.ledger)),
             options,
             time,
             clock: Mutex::new(clock),
             size: watch::Sender::new(tail.size()),
-            published: RwLock::new(Published { tail: Arc::new(tail), streams: streams.collect() }),
+            published: RwLock::new(Published {
+                tail: Arc::new(tail),
+                streams: streams.collect(),
+                retired: Arc::new(recovered.retired),
+            }),
             totals,
             books,
+            retired,
             batches,
+            stored,
             counters: LedgerCounters::default(),
             stage: watch::Sender::new(Stage::Running),
             tasks: Mutex::new(Vec::new()),
@@ -394,6 +435,14 @@ impl Ledger {
         Ok((self.shared.batches)(visit)?)
     }
 
+    /// Shows every batch as it is stored, until `visit` breaks. Blocks for as long as reading all of them takes.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), LedgerError> {
+        Ok((self.shared.stored)(visit)?)
+    }
+
     /// The books at this moment. Blocks, as do its reads.
     ///
     /// # Errors
@@ -402,7 +451,7 @@ impl Ledger {
         Ok((self.shared.books)()?)
     }
 
-    /// Whose a stream is, if it is known.
+    /// Whose a live stream is, if it is known.
     #[must_use]
     pub fn agent_of(&self, stream: StreamId) -> Option<AgentName> {
         let published = self.shared.published.read().unwrap_or_else(PoisonError::into_inner);
@@ -419,6 +468,7 @@ impl Ledger {
         let published = shared.published.read().unwrap_or_else(PoisonError::into_inner);
         let (tail, totals) = (Arc::clone(&published.tail), (shared.totals)()?);
         let records = published.streams.values().cloned().collect();
+        let (retired_sums, retired) = (Arc::clone(&published.retired), (shared.retired)()?);
         drop(published);
         let books = (shared.books)()?;
         Ok(Snapshot {
@@ -431,6 +481,9 @@ impl Ledger {
             books,
             records,
             statuses: OnceLock::new(),
+            agents: OnceLock::new(),
+            retired,
+            retired_sums,
         })
     }
 
@@ -443,17 +496,25 @@ impl Ledger {
         let mut figures = self.shared.counters.figures();
         figures.tail = snapshot.tail.size();
         figures.clock_jumps = self.shared.clock().jumps();
-        figures.streams = u64::try_from(snapshot.records.len()).unwrap_or(u64::MAX);
-        let sum = |of: fn(&StreamRecord) -> u64| {
-            snapshot.records.iter().fold(0_u64, |sum, record| sum.saturating_add(of(record)))
+        let retired = &*snapshot.retired_sums;
+        let sum = |retired: u64, of: fn(&StreamRecord) -> u64| {
+            snapshot.records.iter().fold(retired, |sum, record| sum.saturating_add(of(record)))
         };
-        figures.events_by_headers = sum(|record| record.posted_end.0);
-        figures.events_quarantined = sum(|record| record.quarantined_events);
+        figures.streams = sum(retired.streams, |_| 1);
+        figures.events_by_headers = sum(retired.events, |record| record.posted_end.0);
+        figures.events_quarantined =
+            sum(retired.quarantined_events, |record| record.quarantined_events);
         figures.events_by_lines =
             snapshot.events_by_lines()?.saturating_add(figures.events_quarantined);
-        figures.events_accepted = sum(|record| record.accepted);
-        figures.events_in_transit = sum(StreamRecord::in_transit);
+        figures.events_accepted = sum(retired.accepted, |record| record.accepted);
+        figures.events_in_transit = sum(retired.in_transit, StreamRecord::in_transit);
         Ok(figures)
+    }
+
+    /// What signs certificates of this ledger, where there is a place for its key.
+    #[must_use]
+    pub fn signer(&self) -> Option<&Signer> {
+        self.shared.signer.as_ref()
     }
 
     #[must_use]

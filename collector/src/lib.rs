@@ -37,16 +37,20 @@ pub mod invoice;
 pub mod money;
 pub mod period;
 pub mod rating;
+pub mod reconcile;
 pub mod terms;
 
 pub mod adopt;
 pub mod api;
+pub mod archive;
 pub mod backup;
+pub mod certificate;
 pub mod control;
 pub mod dev_certs;
 pub mod fsck;
 pub mod restore;
 mod run;
 pub mod tax_service;
+pub mod verify;
 
 pub use run::{Addresses, RunError, Signal, run};

@@ -7,19 +7,23 @@
 //!
 //! Reads block (they read a file): call them off the async tasks. They never block the writer.
 
-use std::collections::BTreeMap;
+mod retired;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 use std::sync::{Arc, OnceLock};
 
 use thiserror::Error;
 use tidemark_common::batch::{Line, LineKey};
-use tidemark_common::id::{LedgerId, Sequence, StreamId};
+use tidemark_common::id::{CustomerId, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
+use tidemark_common::tls::AgentName;
 
 use crate::ledger::books::correction::Corrections;
 use crate::ledger::codec;
 use crate::ledger::completeness::{self, Completeness};
-use crate::ledger::store::{Books, StoreError, Totals, UsageQuestion};
+use crate::ledger::retired::RetiredSums;
+use crate::ledger::store::{Books, Retired, StoreError, Totals, UsageQuestion};
 use crate::ledger::stream::{StreamRecord, StreamStatus};
 use crate::ledger::tail::{ClassedLine, Tail, TailBatch};
 use crate::usage::{Accumulator, Seen, SeenAs, Sign, UsageRow};
@@ -33,8 +37,13 @@ pub struct Snapshot {
     pub(crate) tail: Arc<Tail>,
     pub(crate) totals: Box<dyn Totals>,
     pub(crate) books: Box<dyn Books>,
+    /// The live streams, ascending by id.
     pub(crate) records: Vec<Arc<StreamRecord>>,
     pub(crate) statuses: OnceLock<Vec<StreamStatus>>,
+    /// Of the live streams.
+    pub(crate) agents: OnceLock<BTreeSet<AgentName>>,
+    pub(crate) retired: Box<dyn Retired>,
+    pub(crate) retired_sums: Arc<RetiredSums>,
 }
 
 /// Usage that cannot be read.
@@ -105,16 +114,7 @@ impl Snapshot {
             let mut lines = unfolded
                 .flat_map(|batch| batch.lines.of(question.customer))
                 .filter(|classed| asked(question, &classed.line.key));
-            let shown = lines.try_for_each(|ClassedLine { class, line }| {
-                show_posted(UsageRow {
-                    class: *class,
-                    sign: Sign::Added,
-                    meter: line.key.meter.clone(),
-                    dimensions: line.key.dimensions.clone(),
-                    bucket: line.key.bucket,
-                    usage: Accumulator::from(&line.value),
-                })
-            });
+            let shown = lines.try_for_each(|classed| show_posted(row_of(classed)));
             if shown.is_continue() {
                 let _shown = corrections.into_rows().try_for_each(show);
             }
@@ -176,12 +176,12 @@ impl Snapshot {
         Ok(recent)
     }
 
-    /// Every stream's posted sequence, ascending by id.
+    /// Every live stream's posted sequence, ascending by id.
     pub fn posted(&self) -> impl ExactSizeIterator<Item = (StreamId, Sequence)> {
         self.records.iter().map(|record| (record.stream, record.posted_sequence))
     }
 
-    /// Every stream, ascending by id.
+    /// Every live stream, ascending by id.
     pub fn streams(&self) -> &[StreamStatus] {
         self.statuses.get_or_init(|| self.records.iter().map(|record| record.status()).collect())
     }
@@ -195,7 +195,17 @@ impl Snapshot {
     /// Events that are known to be accepted and not to be here yet.
     #[must_use]
     pub fn in_transit(&self) -> u64 {
-        self.records.iter().fold(0, |sum, record| sum.saturating_add(record.in_transit()))
+        let retired = self.retired_sums.in_transit;
+        self.records.iter().fold(retired, |sum, record| sum.saturating_add(record.in_transit()))
+    }
+
+    /// Before which of the ledger's positions all batches are here.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    pub fn batches(&self) -> Result<u64, StoreError> {
+        let folded = self.totals.end_position()?;
+        Ok(self.tail.iter().fold(folded, |end, batch| end.max(batch.position.saturating_add(1))))
     }
 
     /// Events in all rows of the totals and lines of the tail: what [`Self::visit_usage`] draws from.
@@ -207,8 +217,19 @@ impl Snapshot {
         Ok(self.unfolded()?.fold(folded, |sum, batch| sum.saturating_add(batch.lines.events())))
     }
 
+    /// What the tail holds beyond the totals, line by line.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    pub fn unfolded_rows(
+        &self,
+    ) -> Result<impl Iterator<Item = (&CustomerId, UsageRow)>, StoreError> {
+        let lines = self.unfolded()?.flat_map(|batch| batch.lines.iter());
+        Ok(lines.map(|classed| (&classed.line.key.customer, row_of(classed))))
+    }
+
     /// The tail's batches that these totals do not hold.
-    fn unfolded(&self) -> Result<impl Iterator<Item = &Arc<TailBatch>>, StoreError> {
+    pub(crate) fn unfolded(&self) -> Result<impl Iterator<Item = &Arc<TailBatch>>, StoreError> {
         let streams = self.tail.iter().map(|batch| batch.stream).collect();
         let folded = self.totals.folded_sequences(streams)?;
         let beyond = move |batch: &&Arc<TailBatch>| {
@@ -224,6 +245,17 @@ impl std::fmt::Debug for Snapshot {
             .field("ledger", &self.ledger)
             .field("as_of", &self.as_of)
             .finish_non_exhaustive()
+    }
+}
+
+fn row_of(ClassedLine { class, line }: &ClassedLine) -> UsageRow {
+    UsageRow {
+        class: *class,
+        sign: Sign::Added,
+        meter: line.key.meter.clone(),
+        dimensions: line.key.dimensions.clone(),
+        bucket: line.key.bucket,
+        usage: Accumulator::from(&line.value),
     }
 }
 

@@ -17,11 +17,15 @@ use tidemark_collector::adopt::command::{Folder, Target};
 use tidemark_collector::adopt::{self, Adopted, AskedChange};
 use tidemark_collector::billing_run::command::{self, Form};
 use tidemark_collector::billing_run::door::AskedRun;
+use tidemark_collector::certificate::keys::{self, command::AskedKeys};
 use tidemark_collector::config::{Config, LogFormat, reference};
 use tidemark_collector::dev_certs::{self, Existing};
 use tidemark_collector::ledger::TimeSource;
+use tidemark_collector::reconcile::command as reconcile;
+use tidemark_collector::reconcile::door::{self, AskedLoss, AskedReport, AskedWaiver};
 use tidemark_collector::restore::Used;
-use tidemark_collector::{Signal, backup, fsck, restore, run};
+use tidemark_collector::verify::command::{Audited, Verdict};
+use tidemark_collector::{Signal, backup, fsck, restore, run, verify};
 use tidemark_common::id::NameError;
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{AgentName, ServerTls};
@@ -93,6 +97,48 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Says what keeps a cut of the ledger from being complete and right, and what to do: exit code 0 if no invoice waits
+    /// for anything, 1 if some do, 2 if it cannot be said.
+    Reconcile {
+        #[command(flatten)]
+        place: Place,
+        /// The cut, on a quarter of an hour: 2026-12-01T00:00:00Z. Without it the newest.
+        #[arg(long)]
+        at: Option<String>,
+        /// Recomputes nothing from the batches.
+        #[arg(long)]
+        quick: bool,
+        /// One JSON object on stdout.
+        #[arg(long)]
+        json: bool,
+    },
+    /// Invoices need not wait for a finding, for a reason that an entry keeps.
+    Waive {
+        #[command(flatten)]
+        place: Place,
+        /// As `reconcile` and `bill` name it.
+        finding: String,
+        /// Not for more events than these; without it, than the finding has now.
+        #[arg(long)]
+        events_max: Option<u64>,
+        #[arg(long)]
+        reason: String,
+        /// Who does it, for the entry.
+        #[arg(long = "by", default_value = "command line")]
+        actor: String,
+    },
+    /// Says that a stream's agent will not come again. It has no effect once the agent is heard after it.
+    DeclareLost {
+        #[command(flatten)]
+        place: Place,
+        /// The stream's id.
+        stream: String,
+        #[arg(long)]
+        reason: String,
+        /// Who does it, for the entry.
+        #[arg(long = "by", default_value = "command line")]
+        actor: String,
+    },
     /// Replaces the catalogue that is in the ledger (catalog_source = "ledger"); GET /v1/catalog shows it.
     Catalog {
         #[command(subcommand)]
@@ -138,8 +184,51 @@ enum Command {
         #[arg(long)]
         scratch: Option<PathBuf>,
     },
+    /// The keys that certificates are signed with: shown as they are published, or rotated.
+    Keys {
+        #[command(subcommand)]
+        act: KeysAct,
+    },
+    /// Verifies an invoice's proof (GET /v1/invoices/{number}/proof), or a certificate with an archive, offline: exit code
+    /// 0 verified, 1 refused, 2 cannot be read.
+    Verify(VerifyArguments),
     /// Prints every setting with its default and meaning, as a Markdown table.
     ConfigReference,
+}
+
+#[derive(Debug, Args)]
+struct VerifyArguments {
+    /// `invoice.json`; with --batches `certificate.json`.
+    file: PathBuf,
+    /// The archive's folder: computes a certificate's chains, tree and sums again.
+    #[arg(long, value_name = "DIR")]
+    batches: Option<PathBuf>,
+    /// What GET /v1/certificates/{number}/streams answered.
+    #[arg(long, requires = "batches")]
+    streams: Option<PathBuf>,
+    /// What GET /.well-known/tidemark-keys answered: whose signatures are accepted.
+    #[arg(long)]
+    keys: Option<PathBuf>,
+    /// One JSON object on stdout.
+    #[arg(long)]
+    json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum KeysAct {
+    /// Prints what /.well-known/tidemark-keys shows.
+    Show {
+        #[command(flatten)]
+        place: Place,
+    },
+    /// Makes another key, which the one before signs, and prints all.
+    Rotate {
+        #[command(flatten)]
+        place: Place,
+        /// Who does it, for the entry.
+        #[arg(long, default_value = "command line")]
+        actor: String,
+    },
 }
 
 #[derive(Debug, Subcommand)]
@@ -183,7 +272,13 @@ impl Place {
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
     // A check that cannot be made is neither sound nor a finding.
-    let is_check = matches!(command, Command::Fsck { .. } | Command::Bill { .. });
+    let is_check = matches!(
+        command,
+        Command::Fsck { .. }
+            | Command::Bill { .. }
+            | Command::Verify(_)
+            | Command::Reconcile { .. }
+    );
     let failure = if is_check { ExitCode::from(2) } else { ExitCode::FAILURE };
     execute(command).unwrap_or_else(|error| {
         let _written = writeln!(io::stderr(), "tidemark-collector: {}", told(&error)).is_ok();
@@ -205,6 +300,7 @@ fn execute(command: Command) -> Result<ExitCode> {
         Command::Fsck { place, json, scratch } => {
             return check_files(&place.data_dir()?, json, scratch.as_deref());
         }
+        Command::Verify(asked) => return verify_file(&asked),
         Command::Bill {
             place,
             period_end,
@@ -219,6 +315,17 @@ fn execute(command: Command) -> Result<ExitCode> {
                 AskedRun { period_end, dry_run, old, actor, although_incomplete, customers };
             let form = if json { Form::Json } else { Form::Text };
             return bill(place, &asked, form);
+        }
+        Command::Reconcile { place, at, quick, json } => {
+            return reconcile_ledger(place, &AskedReport { at, quick }, json);
+        }
+        Command::Waive { place, finding, events_max, reason, actor } => {
+            let asked = AskedWaiver { finding, events_max, actor, reason };
+            book(place, door::WAIVE, &asked, "waived")
+        }
+        Command::DeclareLost { place, stream, reason, actor } => {
+            let asked = AskedLoss { stream, actor, reason };
+            book(place, door::LOSE, &asked, "declared lost")
         }
         Command::Catalog { act: CatalogAct::Apply { place, dir, dry_run, reason, actor } } => {
             let asked = AskedChange { text: String::new(), dry_run, actor, reason };
@@ -250,6 +357,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             let used = Used { incarnation: incarnation_min, ledger_time, trust_clock };
             restore_backup(&from, &place.data_dir()?, used)
         }
+        Command::Keys { act } => show_keys(act),
         Command::ConfigReference => print(&reference::markdown()),
     };
     done.map(|()| ExitCode::SUCCESS)
@@ -261,6 +369,31 @@ fn bill(place: Place, asked: &AskedRun, form: Form) -> Result<ExitCode> {
     let mut stdout = io::stdout().lock();
     let counts = command::bill(&config, &data_dir, asked, form, &mut stdout)?;
     Ok(if counts.problems == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn show_keys(act: KeysAct) -> Result<()> {
+    let (place, rotate, actor) = match act {
+        KeysAct::Show { place } => (place, false, String::new()),
+        KeysAct::Rotate { place, actor } => (place, true, actor),
+    };
+    let keys = keys::command::keys(&place.data_dir()?, &AskedKeys { rotate, actor })?;
+    print(&format!("{}\n", serde_json::to_string(&keys)?))
+}
+
+fn reconcile_ledger(place: Place, asked: &AskedReport, json: bool) -> Result<ExitCode> {
+    let config = Config::load(&place.config)?;
+    let data_dir = place.data_dir.unwrap_or_else(|| config.data_dir.clone());
+    let form = if json { reconcile::Form::Json } else { reconcile::Form::Text };
+    let mut stdout = io::stdout().lock();
+    let passes = reconcile::reconcile(&config, &data_dir, asked, form, &mut stdout)?;
+    Ok(if passes { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn book(place: Place, verb: &str, asked: &impl serde::Serialize, done: &str) -> Result<()> {
+    let config = Config::load(&place.config)?;
+    let data_dir = place.data_dir.unwrap_or_else(|| config.data_dir.clone());
+    let entry = reconcile::book(&config, &data_dir, verb, asked)?;
+    print(&format!("{done}: entry {entry}\n"))
 }
 
 fn apply_catalog(place: Place, dir: &Path, asked: AskedChange) -> Result<()> {
@@ -349,6 +482,21 @@ fn check_files(data_dir: &Path, json: bool, scratch: Option<&Path>) -> Result<Ex
     let report = fsck::run(data_dir, scratch, &mut progress)?;
     print(&if json { report.json() } else { report.told() })?;
     Ok(if report.is_sound() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn verify_file(asked: &VerifyArguments) -> Result<ExitCode> {
+    let VerifyArguments { file, batches, streams, keys, json } = asked;
+    let form = if *json { verify::command::Form::Json } else { verify::command::Form::Text };
+    let keys = keys.as_deref();
+    let Verdict { accepted, told } = match batches {
+        None => verify::command::invoice(file, keys, form)?,
+        Some(batches) => {
+            let audited = Audited { certificate: file, batches, streams: streams.as_deref() };
+            verify::command::certificate(audited, keys, form)?
+        }
+    };
+    print(&told)?;
+    Ok(if accepted { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 fn progress(bytes: u64) {

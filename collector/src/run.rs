@@ -8,6 +8,7 @@
 
 mod rules;
 mod schedule;
+mod sweeps;
 
 use std::fs::DirBuilder;
 use std::io;
@@ -25,12 +26,15 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::adopt::{self, AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, Judged};
 use crate::api::{self, DoorCounters, DoorLimits};
+use crate::billing_run::Settings;
 use crate::catalog::{Aggregations, Catalog};
+use crate::certificate::anchor;
 use crate::config::{Config, ConfigError, Schedule, SessionLimits};
 use crate::control;
 use crate::ledger::redb::{RedbOptions, RedbStore};
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
 use crate::listen::{Credentials, ListenError, ListenOptions, Listener};
+use crate::reconcile::Sweeps;
 
 /// Failed to run the collector.
 #[derive(Debug, Error)]
@@ -90,8 +94,8 @@ struct Collector {
     control: Option<JoinHandle<()>>,
     /// Wishes for another catalogue.
     adoptions: mpsc::Receiver<AdoptRequest>,
-    /// Bills by itself, where it is asked to.
-    billing: Option<JoinHandle<()>>,
+    /// Bills, reconciles and anchors certificates, where it is asked to.
+    by_itself: Vec<JoinHandle<()>>,
     /// Reads certificates again.
     renewing: JoinHandle<()>,
     renew: mpsc::Sender<()>,
@@ -156,8 +160,12 @@ impl Collector {
         let counters = Arc::new(DoorCounters::default());
         let tokens = config.tokens.clone();
         let (adoptions, asked_for) = mpsc::channel(1);
-        let settings = config.billing.settings();
-        let changes = || api::Changes { adoptions: adoptions.clone(), billing: settings.clone() };
+        let (settings, sweeps) = (config.billing_settings(), Arc::new(Sweeps::default()));
+        let changes = || api::Changes {
+            adoptions: adoptions.clone(),
+            billing: settings.clone(),
+            sweeps: Arc::clone(&sweeps),
+        };
         let router = api::router(
             ledger.clone(),
             watched,
@@ -178,9 +186,7 @@ impl Collector {
         let control = open_control(&config.data_dir, served, stopping);
         let (renew, asked) = mpsc::channel(1);
         let renewing = tokio::spawn(renew_pem(config.clone(), pem, listener.renewer(), asked));
-        let billing = (config.billing.schedule == Schedule::On).then(|| {
-            tokio::spawn(schedule::run(ledger.clone(), catalogs.subscribe(), settings.clone()))
-        });
+        let by_itself = begin_by_itself(&config, &ledger, &catalogs, &settings, &sweeps);
         let started = Self {
             config,
             ledger,
@@ -190,7 +196,7 @@ impl Collector {
             serving,
             control,
             adoptions: asked_for,
-            billing,
+            by_itself,
             renewing,
             renew,
             stop,
@@ -268,9 +274,7 @@ impl Collector {
     async fn stop(self) -> Result<(), RunError> {
         tracing::info!("stopping");
         self.renewing.abort();
-        if let Some(billing) = &self.billing {
-            billing.abort();
-        }
+        self.by_itself.iter().for_each(JoinHandle::abort);
         self.stop.send_replace(true);
         let grace = Duration::from_millis(self.config.shutdown_grace_millis);
         let abort = self.serving.abort_handle();
@@ -292,6 +296,29 @@ impl Collector {
         tracing::info!("stopped");
         Ok(())
     }
+}
+
+/// Begins what a collector does without being asked each time.
+fn begin_by_itself(
+    config: &Config,
+    ledger: &Ledger,
+    catalogs: &watch::Sender<Arc<Catalog>>,
+    settings: &Settings,
+    sweeps: &Arc<Sweeps>,
+) -> Vec<JoinHandle<()>> {
+    let mut begun = Vec::new();
+    if config.billing.schedule == Schedule::On {
+        let (ledger, catalogs) = (ledger.clone(), catalogs.subscribe());
+        begun.push(tokio::spawn(schedule::run(ledger, catalogs, settings.clone())));
+    }
+    if let Some(millis) = config.reconcile.every_millis {
+        let (every, settings) = (Duration::from_millis(millis), settings.reconcile.clone());
+        let (ledger, catalogs) = (ledger.clone(), catalogs.subscribe());
+        let sweeping = sweeps::run(ledger, catalogs, settings, every, Arc::clone(sweeps));
+        begun.push(tokio::spawn(sweeping));
+    }
+    begun.extend(anchor::begin(ledger, &config.anchors, &config.data_dir));
+    begun
 }
 
 /// Opens the control socket. Without it the collector runs as well; it cannot be copied while it does.
@@ -389,6 +416,11 @@ async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
         .await
         .map_err(|source| RunError::Open { path: path.clone(), source })?;
     tracing::info!(ledger = %ledger.ledger(), data_dir = %path.display(), "opened the ledger");
+    if let Some(signer) = ledger.signer()
+        && let Err(error) = signer.ensure(&ledger, "collector").await
+    {
+        tracing::error!(%error, "no certificate can be signed, and no invoice issued");
+    }
     Ok((ledger, store))
 }
 
@@ -408,8 +440,10 @@ fn ledger_options(config: &Config) -> LedgerOptions {
         fold_age_millis: limits.fold_age_millis,
         tail_bytes_max: limits.tail_bytes_max,
         silent_after_millis: i64::try_from(limits.silent_after_millis).unwrap_or(i64::MAX),
+        retire_after_millis: i64::try_from(config.streams.retire_after_millis).unwrap_or(i64::MAX),
         trust_clock: config.trust_clock,
         test_clock: config.test_clock,
+        keys: Some(config.data_dir.clone()),
     }
 }
 

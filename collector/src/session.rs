@@ -239,7 +239,7 @@ impl Session {
                 self.take_verdict(&verdict, posted, openings)
             }
             Reply::Claimed(verdict) => self.take_claim(&verdict),
-            Reply::Booked(_) => unreachable!("sessions book nothing"),
+            Reply::Booked(_) | Reply::Retired(_) => unreachable!("sessions ask for neither"),
         }
     }
 

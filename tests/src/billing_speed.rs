@@ -14,7 +14,7 @@
 //! **Owns** the measurement. **Does not own** a verdict: it prints figures. What was issued is counted.
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow ends the measurement")]
 
-mod filled;
+pub(crate) mod filled;
 
 use std::fs;
 use std::io::Write;
@@ -30,7 +30,7 @@ use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
 use tokio::runtime::Runtime;
 
-use self::filled::{catalogue, customer, fill};
+use self::filled::{Filling, catalogue, customer, fill};
 use crate::binaries::Program;
 use crate::process::{Process, resident_peak_kib};
 use crate::settings::{Ports, Settings};
@@ -50,11 +50,11 @@ pub struct Options {
 }
 
 /// What a process took.
-struct Taken {
-    length: Duration,
-    peak_kib: u64,
+pub(crate) struct Taken {
+    pub(crate) length: Duration,
+    pub(crate) peak_kib: u64,
     /// Its last line.
-    end: String,
+    pub(crate) end: String,
 }
 
 /// Fills a ledger, and bills it.
@@ -71,7 +71,7 @@ pub fn run(options: Options, out: &mut dyn Write) -> Result<()> {
     let month = last_month()?;
     let runtime = Runtime::new()?;
     let clock = Stopwatch::start();
-    runtime.block_on(fill(&data_dir, customers, rows_each, month))?;
+    runtime.block_on(fill(&data_dir, Filling { customers, rows_each, streams: 0, month }))?;
     writeln!(out, "filled in {} ms: {}", clock.elapsed().as_millis(), sizes(&data_dir)?)?;
     let yardstick = runtime.block_on(read_all(&data_dir, customers, rows_each, month))?;
     drop(runtime);
@@ -128,11 +128,17 @@ fn row(
 
 /// Runs `bill`, and watches its memory, or that of another process.
 fn bill(stack: &Stack, date: &str, more: &[&str], watched: Option<u32>) -> Result<Taken> {
-    let (config, log) = (stack.path("collector.toml"), stack.path("bill.log"));
+    let config = stack.path("collector.toml");
     let config = config.to_str().context("the folder's name is UTF-8")?;
     let arguments = [&["bill", "--config", config, "--period-end", date][..], more].concat();
+    watch(stack, &arguments, watched)
+}
+
+/// Runs a command of the collector's, and watches its memory, or that of another process.
+pub(crate) fn watch(stack: &Stack, arguments: &[&str], watched: Option<u32>) -> Result<Taken> {
+    let log = stack.path("command.log");
     let clock = Stopwatch::start();
-    let mut process = Process::start(Program::Collector, &arguments, &log)?;
+    let mut process = Process::start(Program::Collector, arguments, &log)?;
     let watched = watched.unwrap_or(process.id());
     let mut peak = 0;
     let status = until("the run's end", RUN_MAX, || {
@@ -143,7 +149,12 @@ fn bill(stack: &Stack, date: &str, more: &[&str], watched: Option<u32>) -> Resul
         process.ended().map_err(|error| error.to_string())?.ok_or_else(|| "it runs".to_owned())
     })?;
     let length = clock.elapsed();
-    ensure!(status.success(), "bill ended with {status}\n{}", process.log_tail());
+    ensure!(
+        status.success(),
+        "{} ended with {status}\n{}",
+        arguments.join(" "),
+        process.log_tail()
+    );
     let text = fs::read_to_string(&log)?;
     let end = text.lines().last().unwrap_or_default().to_owned();
     Ok(Taken { length, peak_kib: peak, end })
@@ -187,7 +198,7 @@ async fn read_all(
 }
 
 /// The month before this one, in UTC.
-fn last_month() -> Result<Period> {
+pub(crate) fn last_month() -> Result<Period> {
     let now = Timestamp(i64::try_from(unix_seconds())? * 1_000);
     let this = Zone::utc().month_of(now)?;
     Ok(Zone::utc().month_of(this.start.start().plus_millis(-1))?)
@@ -204,7 +215,7 @@ fn copy(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Each file's name and size.
-fn sizes(folder: &Path) -> Result<String> {
+pub(crate) fn sizes(folder: &Path) -> Result<String> {
     let mut sizes = Vec::new();
     for file in fs::read_dir(folder)? {
         let file = file?;

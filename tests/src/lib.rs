@@ -15,6 +15,8 @@
 //! interrupts  Ctrl-C
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! billing_kill  kill -9 amid billing runs    billing_speed  how long they take
+//! proof_speed  how long proving takes, and how large proofs are
+//! churn      a year of pods that come and go, in simulated time
 //! ```
 //!
 //! **Owns** everything that more than one test or program needs. **Does not own** any rule of the
@@ -25,6 +27,7 @@ pub mod audit;
 pub mod billing_kill;
 pub mod billing_speed;
 pub mod binaries;
+pub mod churn;
 pub mod conserved;
 pub mod demo;
 pub mod doors;
@@ -35,6 +38,7 @@ pub mod interrupts;
 pub mod kill_loop;
 pub mod metrics;
 pub mod process;
+pub mod proof_speed;
 pub mod random;
 pub mod rated_twice;
 pub mod resend;

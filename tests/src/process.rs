@@ -154,7 +154,7 @@ impl Process {
     /// # Errors
     /// When the process is gone.
     pub fn resident_kib(&self) -> Result<u64> {
-        status_kib(self.child.id(), "VmRSS:")
+        resident_kib(self.child.id())
     }
 
     /// Processor time that it has used so far, in milliseconds.
@@ -197,6 +197,14 @@ impl Drop for Process {
 /// When the process is gone.
 pub fn resident_peak_kib(id: u32) -> Result<u64> {
     status_kib(id, "VmHWM:")
+}
+
+/// Memory that a process has now, in KiB.
+///
+/// # Errors
+/// When the process is gone.
+pub fn resident_kib(id: u32) -> Result<u64> {
+    status_kib(id, "VmRSS:")
 }
 
 fn status_kib(id: u32, name: &str) -> Result<u64> {

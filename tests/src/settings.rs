@@ -201,6 +201,7 @@ impl Settings {
         let mut token = Table::new();
         set(&mut token, "name", "tests".into());
         set(&mut token, "token", TOKEN.into());
+        set(&mut token, "role", "auditor".into());
         set(collector, "api.token", Value::Array(vec![Value::Table(token)]));
     }
 

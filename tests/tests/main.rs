@@ -4,6 +4,7 @@
 mod api;
 mod bad_input;
 mod catalogue;
+mod churn;
 mod commands;
 mod dead_letters;
 mod delivery;
@@ -24,4 +25,5 @@ mod restart;
 mod restored;
 mod scenarios;
 mod uplink;
+mod verified;
 mod world;

@@ -9,6 +9,7 @@ use tidemark_common::id::{Digest, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
 use crate::ledger::Snapshot;
+use crate::ledger::retired::RetiredSums;
 use crate::period::Zone;
 
 /// At most this many streams are named one by one, here and as holding back; all are in
@@ -43,6 +44,17 @@ struct Streams {
     ledger: String,
     #[serde(flatten)]
     posted: Posted,
+    /// Those that are done, and are not among the streams that are shown or digested; absent where there are none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retired: Option<Retired>,
+}
+
+#[derive(Debug, Serialize)]
+struct Retired {
+    streams: u64,
+    batches: u64,
+    /// The sum modulo 2^256 of each one's SHA-256 of id, posted sequence (u64 big-endian) and posted digest.
+    digest: String,
 }
 
 /// Up to where the streams are posted.
@@ -80,6 +92,14 @@ impl Posted {
     }
 }
 
+impl Retired {
+    fn of(sums: &RetiredSums) -> Option<Self> {
+        let RetiredSums { streams, batches, digest, .. } = *sums;
+        let digest = Digest(digest).to_string();
+        (streams > 0).then_some(Self { streams, batches, digest })
+    }
+}
+
 impl Cut {
     /// Times are written in `zone`.
     pub(super) fn of(snapshot: &Snapshot, zone: &Zone) -> Self {
@@ -99,6 +119,7 @@ impl Cut {
             cut: Streams {
                 ledger: snapshot.ledger().to_string(),
                 posted: Posted::of(snapshot.posted()),
+                retired: Retired::of(snapshot.retired()),
             },
         }
     }

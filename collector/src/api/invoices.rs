@@ -169,8 +169,12 @@ pub(super) struct Which {
 }
 
 impl Which {
+    pub(super) fn number(&self) -> &str {
+        &self.number
+    }
+
     /// The state, and the bytes of the document.
-    fn read(&self, books: &dyn Books) -> Result<(StateRow, Vec<u8>), Problem> {
+    pub(super) fn read(&self, books: &dyn Books) -> Result<(StateRow, Vec<u8>), Problem> {
         let customer = self.customer.as_deref().map(customer_id).transpose()?;
         let state = state_of(books, &self.number)?;
         if customer.is_some_and(|customer| state.customer != customer.as_str()) {

@@ -26,8 +26,10 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::tls;
 
 use crate::catalog::Unbilled;
-use crate::ledger::{LedgerFigures, Snapshot, StreamStatus};
+use crate::ledger::retired::RetiredSums;
+use crate::ledger::{Completeness, LedgerFigures, Snapshot, StreamState, StreamStatus};
 use crate::listen::ListenFigures;
+use crate::reconcile::{self, LastSweep};
 
 use super::Api;
 use super::door::DoorCounters;
@@ -71,6 +73,11 @@ struct AnyReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct FindingLabels {
+    kind: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnyStateLabels {
     state: &'static str,
 }
@@ -78,28 +85,32 @@ struct AnyStateLabels {
 pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
     let (ledger, sessions) = (api.ledger.clone(), (api.sessions.0)());
     let (counts, own) = (api.suspense.clone(), api.door.clone());
+    let swept = api.sweeps.last();
     let text = api
         .read(move |catalog, snapshot| {
             let suspense = counts.read(catalog, snapshot)?;
-            text(&suspense, snapshot, &ledger.figures()?, &sessions, &own)
+            let complete =
+                reconcile::judged(catalog, snapshot, |judging| judging.complete_through(snapshot))?;
+            let mut registry = Registry::with_prefix("tidemark_collector");
+            totals(&mut registry, &suspense, snapshot, &complete)?;
+            sweep(&mut registry, swept.as_ref());
+            text(registry, snapshot, &ledger.figures()?, &sessions, &own)
         })
         .await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
 }
 
 fn text(
-    suspense: &BTreeMap<Unbilled, u64>,
+    mut registry: Registry,
     snapshot: &Snapshot,
     figures: &LedgerFigures,
     sessions: &ListenFigures,
     own: &DoorCounters,
 ) -> Result<String, Problem> {
-    let mut registry = Registry::with_prefix("tidemark_collector");
-    totals(&mut registry, suspense, snapshot)?;
     process(&mut registry, figures);
     door(&mut registry, sessions, tls::now());
     own_door(&mut registry, own);
-    streams(&mut registry, snapshot.streams());
+    streams(&mut registry, snapshot.streams(), snapshot.retired());
     let mut text = String::new();
     encode(&mut text, &registry).map_err(|error| Problem::internal(&error))?;
     Ok(text)
@@ -109,19 +120,20 @@ fn totals(
     registry: &mut Registry,
     counts: &BTreeMap<Unbilled, u64>,
     snapshot: &Snapshot,
+    complete: &Completeness,
 ) -> Result<(), Problem> {
     let suspense = Family::<AnyReasonLabels, Count>::default();
     for (reason, events) in counts {
         suspense.get_or_create(&AnyReasonLabels { reason: reason.name() }).set(*events);
     }
+    let retired = snapshot.retired();
     let posted = snapshot
         .streams()
         .iter()
-        .fold(0, |sum, status| u64::saturating_add(sum, status.posted_events));
-    let complete = snapshot.complete_through();
+        .fold(retired.posted_events(), |sum, status| sum.saturating_add(status.posted_events));
     let count = |number: usize| u64::try_from(number).unwrap_or(u64::MAX);
     let held_back = count(complete.held_back_by.len());
-    let streams = count(snapshot.streams().len());
+    let streams = count(snapshot.streams().len()).saturating_add(retired.streams);
     let missing: Vec<_> = snapshot.streams().iter().filter_map(|status| status.missing).collect();
     let unheard = snapshot.streams().iter();
     let unheard = unheard.filter(|status| snapshot.is_unheard_since_restore(status)).count();
@@ -134,18 +146,25 @@ fn totals(
         ),
         ("in_transit_events", "Accepted events known to be on their way", snapshot.in_transit()),
         ("streams", "Streams known", streams),
+        ("streams_retired", "Of them, those that are done and out of memory", retired.streams),
         ("ledger_time_seconds", "Ledger time, unix seconds", seconds(snapshot.ledger_time())),
         (
             "complete_through_seconds",
-            "All usage accepted before this is posted, unix seconds; 0 while a stream never confirmed",
+            "All usage accepted before this is posted, but for lost streams, unix seconds; 0 while a stream never confirmed",
             complete.through.map_or(0, seconds),
         ),
         (
             "missing_events",
             "Events in batches that are neither here nor in their agents' journals",
-            missing.iter().fold(0, |sum, missing| u64::saturating_add(sum, missing.events)),
+            missing
+                .iter()
+                .fold(retired.missing_events, |sum, missing| sum.saturating_add(missing.events)),
         ),
-        ("missing_streams", "Streams with such batches", count(missing.len())),
+        (
+            "missing_streams",
+            "Streams with such batches",
+            count(missing.len()).saturating_add(retired.missing_streams),
+        ),
         (
             "unheard_since_restore_streams",
             "Open streams whose agents did not come since the ledger was restored",
@@ -161,6 +180,38 @@ fn totals(
         suspense,
     );
     Ok(())
+}
+
+/// What the last full reconciliation found; nothing before the first.
+fn sweep(registry: &mut Registry, last: Option<&LastSweep>) {
+    let Some(last) = last else { return };
+    for (name, help, counts) in [
+        (
+            "reconcile_findings",
+            "Findings that keep invoices back, by the last sweep",
+            &last.blocking,
+        ),
+        (
+            "reconcile_covered_findings",
+            "Findings that are waived or covered by a policy",
+            &last.covered,
+        ),
+    ] {
+        let family = Family::<FindingLabels, Count>::default();
+        let kinds = reconcile::Kind::ALL.into_iter().filter(|kind| kind.class().blocks());
+        for kind in kinds {
+            let count = counts.get(&kind).copied().unwrap_or(0);
+            family.get_or_create(&FindingLabels { kind: kind.name() }).set(count);
+        }
+        registry.register(name, help, family);
+    }
+    gauge(
+        registry,
+        "reconcile_last_seconds",
+        "End of the last sweep, unix seconds",
+        seconds(last.at),
+    );
+    gauge(registry, "reconcile_duration_millis", "How long the last sweep took", last.millis);
 }
 
 /// What this process did since it started.
@@ -275,10 +326,11 @@ fn own_door(registry: &mut Registry, counters: &DoorCounters) {
 }
 
 /// What is known of the streams: summed over all, and of those heard of last each on its own.
-fn streams(registry: &mut Registry, all: &[StreamStatus]) {
-    let shown = last_heard(all);
-    for (name, help, figure) in COUNTED {
-        let sum = all.iter().fold(0_u64, |sum, status| sum.saturating_add(figure(status)));
+fn streams(registry: &mut Registry, live: &[StreamStatus], retired: &RetiredSums) {
+    let shown = last_heard(live);
+    for (name, help, figure, of_retired) in COUNTED {
+        let retired = of_retired(retired);
+        let sum = live.iter().fold(retired, |sum, status| sum.saturating_add(figure(status)));
         counter(registry, &format!("streams_{name}"), &format!("{help}, all streams"), sum);
         let family = Family::<StreamLabels, Counter>::default();
         for status in &shown {
@@ -293,19 +345,47 @@ fn streams(registry: &mut Registry, all: &[StreamStatus]) {
         }
         registry.register(name, help, family);
     }
-    evidence(registry, all, &shown);
-    states(registry, all, &shown);
+    evidence(registry, (live, retired), &shown);
+    states(registry, (live, retired), &shown);
 }
 
 type Figure = (&'static str, &'static str, fn(&StreamStatus) -> u64);
 
-const COUNTED: [Figure; 6] = [
-    ("accepted_events", "Durable events", |status| status.accepted),
-    ("posted_events", "Events in the ledger", |status| status.posted_events),
-    ("quarantined_events", "Events of unreadable batches", |status| status.quarantined_events),
-    ("quarantined_batches", "Unreadable batches", |status| status.quarantined_batches),
-    ("duplicate_batches", "Batches that came again", |status| status.duplicates),
-    ("conflicts", "Signs of a cloned or rolled-back journal", |status| status.conflicts),
+/// The same, and what it comes to of the streams that retired.
+type Counted = (&'static str, &'static str, fn(&StreamStatus) -> u64, fn(&RetiredSums) -> u64);
+
+const COUNTED: [Counted; 6] = [
+    ("accepted_events", "Durable events", |status| status.accepted, |sums| sums.accepted),
+    (
+        "posted_events",
+        "Events in the ledger",
+        |status| status.posted_events,
+        RetiredSums::posted_events,
+    ),
+    (
+        "quarantined_events",
+        "Events of unreadable batches",
+        |status| status.quarantined_events,
+        |sums| sums.quarantined_events,
+    ),
+    (
+        "quarantined_batches",
+        "Unreadable batches",
+        |status| status.quarantined_batches,
+        |sums| sums.quarantined_batches,
+    ),
+    (
+        "duplicate_batches",
+        "Batches that came again",
+        |status| status.duplicates,
+        |sums| sums.duplicates,
+    ),
+    (
+        "conflicts",
+        "Signs of a cloned or rolled-back journal",
+        |status| status.conflicts,
+        |sums| sums.conflicts,
+    ),
 ];
 
 const GAUGED: [Figure; 5] = [
@@ -328,18 +408,23 @@ fn last_heard(all: &[StreamStatus]) -> Vec<&StreamStatus> {
     shown
 }
 
-fn evidence(registry: &mut Registry, all: &[StreamStatus], shown: &[&StreamStatus]) {
+/// The live streams, and what the others come to.
+type All<'a> = (&'a [StreamStatus], &'a RetiredSums);
+
+fn evidence(registry: &mut Registry, (live, retired): All<'_>, shown: &[&StreamStatus]) {
     let rejections = ("rejected_events", "Events that the agent refused, by reason");
     let others = ("evidence", "What else the agent counted: kernel drops, source gaps, ...");
     for ((name, help), kind) in [(rejections, Kind::Rejection), (others, Kind::Other)] {
         let sums = Family::<AnyReasonLabels, Counter>::default();
-        for (reason, count) in all.iter().flat_map(|status| reasons(status, kind)) {
+        let of_retired = retired.evidence.iter().map(|(number, count)| (*number, *count));
+        let of_live = live.iter().flat_map(|status| status.evidence.iter());
+        for (reason, count) in reasons(of_live.chain(of_retired), kind) {
             sums.get_or_create(&AnyReasonLabels { reason }).inc_by(count);
         }
         registry.register(format!("streams_{name}"), format!("{help}, all streams"), sums);
         let family = Family::<ReasonLabels, Counter>::default();
         for status in shown {
-            for (reason, count) in reasons(status, kind) {
+            for (reason, count) in reasons(status.evidence.iter(), kind) {
                 let StreamLabels { stream, agent } = labels(status);
                 family.get_or_create(&ReasonLabels { stream, agent, reason }).inc_by(count);
             }
@@ -354,9 +439,12 @@ enum Kind {
     Other,
 }
 
-/// A stream's evidence of one kind by name; `accepted` stands on its own.
-fn reasons(status: &StreamStatus, kind: Kind) -> impl Iterator<Item = (&'static str, u64)> {
-    status.evidence.iter().filter_map(move |(number, count)| {
+/// Evidence of one kind by name; `accepted` stands on its own.
+fn reasons(
+    evidence: impl Iterator<Item = (u16, u64)>,
+    kind: Kind,
+) -> impl Iterator<Item = (&'static str, u64)> {
+    evidence.filter_map(move |(number, count)| {
         let (of, reason) = match EvidenceCode::from_number(number) {
             Some(EvidenceCode::Accepted) => return None,
             Some(code) if code.is_rejection() => (Kind::Rejection, code.name()),
@@ -367,10 +455,14 @@ fn reasons(status: &StreamStatus, kind: Kind) -> impl Iterator<Item = (&'static 
     })
 }
 
-fn states(registry: &mut Registry, all: &[StreamStatus], shown: &[&StreamStatus]) {
+fn states(registry: &mut Registry, (live, retired): All<'_>, shown: &[&StreamStatus]) {
     let sums = Family::<AnyStateLabels, Count>::default();
-    for status in all {
+    for status in live {
         sums.get_or_create(&AnyStateLabels { state: status.state.name() }).inc();
+    }
+    if retired.closed > 0 {
+        let state = StreamState::Closed.name();
+        sums.get_or_create(&AnyStateLabels { state }).inc_by(retired.closed);
     }
     registry.register("streams_by_state", "Streams in each state", sums);
     let family = Family::<StateLabels, Count>::default();
@@ -412,6 +504,10 @@ mod tests {
 
     /// A stream that was heard of at `number`, with one event and as many codes that nobody knows.
     fn status(number: u16) -> StreamStatus {
+        record(number).status()
+    }
+
+    fn record(number: u16) -> StreamRecord {
         let mut id = [0; 16];
         id[..2].copy_from_slice(&number.to_be_bytes());
         let agent = AgentName::parse("a").unwrap();
@@ -419,23 +515,28 @@ mod tests {
         let mut record = StreamRecord::new(StreamId(id), agent, LedgerId([1; 16]), at);
         record.accepted = 1;
         record.evidence = [(60_000, 1), (60_001_u16.wrapping_add(number), 1)].into_iter().collect();
-        record.status()
+        record
     }
 
     #[test]
     fn series_are_bounded_and_sums_are_over_all_streams() {
         let all: Vec<_> = (0..300).map(status).collect();
         let mut registry = Registry::with_prefix("t");
-        streams(&mut registry, &all);
+        let mut retired = RetiredSums::default();
+        for number in 300..400 {
+            retired.add(&StreamRecord { state: StreamState::Closed, ..record(number) });
+        }
+        streams(&mut registry, &all, &retired);
         let mut text = String::new();
         encode(&mut text, &registry).unwrap();
         let count = |start: &str| text.lines().filter(|line| line.starts_with(start)).count();
         assert_eq!(count("t_accepted_events_total{"), STREAMS_SHOWN_MAX);
         assert_eq!(count("t_stream_state{"), STREAMS_SHOWN_MAX);
         for sum in [
-            "t_streams_accepted_events_total 300",
-            "t_streams_evidence_total{reason=\"unknown\"} 600",
+            "t_streams_accepted_events_total 400",
+            "t_streams_evidence_total{reason=\"unknown\"} 800",
             "t_streams_by_state{state=\"open\"} 300",
+            "t_streams_by_state{state=\"closed\"} 100",
         ] {
             assert!(text.lines().any(|line| line == sum), "{sum} in {text}");
         }

@@ -6,6 +6,7 @@
 //! Limits: at most [`STORED_BYTES_MAX`] are read, and [`BATCHES_MAX`] batches named.
 
 use std::collections::BTreeMap;
+use std::collections::hash_map::{Entry, HashMap};
 use std::ops::ControlFlow;
 
 use axum::http::StatusCode;
@@ -16,7 +17,7 @@ use tidemark_common::id::{CustomerId, Sequence, StreamId};
 use crate::billing::is_of;
 use crate::catalog::Catalog;
 use crate::ledger::books::correction::Corrections;
-use crate::ledger::store::UsageQuestion;
+use crate::ledger::store::{StoreError, UsageQuestion};
 use crate::ledger::{Ledger, Snapshot};
 use crate::rating::UsageLine;
 use crate::usage::{Accumulator, Sign, UsageRow};
@@ -56,7 +57,8 @@ pub(super) fn of(
     id: &CustomerId,
     line: &UsageLine<'_>,
 ) -> Result<Sources, Problem> {
-    let posted: BTreeMap<StreamId, Sequence> = snapshot.posted().collect();
+    let mut posted: HashMap<StreamId, Sequence> = snapshot.posted().collect();
+    let mut unreadable = None;
     let period = line.part.share.part;
     let question = UsageQuestion {
         customer: id,
@@ -74,8 +76,13 @@ pub(super) fn of(
             too_many = true;
             return ControlFlow::Break(());
         }
-        if posted.get(&header.stream).is_none_or(|last| header.sequence > *last) {
-            return ControlFlow::Continue(());
+        match posted_of(&mut posted, snapshot, header.stream) {
+            Ok(last) if header.sequence <= last => {}
+            Ok(_) => return ControlFlow::Continue(()),
+            Err(error) => {
+                unreadable = Some(error);
+                return ControlFlow::Break(());
+            }
         }
         let rows = lines.of(id).iter().map(|classed| UsageRow {
             class: classed.class,
@@ -95,23 +102,20 @@ pub(super) fn of(
         }
         ControlFlow::Continue(())
     })?;
+    if let Some(error) = unreadable {
+        return Err(error.into());
+    }
     if too_many {
-        return Err(Problem::new(
-            StatusCode::UNPROCESSABLE_ENTITY,
-            "too-many-batches",
-            "There are too many batches to be searched",
-        )
-        .detail(format!("more than {STORED_BYTES_MAX} bytes are stored, or {BATCHES_MAX} batches are of the line"))
-        .remedy("leave `sources` out"));
+        return Err(too_many_batches());
     }
-    let mut corrected = 0_i64;
-    for row in corrections.into_rows().filter(|row| is_of(catalog, id, line, row)) {
+    let rows = corrections.into_rows().filter(|row| is_of(catalog, id, line, row));
+    let corrected = rows.fold(0_i64, |sum, row| {
         let count = i64::try_from(row.usage.events).unwrap_or(i64::MAX);
-        corrected = match row.sign {
-            Sign::Added => corrected.saturating_add(count),
-            Sign::Taken => corrected.saturating_sub(count),
-        };
-    }
+        match row.sign {
+            Sign::Added => sum.saturating_add(count),
+            Sign::Taken => sum.saturating_sub(count),
+        }
+    });
     let streams = found
         .into_iter()
         .map(|(stream, batches)| SourceStream { stream: stream.to_string(), batches });
@@ -120,4 +124,31 @@ pub(super) fn of(
         corrected_events: corrected,
         events: events.saturating_add_signed(corrected),
     })
+}
+
+/// Up to where the snapshot has a stream: one that is not live has retired, or is newer.
+fn posted_of(
+    posted: &mut HashMap<StreamId, Sequence>,
+    snapshot: &Snapshot,
+    stream: StreamId,
+) -> Result<Sequence, StoreError> {
+    Ok(match posted.entry(stream) {
+        Entry::Occupied(last) => *last.get(),
+        Entry::Vacant(place) => {
+            let retired = snapshot.retired_stream(stream)?;
+            *place.insert(retired.map_or(Sequence::ZERO, |found| found.record.posted_sequence))
+        }
+    })
+}
+
+fn too_many_batches() -> Problem {
+    Problem::new(
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "too-many-batches",
+        "There are too many batches to be searched",
+    )
+    .detail(format!(
+        "more than {STORED_BYTES_MAX} bytes are stored, or {BATCHES_MAX} batches are of the line"
+    ))
+    .remedy("leave `sources` out")
 }

@@ -1,12 +1,15 @@
 //! The API over a real ledger and real sockets.
 
 mod bills;
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
+mod certificates;
 mod corrections;
 #[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod held;
 mod hostile;
 mod invoices;
 mod openapi;
+mod retired;
 mod taxes;
 mod terms;
 mod worked_example;
@@ -224,6 +227,9 @@ async fn streams_tell_what_is_posted() {
     let stream = &answer["streams"][0];
     assert_eq!(stream["stream"], world.stream.to_string());
     assert_eq!((&stream["agent"], &stream["state"]), (&json!("edge-1"), &json!("open")));
+    let begun: jiff::Timestamp = stream["begun"].as_str().unwrap().parse().unwrap();
+    let heard: jiff::Timestamp = stream["last_heard"].as_str().unwrap().parse().unwrap();
+    assert!(begun <= heard, "{stream}");
     assert_eq!((&stream["posted_sequence"], &stream["posted_events"]), (&json!(1), &json!(12)));
     assert_eq!((&stream["accepted"], &stream["events_in_transit"]), (&json!(12), &json!(0)));
     assert_eq!(stream["rejected"], json!({"malformed": 3}));
@@ -368,7 +374,7 @@ const REFUSED: [(&str, u16, &str, &str, &str); 17] = [
         400,
         "unknown-parameter",
         "there is no query parameter `x`",
-        "this resource takes limit, after",
+        "this resource takes limit, after, retired",
     ),
     ("/v1/suspense?limit=0", 400, "bad-parameter", "`limit` is \"0\"", "use 1 to 10000"),
     (

@@ -140,11 +140,11 @@ pub fn write_streams(chains: &[StreamChain], output: &mut impl Write) -> io::Res
     for chain in chains {
         let line = StreamLine {
             stream: chain.stream.to_string(),
-            agent: chain.record.as_ref().map(|record| record.agent.as_str()),
+            agent: chain.row.as_ref().map(|row| row.agent.as_str()),
             posted_sequence: chain.walked.sequence.0,
             posted_digest: chain.walked.digest.to_string(),
             posted_events: chain.walked.end.0,
-            accepted: chain.record.as_ref().map(|record| record.accepted),
+            accepted: chain.row.as_ref().map(|row| row.accepted),
         };
         let mut line = serde_json::to_vec(&line).map_err(io::Error::other)?;
         line.push(b'\n');

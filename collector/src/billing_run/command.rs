@@ -12,8 +12,6 @@ use tokio::sync::mpsc;
 
 use super::Settings;
 use super::door::{self, AskError, AskedRun};
-use crate::adopt::{self, CatalogSource};
-use crate::catalog::Catalog;
 use crate::config::Config;
 use crate::control;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
@@ -87,7 +85,7 @@ pub fn bill(
     form: Form,
     output: &mut dyn Write,
 ) -> Result<Counts, CommandError> {
-    let settings = config.billing.settings();
+    let settings = config.billing_settings();
     asked.request(&settings)?;
     let failed = |source| CommandError::Connect { path: data_dir.join(control::SOCKET), source };
     if let Some(mut socket) = control::connect(data_dir).map_err(failed)? {
@@ -126,7 +124,7 @@ fn run_stopped(
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
         let ledger = Ledger::open(data_dir, LedgerOptions::default()).await?;
-        let catalog = match load_catalog(config, &ledger) {
+        let catalog = match config.catalog_of(&ledger).map_err(CommandError::Failed) {
             Ok(catalog) => catalog,
             Err(error) => {
                 ledger.shutdown().await?;
@@ -148,22 +146,6 @@ fn run_stopped(
         ran?;
         Ok(())
     })
-}
-
-/// The file's, or the ledger's.
-fn load_catalog(config: &Config, ledger: &Ledger) -> Result<Catalog, CommandError> {
-    let failed = |error: &dyn std::fmt::Display| CommandError::Failed(error.to_string());
-    match config.catalog_source {
-        CatalogSource::File => config.load_catalog().map_err(|error| failed(&error)),
-        CatalogSource::Ledger => {
-            let stored = adopt::stored(&*ledger.books()?).map_err(LedgerError::from)?;
-            let text = stored.ok_or_else(|| failed(&"the ledger has no catalogue yet"))?;
-            Catalog::parse(&text, "catalogue in the ledger").map_err(|problems| {
-                let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
-                CommandError::Failed(told.join("\n"))
-            })
-        }
-    }
 }
 
 fn print_all(

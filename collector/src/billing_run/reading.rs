@@ -12,12 +12,13 @@ use tidemark_common::hex;
 use tidemark_common::id::CustomerId;
 use tidemark_common::time::{Bucket, Timestamp};
 
-use super::{Age, Mode, Problem, RunRequest};
+use super::{Age, KeptBack, Mode, Problem, RunRequest};
 use crate::adopt;
 use crate::billing::shown::BillShown;
 use crate::billing::{BillError, Terms};
 use crate::catalog::seller::Seller;
 use crate::catalog::{Catalog, Customer};
+use crate::certificate::proof::Provenance;
 use crate::invoice::charge::{Charge, Parties, Which, charges, number_repeated};
 use crate::invoice::draft::{Basis, DraftError, DuePeriod, draft};
 use crate::invoice::{CutShown, SectionKind};
@@ -26,6 +27,7 @@ use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan, 
 use crate::ledger::books::{Issue, sha256, test_clock};
 use crate::ledger::store::{Books, StoreError};
 use crate::period::Period;
+use crate::reconcile::{Due, suspense_of_bill};
 use crate::terms::Section;
 
 /// A customer's bill is made of at most this many rows of usage, each distinct value counted as one.
@@ -37,8 +39,19 @@ const DAY_MILLIS: i64 = 86_400_000;
 #[derive(Debug)]
 pub enum Drafted {
     Nothing,
-    IssuedBefore { number: String },
-    Draft { issue: Box<Issue>, bill: Option<BillShown> },
+    IssuedBefore {
+        number: String,
+    },
+    Draft {
+        issue: Box<Issue>,
+        bill: Option<Box<BillShown>>,
+        /// The usage on it; `None` without any, or of a dry run before its time.
+        due: Option<Box<Due>>,
+        /// Of a dry run: what a run that issues waits for.
+        kept_back: Option<KeptBack>,
+        /// What its proof is made by.
+        provenance: Box<Provenance>,
+    },
 }
 
 /// One cut, and what is asked of it.
@@ -56,7 +69,10 @@ pub struct Reading<'a> {
 ///
 /// # Errors
 /// If the books cannot be read.
-pub fn why_blocked(catalog: &Catalog, books: &dyn Books) -> Result<Option<String>, StoreError> {
+pub(super) fn why_blocked(
+    catalog: &Catalog,
+    books: &dyn Books,
+) -> Result<Option<String>, StoreError> {
     let edited = adopt::edited(catalog, books)?;
     Ok((!edited.is_empty()).then(|| edited.join("; ")))
 }
@@ -119,7 +135,7 @@ impl<'a> Reading<'a> {
         let row_of = |plan: &str, period: Period| {
             held.iter().find(|row| row.plan == plan && row.period() == period)
         };
-        let (mut periods, mut bill) = (Vec::new(), None);
+        let (mut periods, mut bill, mut due) = (Vec::new(), None, None);
         let mut plans = BTreeMap::new();
         let mut add = |kind, rated: &[crate::billing::RatedSection<'t>], which| {
             note_plans(rated, &mut plans);
@@ -131,6 +147,9 @@ impl<'a> Reading<'a> {
         if let Some(ending) = &terms.ending {
             let rated = ending.bill(catalog, self.snapshot, ROWS_MAX)?;
             add(SectionKind::Period, &rated.sections, Which::All)?;
+            let (span, meters) = (ending.span().into(), ending.meters());
+            let suspense = suspense_of_bill(id, &rated.suspense, span);
+            due = Some(Box::new(Due { span, meters, suspense }));
             bill = Some(BillShown::of(&rated, id));
         }
         if let Some(beginning) = &terms.beginning {
@@ -171,11 +190,15 @@ impl<'a> Reading<'a> {
             tax_service: self.request.settings.taxes.as_deref(),
             plans: plans.into_values().collect(),
         };
-        let Some(issue) = draft(&basis, &periods)? else { return Ok(Drafted::Nothing) };
-        if self.request.mode == Mode::Issue {
-            self.check_over(parties.customer, edge, bill.is_some())?;
+        let Some(drawn) = draft(&basis, &periods)? else { return Ok(Drafted::Nothing) };
+        let provenance = Box::new(Provenance::of(catalog, id, &drawn));
+        let (issue, bill) = (Box::new(drawn.issue), bill.map(Box::new));
+        match (self.check_over(parties.customer, edge), self.request.mode) {
+            (Ok(()), _) => {}
+            (Err(early), Mode::Issue) => return Err(early),
+            (Err(_), Mode::DryRun) => due = None,
         }
-        Ok(Drafted::Draft { issue: Box::new(issue), bill })
+        Ok(Drafted::Draft { issue, bill, due, kept_back: None, provenance })
     }
 
     /// The periods that were invoiced before, but those that end or begin now; with the terms that hold for them, or
@@ -205,13 +228,8 @@ impl<'a> Reading<'a> {
         earlier
     }
 
-    /// Nothing is issued before its time, or while usage of its time may be missing.
-    fn check_over(
-        &self,
-        customer: &Customer,
-        edge: Bucket,
-        has_usage: bool,
-    ) -> Result<(), Problem> {
+    /// Nothing is issued before its time.
+    fn check_over(&self, customer: &Customer, edge: Bucket) -> Result<(), Problem> {
         let zone = &customer.zone;
         let due = edge.start().plus_millis(self.request.settings.grace_millis);
         if self.snapshot.ledger_time() < due {
@@ -222,13 +240,6 @@ impl<'a> Reading<'a> {
         if self.request.age == Age::Recent && passed > OLD_DAYS.saturating_mul(DAY_MILLIS) {
             return Err(Problem::Old { date: self.request.date });
         }
-        let through = self.snapshot.complete_through().through;
-        let is_complete = through.is_some_and(|through| through >= edge.start());
-        if has_usage && !is_complete && self.request.although_incomplete.is_none() {
-            let through =
-                through.map_or_else(|| "nothing".to_owned(), |through| zone.rfc3339(through));
-            return Err(Problem::Incomplete { through, end: zone.rfc3339(edge.start()) });
-        }
         Ok(())
     }
 
@@ -238,6 +249,7 @@ impl<'a> Reading<'a> {
         CutShown {
             as_of: shown(self.snapshot.ledger_time()),
             complete_through: through.map_or_else(String::new, shown),
+            certificate: None,
         }
     }
 }

@@ -20,8 +20,8 @@ pub(super) fn grants(root: &mut Table<'_>, problems: &mut Problems<'_>) -> Grant
         let span = table.span.clone();
         let name = table.required_text("name", "shop-*", problems);
         let name = name.and_then(|name| pattern(&name, problems));
-        let meters = patterns(&mut table, "meters", problems);
-        let customers = patterns(&mut table, "customers", problems);
+        let meters = patterns(&mut table, ("identity", "meters"), problems);
+        let customers = patterns(&mut table, ("identity", "customers"), problems);
         table.finish(problems);
         if let (Some(name), Some(meters), Some(customers)) = (name, meters, customers) {
             identities.push(Identity { name, meters, customers });
@@ -46,25 +46,25 @@ fn otherwise(text: &Located<String>, problems: &mut Problems<'_>) -> Otherwise {
     Otherwise::Deny
 }
 
-fn patterns(
+pub(super) fn patterns(
     table: &mut Table<'_>,
-    key: &'static str,
+    (what, key): (&str, &'static str),
     problems: &mut Problems<'_>,
 ) -> Option<Patterns> {
     let listed = table.texts(key, problems);
     if listed.is_empty() {
-        let message = format!("the identity lists no {key}");
+        let message = format!("the {what} lists no {key}");
         problems.report(table.span.clone(), message, format!("add {key} = [\"*\"] to allow all"));
         return None;
     }
     if let Some(extra) = listed.get(NAMES_MAX) {
-        let message = format!("the identity lists {} {key}", listed.len());
+        let message = format!("the {what} lists {} {key}", listed.len());
         problems.report(extra.span.clone(), message, format!("keep at most {NAMES_MAX}"));
         return None;
     }
     let wild = listed.iter().filter(|text| text.value.contains('*'));
     if let Some(extra) = wild.clone().nth(WILDCARDS_MAX) {
-        let message = format!("the identity lists {} {key} with a `*`", wild.count());
+        let message = format!("the {what} lists {} {key} with a `*`", wild.count());
         problems.report(extra.span.clone(), message, format!("keep at most {WILDCARDS_MAX}"));
         return None;
     }

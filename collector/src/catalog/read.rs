@@ -5,6 +5,7 @@
 
 mod customer;
 mod plan;
+mod policy;
 mod seller;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -40,6 +41,7 @@ pub(super) fn catalog(text: &str, file: &str) -> Result<Catalog, Vec<Problem>> {
         customer::Offered { known, plans: &plans, broken: &broken_plans, sellers: &sellers };
     let (customers, subscriptions) = customer::customers(&mut root, &offered, &mut problems);
     let grants = Arc::new(identities::grants(&mut root, &mut problems));
+    let policies = policy::policies(&mut root, &mut problems);
     root.finish(&mut problems);
     let catalog = Catalog {
         seal_interval_millis,
@@ -50,6 +52,7 @@ pub(super) fn catalog(text: &str, file: &str) -> Result<Catalog, Vec<Problem>> {
         customers,
         subscriptions,
         grants,
+        policies,
     };
     if problems.is_empty() {
         check_rules_fit(&catalog, &mut problems);

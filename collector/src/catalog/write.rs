@@ -14,6 +14,7 @@ use super::{Catalog, Customer, Meter, Subscription};
 use crate::grants::{Grants, Otherwise, Patterns};
 use crate::money::Rounding;
 use crate::period::{Interval, Zone};
+use crate::reconcile::Policy;
 
 /// A catalogue as items: kind and name of each, and its text. In an order in which they can be read.
 pub type Items = Vec<(String, String)>;
@@ -38,6 +39,9 @@ impl Catalog {
             line(text, format_args!("seal_interval = \"{}ms\"", self.seal_interval_millis));
         });
         add("identities".to_owned(), &|text| write_grants(text, &self.grants));
+        for policy in &self.policies {
+            add(format!("policy {}", policy.name), &|text| write_policy(text, policy));
+        }
         for meter in self.meters.values() {
             add(format!("meter {}", meter.name), &|text| write_meter(text, meter));
         }
@@ -73,6 +77,16 @@ impl Plan {
     pub fn to_toml(&self) -> String {
         let mut text = String::new();
         write_plan(&mut text, self);
+        text
+    }
+}
+
+impl Subscription {
+    /// Its text, with the customer that it is of.
+    #[must_use]
+    pub fn to_toml(&self, customer: &str) -> String {
+        let mut text = String::new();
+        write_subscription(&mut text, customer, self);
         text
     }
 }
@@ -149,6 +163,19 @@ fn write_grants(text: &mut String, grants: &Grants) {
         write_patterns(text, "meters", &identity.meters);
         write_patterns(text, "customers", &identity.customers);
     }
+}
+
+fn write_policy(text: &mut String, policy: &Policy) {
+    line(text, format_args!("[[policy]]\nname = {}", quoted(&policy.name)));
+    line(text, format_args!("signed_by = {}", quoted(&policy.signed_by)));
+    let kinds: Vec<_> = policy.kinds.iter().map(|kind| quoted(kind.name())).collect();
+    line(text, format_args!("kinds = [{}]", kinds.join(", ")));
+    write_patterns(text, "identities", &policy.identities);
+    if let Some(millis) = policy.lost_after_millis {
+        line(text, format_args!("lost_after = \"{millis}ms\""));
+    }
+    line(text, format_args!("events_per_stream_max = {}", policy.events_per_stream_max));
+    line(text, format_args!("events_total_max = {}", policy.events_total_max));
 }
 
 fn write_patterns(text: &mut String, key: &str, patterns: &Patterns) {

@@ -14,6 +14,8 @@ pub enum Kind {
     Path,
     /// `250ms`, `10s`, `5m`, `24h`, `35d`.
     Duration,
+    /// The same, or one of these words.
+    DurationOr(&'static [&'static str]),
     /// `64 KiB`, `16 MiB`.
     Size,
     /// A whole number.
@@ -22,6 +24,8 @@ pub enum Kind {
     Choice(&'static [&'static str]),
     /// An address such as `http://127.0.0.1:9000/path`, or nothing.
     Url,
+    /// A file, as above; or such an address; or nothing.
+    PathOrUrl,
     /// Any text.
     Text,
 }
@@ -46,7 +50,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 40] = [
+pub const SETTINGS: [Setting; 46] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -100,6 +104,36 @@ pub const SETTINGS: [Setting; 40] = [
         Kind::Url,
         "",
         "Where taxes of each document are asked for, over plain HTTP in a network of your own: an adapter to a tax service. Without it the catalogue says them.",
+    ),
+    setting(
+        "certificate.anchor_path",
+        Kind::Path,
+        "",
+        "A file that gets a line for each certificate: on a disk of somebody else's it shows that history was not rewritten. Without it there is none.",
+    ),
+    setting(
+        "certificate.anchor_url",
+        Kind::Url,
+        "",
+        "Where each certificate is sent by `POST`, over plain HTTP in a network of your own, until it is taken (2xx). Without it, nowhere.",
+    ),
+    setting(
+        "reconcile.range",
+        Kind::Duration,
+        "400d",
+        "How much time before its cut a reconciliation looks at.",
+    ),
+    setting(
+        "reconcile.every",
+        Kind::DurationOr(&["off"]),
+        "1h",
+        "How often the collector reconciles all by itself, for `/metrics` and its log; or `off`. Billing runs reconcile what they bill in any case.",
+    ),
+    setting(
+        "reconcile.expected",
+        Kind::PathOrUrl,
+        "",
+        "Who should report: a file of agents' names, one a line or as JSON; or the address of a service registry that answers such JSON, over plain HTTP in a network of your own. Who of it never registered is a finding.",
     ),
     setting("listen.quic", Kind::Address, "0.0.0.0:8129", "Where agents connect (UDP)."),
     setting(
@@ -252,7 +286,7 @@ pub const SETTINGS: [Setting; 40] = [
         "ledger.streams_max",
         Kind::Count,
         "1000000",
-        "At most this many streams are known; further ones wait for a person.",
+        "At most this many streams are known, but for those that retired; further ones wait for a person.",
     ),
     setting(
         "ledger.streams_per_hour_max",
@@ -262,6 +296,12 @@ pub const SETTINGS: [Setting; 40] = [
     ),
     setting("ledger.ledger_cache_bytes", Kind::Size, "32 MiB", "The page cache of `ledger.redb`."),
     setting("ledger.totals_cache_bytes", Kind::Size, "128 MiB", "The page cache of `totals.redb`."),
+    setting(
+        "streams.retire_after",
+        Kind::Duration,
+        "24h",
+        "A stream whose agent left, and of which nothing is missing, leaves memory once it was not heard of for this long; it returns when its agent does.",
+    ),
 ];
 
 /// The setting of this key.
@@ -286,9 +326,11 @@ impl Setting {
             | Kind::AddressOr(_)
             | Kind::Path
             | Kind::Duration
+            | Kind::DurationOr(_)
             | Kind::Size
             | Kind::Choice(_)
             | Kind::Url
+            | Kind::PathOrUrl
             | Kind::Text => {
                 format!("\"{}\"", self.default)
             }
@@ -307,9 +349,11 @@ pub fn markdown() -> String {
             | Kind::AddressOr(_)
             | Kind::Path
             | Kind::Duration
+            | Kind::DurationOr(_)
             | Kind::Size
             | Kind::Count
             | Kind::Url
+            | Kind::PathOrUrl
             | Kind::Text => String::new(),
         };
         // Writing to a string cannot fail.

@@ -48,7 +48,7 @@ fn every_setting_refuses_nonsense_or_takes_any_text() {
     use super::reference::Kind;
     for setting in &SETTINGS {
         let refused = parse("", &[(&setting.variable(), "!!")]).is_err();
-        let any_text = matches!(setting.kind, Kind::Path | Kind::Text);
+        let any_text = matches!(setting.kind, Kind::Path | Kind::PathOrUrl | Kind::Text);
         assert_eq!(refused, !any_text, "{}", setting.key);
     }
 }

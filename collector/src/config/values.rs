@@ -8,13 +8,15 @@ use std::path::{Path, PathBuf};
 
 use crate::adopt::CatalogSource;
 use crate::api::Token;
+use crate::certificate::anchor::Anchors;
 use crate::document::{Problem, Problems, Table, closest};
 use crate::duration::{parse_bytes, parse_millis};
+use crate::reconcile::ExpectedSource;
 
 use super::reference::{SETTINGS, Setting, find};
 use super::{
-    Billing, Config, LedgerLimits, Listen, LogFormat, Schedule, SessionLimits, Tls,
-    VARIABLE_PREFIX, read_value, token,
+    Billing, Config, LedgerLimits, Listen, LogFormat, Reconcile, Schedule, SessionLimits, Streams,
+    Tls, VARIABLE_PREFIX, read_value, token,
 };
 
 /// One batch must be able to wait for its commit, however large.
@@ -138,8 +140,11 @@ impl Values {
         let log_format = self.log_format();
         let catalog_source = self.catalog_source();
         let billing = self.billing();
+        let anchors = self.anchors();
+        let reconcile = self.reconcile();
         let session = self.session();
         let ledger = self.ledger();
+        let retire_after_millis = self.millis("streams.retire_after", 1_000);
         let (data_dir, catalog) = (self.path("data_dir"), self.path("catalog"));
         let (ca, certificate) = (self.path("tls.ca"), self.path("tls.certificate"));
         let key = self.path("tls.key");
@@ -148,6 +153,8 @@ impl Values {
             catalog: catalog?,
             catalog_source: catalog_source?,
             billing: billing?,
+            anchors: anchors?,
+            reconcile: reconcile?,
             log_format: log_format?,
             log_level: self.text("log_level").to_owned(),
             shutdown_grace_millis: shutdown_grace_millis?,
@@ -160,6 +167,7 @@ impl Values {
             },
             session: session?,
             ledger: ledger?,
+            streams: Streams { retire_after_millis: retire_after_millis? },
             tokens,
             trust_clock: false,
             test_clock: false,
@@ -316,17 +324,51 @@ impl Values {
         };
         let schedule = self.or_report("billing.schedule", parsed, "\"on\" or \"off\"");
         let grace_millis = self.millis("billing.grace", 0);
-        let service = match self.text("billing.tax_service") {
-            "" => Some(None),
-            url if url.starts_with("http://") => Some(Some(url.to_owned())),
-            _ => None,
-        };
-        let expected = "\"\", or an address such as \"http://127.0.0.1:9000/taxes\"";
-        let tax_service = self.or_report("billing.tax_service", service, expected);
+        let tax_service = self.url("billing.tax_service");
         Some(Billing {
             schedule: schedule?,
             grace_millis: grace_millis?,
             tax_service: tax_service?,
+        })
+    }
+
+    fn anchors(&mut self) -> Option<Anchors> {
+        let file = match self.text("certificate.anchor_path") {
+            "" => Some(None),
+            _ => self.path("certificate.anchor_path").map(Some),
+        };
+        let url = self.url("certificate.anchor_url");
+        Some(Anchors { file: file?, url: url? })
+    }
+
+    /// An address, or none.
+    fn url(&mut self, key: &'static str) -> Option<Option<String>> {
+        let parsed = match self.text(key) {
+            "" => Some(None),
+            url if url.starts_with("http://") => Some(Some(url.to_owned())),
+            _ => None,
+        };
+        let expected = "\"\", or an address such as \"http://127.0.0.1:9000/path\"";
+        self.or_report(key, parsed, expected)
+    }
+
+    fn reconcile(&mut self) -> Option<Reconcile> {
+        let range_millis = self.millis("reconcile.range", 86_400_000);
+        let every = match self.text("reconcile.every") {
+            "off" => Some(None),
+            text => parse_millis(text).ok().filter(|millis| *millis >= 1_000).map(Some),
+        };
+        let wanted = "\"off\", or a duration such as \"1h\", of at least 1s";
+        let every_millis = self.or_report("reconcile.every", every, wanted);
+        let expected = match self.text("reconcile.expected") {
+            "" => Some(ExpectedSource::Nowhere),
+            url if url.starts_with("http://") => Some(ExpectedSource::Url(url.to_owned())),
+            _ => self.path("reconcile.expected").map(ExpectedSource::File),
+        };
+        Some(Reconcile {
+            range_millis: range_millis?,
+            expected: expected?,
+            every_millis: every_millis?,
         })
     }
 

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 
 use crate::billing::RatedSection;
 use crate::billing::shown::LineShown;
-use crate::catalog::plan::{Model, Timing};
+use crate::catalog::plan::{MeterPrice, Model, Timing};
 use crate::catalog::seller::Seller;
 use crate::catalog::{Catalog, Customer};
 use crate::money::{Money, MoneyError};
@@ -30,7 +30,16 @@ pub struct Charge<'a> {
     pub product: String,
     pub treatment: Treatment<'a>,
     pub rated: Option<LineShown>,
+    pub source: Source<'a>,
     pub amount: Money,
+}
+
+/// What a line is made by.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    pub part: Part<'a>,
+    /// Of a line of usage.
+    pub price: Option<&'a MeterPrice>,
 }
 
 /// Which of a period's lines are due.
@@ -104,6 +113,7 @@ fn of_part<'a>(
                         product: plan.to_owned(),
                         treatment,
                         rated: is_whole.then(|| LineShown::of(line, &customer.zone)),
+                        source: Source { part: *part, price: None },
                         amount: share,
                     });
                 }
@@ -119,9 +129,28 @@ fn of_part<'a>(
             None => sums.push((treatment, amount)),
         }
         let (details, rated) = (details(line), Some(LineShown::of(line, &customer.zone)));
-        charges.push(Charge { key, description, details, product, treatment, rated, amount });
+        let source = source_of(line);
+        charges.push(Charge {
+            key,
+            description,
+            details,
+            product,
+            treatment,
+            rated,
+            source,
+            amount,
+        });
     }
     Ok(())
+}
+
+fn source_of<'a>(line: &Line<'a>) -> Source<'a> {
+    match line {
+        Line::Usage(usage) => Source { part: usage.part, price: Some(usage.price) },
+        Line::Fee { part, .. } | Line::Discount { part, .. } | Line::Commitment { part, .. } => {
+            Source { part: *part, price: None }
+        }
+    }
 }
 
 /// A discount's shares by rate: key, rate, amount.

@@ -112,6 +112,7 @@ pub fn credit_note(
         due: zero,
         postings,
         effect,
+        proof: None,
     })
 }
 

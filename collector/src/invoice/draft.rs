@@ -25,10 +25,10 @@ use crate::ledger::books::rows::{
 };
 use crate::ledger::books::{Issue, Paper, Series, sha256};
 use crate::ledger::entry::{Account, EntryError, Postings};
-use crate::money::{Currency, Money, MoneyError};
+use crate::money::{Currency, Money, MoneyError, Rounding};
 use crate::period::{Day, Period};
 
-use super::charge::{Charge, Parties};
+use super::charge::{Charge, Parties, Source};
 use super::tax::{AskedTax, TaxLine, TaxQuestion, TaxService, TaxedLine, Treatment, treatment};
 use super::{
     CutShown, Document, DocumentKind, DocumentLine, DocumentSection, PartyShown, SectionKind,
@@ -69,6 +69,18 @@ pub struct Basis<'a> {
     pub tax_service: Option<&'a dyn TaxService>,
 }
 
+/// What each line of a section is made by; `None` of what is no longer charged.
+pub type Sources<'a> = Vec<Option<Source<'a>>>;
+
+/// A document, and what its lines are made by, section by section.
+#[derive(Debug)]
+pub struct Drawn<'a> {
+    pub issue: Issue,
+    pub sources: Vec<Sources<'a>>,
+    /// Of taxes; `None` where a tax service said them.
+    pub tax_rounding: Option<Rounding>,
+}
+
 /// Failed to draw up a document.
 #[derive(Debug, Clone, PartialEq, Eq, Error)]
 pub enum DraftError {
@@ -81,12 +93,13 @@ pub enum DraftError {
 }
 
 /// A line and where its amount goes.
-struct Item<'a> {
+struct Item<'t, 'a> {
     section: usize,
     line: DocumentLine<LineShown>,
+    source: Option<Source<'a>>,
     key: String,
     product: String,
-    treatment: Treatment<'a>,
+    treatment: Treatment<'t>,
     /// What this document charges.
     amount: Money,
     /// Without tax.
@@ -101,7 +114,10 @@ struct Item<'a> {
 ///
 /// # Errors
 /// An amount beyond 128 bits.
-pub fn draft(basis: &Basis<'_>, periods: &[DuePeriod<'_>]) -> Result<Option<Issue>, DraftError> {
+pub fn draft<'a>(
+    basis: &Basis<'a>,
+    periods: &[DuePeriod<'a>],
+) -> Result<Option<Drawn<'a>>, DraftError> {
     let mut items = Vec::new();
     for (section, due) in periods.iter().enumerate() {
         items.extend(items_of(basis, section, due)?);
@@ -111,7 +127,7 @@ pub fn draft(basis: &Basis<'_>, periods: &[DuePeriod<'_>]) -> Result<Option<Issu
         return Ok(None);
     }
     let asked = ask_taxes(basis, &items)?;
-    let mut items: Vec<Item<'_>> = items;
+    let mut items: Vec<Item<'_, '_>> = items;
     for tax in &asked {
         for item in tax.lines.iter().filter_map(|number| number.checked_sub(1)) {
             if let Some(item) = items.get_mut(item) {
@@ -131,7 +147,7 @@ pub fn draft(basis: &Basis<'_>, periods: &[DuePeriod<'_>]) -> Result<Option<Issu
         }
     }
     for treatment in treatments {
-        let of = |item: &&mut Item<'_>| item.treatment == treatment;
+        let of = |item: &&mut Item<'_, '_>| item.treatment == treatment;
         let mut lines: Vec<_> = items.iter_mut().filter(of).collect();
         let amounts: Vec<Money> = lines.iter().map(|item| item.amount).collect();
         let tax = treatment.of(sum(&amounts)?, rounding)?;
@@ -145,11 +161,13 @@ pub fn draft(basis: &Basis<'_>, periods: &[DuePeriod<'_>]) -> Result<Option<Issu
     }
     let gross = taxes.iter().map(TaxLine::gross).collect::<Result<Vec<_>, _>>()?;
     let total = sum(&gross)?;
-    Ok(Some(issue(basis, periods, items, &taxes, total)?))
+    let (issue, sources) = issue(basis, periods, items, &taxes, total)?;
+    let tax_rounding = basis.tax_service.is_none().then_some(rounding);
+    Ok(Some(Drawn { issue, sources, tax_rounding }))
 }
 
 /// What the tax service makes of the lines; nothing where the catalogue says it.
-fn ask_taxes(basis: &Basis<'_>, items: &[Item<'_>]) -> Result<Vec<AskedTax>, DraftError> {
+fn ask_taxes(basis: &Basis<'_>, items: &[Item<'_, '_>]) -> Result<Vec<AskedTax>, DraftError> {
     let Some(service) = basis.tax_service else { return Ok(Vec::new()) };
     if items.iter().all(|item| item.amount.minor == 0) {
         return Ok(Vec::new());
@@ -176,7 +194,7 @@ fn ask_taxes(basis: &Basis<'_>, items: &[Item<'_>]) -> Result<Vec<AskedTax>, Dra
 
 /// Each line is taxed once, and the amounts of a rate are those of its lines.
 fn check_taxes(
-    items: &[Item<'_>],
+    items: &[Item<'_, '_>],
     taxes: &[AskedTax],
     currency: Currency,
 ) -> Result<(), DraftError> {
@@ -210,7 +228,7 @@ fn items_of<'a>(
     basis: &Basis<'a>,
     section: usize,
     due: &DuePeriod<'a>,
-) -> Result<Vec<Item<'a>>, MoneyError> {
+) -> Result<Vec<Item<'a, 'a>>, MoneyError> {
     let currency = basis.currency;
     let held = due.held.map_or(&[][..], |held| &held.lines);
     // A correction of fees in advance leaves them in advance.
@@ -245,6 +263,7 @@ fn items_of<'a>(
                 tax: treatment.name().map(str::to_owned),
                 amount: String::new(),
             },
+            source: Some(charge.source),
             key: charge.key.clone(),
             product: charge.product.clone(),
             treatment,
@@ -267,6 +286,7 @@ fn items_of<'a>(
                 tax: treatment.name().map(str::to_owned),
                 amount: String::new(),
             },
+            source: None,
             key: line.key.clone(),
             product: line.product.clone(),
             treatment,
@@ -294,13 +314,13 @@ fn known<'a>(basis: &Basis<'a>, name: Option<&str>) -> Treatment<'a> {
 }
 
 /// The whole document, and what is booked with it.
-fn issue(
-    basis: &Basis<'_>,
-    periods: &[DuePeriod<'_>],
-    items: Vec<Item<'_>>,
+fn issue<'a>(
+    basis: &Basis<'a>,
+    periods: &[DuePeriod<'a>],
+    items: Vec<Item<'_, 'a>>,
     taxes: &[TaxLine<'_>],
     total: Money,
-) -> Result<Issue, DraftError> {
+) -> Result<(Issue, Vec<Sources<'a>>), DraftError> {
     let Basis { parties, id, currency, .. } = *basis;
     let zero = Money::zero(currency);
     let is_note = total.minor < 0;
@@ -323,7 +343,7 @@ fn issue(
         settles: None,
     };
     let shown = |amount: Money| if is_note { amount.negated() } else { amount }.amount();
-    let sections = sections(basis, periods, items, &shown)?;
+    let (sections, sources) = sections(basis, periods, items, &shown)?;
     let mut subtotal = zero;
     for line in taxes {
         let sum = if line.treatment.is_inclusive() { line.gross()? } else { line.net };
@@ -351,7 +371,7 @@ fn issue(
         cut: basis.cut.clone(),
     };
     let version = basis.version;
-    Ok(Issue {
+    let issue = Issue {
         customer: id.clone(),
         version,
         paper,
@@ -367,12 +387,14 @@ fn issue(
         due,
         postings,
         effect,
-    })
+        proof: None,
+    };
+    Ok((issue, sources))
 }
 
 /// What is booked of all lines.
 fn postings(
-    items: &[Item<'_>],
+    items: &[Item<'_, '_>],
     taxes: &[TaxLine<'_>],
     due: Money,
     credit: Money,
@@ -389,12 +411,15 @@ fn postings(
     Postings::new(amounts)
 }
 
-fn sections(
-    basis: &Basis<'_>,
-    periods: &[DuePeriod<'_>],
-    items: Vec<Item<'_>>,
+/// The sections, and of each what its lines are made by.
+type Sections<'a> = (Vec<DocumentSection<LineShown>>, Vec<Sources<'a>>);
+
+fn sections<'a>(
+    basis: &Basis<'a>,
+    periods: &[DuePeriod<'a>],
+    items: Vec<Item<'_, 'a>>,
     shown: &dyn Fn(Money) -> String,
-) -> Result<Vec<DocumentSection<LineShown>>, MoneyError> {
+) -> Result<Sections<'a>, MoneyError> {
     let zone = &basis.parties.customer.zone;
     let mut sections: Vec<_> = periods
         .iter()
@@ -407,24 +432,28 @@ fn sections(
             total: String::new(),
         })
         .collect();
-    let mut totals = vec![Money::zero(basis.currency); sections.len()];
+    let mut totals = vec![(Money::zero(basis.currency), Sources::new()); sections.len()];
     for item in items {
         let places = sections.get_mut(item.section).zip(totals.get_mut(item.section));
-        let (section, total) = places.expect("an item is of a section");
+        let (section, (total, sources)) = places.expect("an item is of a section");
         *total = total.checked_add(item.amount)?;
+        sources.push(item.source);
         section.lines.push(DocumentLine { amount: shown(item.amount), ..item.line });
     }
-    for (section, total) in sections.iter_mut().zip(totals) {
+    let all = sections.into_iter().zip(totals).map(|(mut section, (total, sources))| {
         section.total = shown(total);
-    }
-    sections.retain(|section| section.kind == SectionKind::Period || !section.lines.is_empty());
-    Ok(sections)
+        (section, sources)
+    });
+    let is_shown = |(section, _): &(DocumentSection<_>, _)| {
+        section.kind == SectionKind::Period || !section.lines.is_empty()
+    };
+    Ok(all.filter(is_shown).unzip())
 }
 
 /// What the books are told of one period.
 fn period_change<'i>(
     due: &DuePeriod<'_>,
-    items: impl Iterator<Item = &'i Item<'i>>,
+    items: impl Iterator<Item = &'i Item<'i, 'i>>,
 ) -> PeriodChange {
     let scope = match due.kind {
         SectionKind::Advance => Scope::Advance,

@@ -12,6 +12,7 @@
 //! which changed since is refused as stale. What is refused writes nothing.
 
 mod audit;
+mod certify;
 pub mod check;
 pub mod correction;
 mod documents;
@@ -21,12 +22,13 @@ pub mod rows;
 use thiserror::Error;
 
 use tidemark_common::hex;
-use tidemark_common::id::CustomerId;
+use tidemark_common::id::{CustomerId, StreamId};
 use tidemark_common::time::Timestamp;
 
 use self::correction::CorrectionRow;
 use self::rows::{CustomerRow, DocumentState, Effect, Head, Minor, RequestRow, StateRow};
 use crate::billing::shown::LineShown;
+use crate::certificate::Certified;
 use crate::invoice::Document;
 use crate::ledger::entry::{self, EntryError, EntryKind, LedgerEntry, Postings};
 use crate::ledger::store::StoreError;
@@ -111,6 +113,33 @@ pub enum What {
     Lock {
         through: Month,
     },
+    /// Invoices need not wait for a finding of at most so many events.
+    Waive {
+        finding: String,
+        events_max: u64,
+    },
+    /// A stream's agent will not come again.
+    Lose {
+        stream: StreamId,
+        agent: String,
+    },
+    /// A cut was certified.
+    Certify(Box<Certify>),
+    /// Certificates are signed by another key from now on, which the one before signed.
+    AddKey {
+        key: String,
+        signature: Option<String>,
+    },
+}
+
+/// A certificate, and what it lists.
+#[derive(Debug, Clone)]
+pub struct Certify {
+    pub certified: Certified,
+    /// The digest of the one before.
+    pub previous: String,
+    pub file: Vec<u8>,
+    pub streams: Vec<Vec<u8>>,
 }
 
 /// A document that is complete but for its number and dates.
@@ -128,6 +157,8 @@ pub struct Issue {
     pub due: Money,
     pub postings: Postings,
     pub effect: Effect,
+    /// Of a document that a run issues (certificate/proof.rs), compressed.
+    pub proof: Option<Vec<u8>>,
 }
 
 /// Whether there is anything to send.
@@ -334,7 +365,13 @@ fn judge(
         What::Correct(correct) => audit::judge_correction(rows, change, correct, entry, at)?,
         What::AdvanceClock { to, by, ahead } => audit::judge_clock(*to, *by, *ahead, at)?,
         What::Adopt(adopt) => audit::judge_adoption(rows, change, adopt, at)?,
+        What::Certify(certify) => certify::judge_certificate(rows, certify, at)?,
+        What::AddKey { key, signature } => certify::judge_key(rows, key, signature.as_ref(), at)?,
         What::Lock { through } => audit::judge_lock(rows, *through, at)?,
+        What::Waive { finding, events_max } => {
+            audit::judge_waiver(change, finding, *events_max, entry, at)?
+        }
+        What::Lose { stream, agent } => audit::judge_loss(change, *stream, agent, entry, at)?,
     };
     if !matches!(change.what, What::Lock { .. }) {
         check_month(rows, plan.entry.date)?;

@@ -6,10 +6,11 @@
 //! Rows come in the order of [`LedgerTable`]: what is known of the streams first, then the batches by
 //! position. A break is named once: the walk goes on from where the batch stands.
 //!
-//! Limits: memory holds one entry for each stream, opening and quarantined batch, as a running
-//! collector does, and the marks of each batch that has some; of the findings the first [`FINDINGS_MAX`] are kept, all are counted.
+//! Limits: memory holds one entry for each stream, live or retired, for each opening and quarantined
+//! batch, and the marks of each batch that has some; of the findings the first [`FINDINGS_MAX`] are kept, all are counted.
 
 mod finding;
+mod retired;
 mod walk;
 
 #[cfg(test)]
@@ -23,6 +24,8 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 
 pub use self::finding::{FINDINGS_MAX, Finding, FindingKind, Findings, Place};
+use self::retired::RetiredCheck;
+pub use self::walk::StreamRow;
 use self::walk::{Walk, Walked};
 use crate::ledger::books::check::BooksCheck;
 use crate::ledger::codec::{self, Fields, GIVEN_AWAY};
@@ -36,6 +39,7 @@ use crate::ledger::tail::TailBatch;
 pub enum LedgerTable {
     Meta,
     Streams,
+    Retired,
     Openings,
     Quarantine,
     Marks,
@@ -44,9 +48,10 @@ pub enum LedgerTable {
 }
 
 impl LedgerTable {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Meta,
         Self::Streams,
+        Self::Retired,
         Self::Openings,
         Self::Quarantine,
         Self::Marks,
@@ -60,6 +65,7 @@ impl LedgerTable {
         match self {
             Self::Meta => "meta",
             Self::Streams => "streams",
+            Self::Retired => "retired",
             Self::Openings => "openings",
             Self::Quarantine => "quarantine",
             Self::Marks => "marks",
@@ -68,7 +74,7 @@ impl LedgerTable {
         }
     }
 
-    /// The table's byte in a backup. Marks and books came after the others had theirs.
+    /// The table's byte in a backup. Marks, books and retired streams came after the others had theirs.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -79,6 +85,7 @@ impl LedgerTable {
             Self::Batches => 5,
             Self::Marks => 6,
             Self::Books => 7,
+            Self::Retired => 8,
         }
     }
 
@@ -116,7 +123,9 @@ pub struct LedgerCounts {
     pub quarantined_events: u64,
     /// In the lines of the bodies that were opened.
     pub line_events: u64,
+    /// The retired ones included.
     pub streams: u64,
+    pub retired_streams: u64,
     /// Of the books.
     pub entries: u64,
 }
@@ -127,7 +136,7 @@ pub struct StreamChain {
     pub stream: StreamId,
     pub walked: Walked,
     /// The row, where it can be read.
-    pub record: Option<StreamRecord>,
+    pub row: Option<StreamRow>,
 }
 
 /// A batch whose place is known; its lines, if bodies are opened.
@@ -163,7 +172,8 @@ pub struct Checked {
 pub struct Checker {
     bodies: Bodies,
     facts: LedgerFacts,
-    rows: BTreeMap<StreamId, StreamRecord>,
+    rows: BTreeMap<StreamId, StreamRow>,
+    retired: RetiredCheck,
     openings: BTreeMap<(StreamId, OpeningId), EventNumber>,
     quarantine: BTreeMap<u64, String>,
     marks: BTreeMap<u64, Vec<u8>>,
@@ -180,6 +190,7 @@ impl Checker {
             bodies,
             facts: LedgerFacts::default(),
             rows: BTreeMap::new(),
+            retired: RetiredCheck::default(),
             openings: BTreeMap::new(),
             quarantine: BTreeMap::new(),
             marks: BTreeMap::new(),
@@ -194,7 +205,8 @@ impl Checker {
     pub fn row(&mut self, table: LedgerTable, key: &[u8], value: &[u8]) -> Option<CheckedBatch> {
         match table {
             LedgerTable::Meta => self.meta(key, value),
-            LedgerTable::Streams => self.stream(key, value),
+            LedgerTable::Streams => self.live(key, value),
+            LedgerTable::Retired => self.retired(key, value),
             LedgerTable::Openings => self.opening(key, value),
             LedgerTable::Quarantine => self.quarantined(key, value),
             LedgerTable::Marks => self.marked(key, value),
@@ -225,31 +237,42 @@ impl Checker {
             b"incarnation" => facts.incarnation = fields.array().map_or(0, u32::from_be_bytes),
             b"clock_limit" => facts.clock_limit = fields.array().map_or(0, i64::from_be_bytes),
             b"checkpoint" => facts.checkpoint = fields.u64().unwrap_or(0),
+            b"retired" => self.retired.say(value),
             _ => {}
         }
     }
 
-    fn stream(&mut self, key: &[u8], value: &[u8]) {
-        let Some(stream) = Fields(key).array().map(StreamId) else {
-            return self.findings.add(
-                FindingKind::StreamRow,
-                Place::Table("streams"),
-                None,
-                || "a key is not a stream's id".to_owned(),
-            );
-        };
+    fn live(&mut self, key: &[u8], value: &[u8]) {
+        match Fields(key).array().map(StreamId) {
+            Some(stream) => {
+                if let Some(record) = self.stream(stream, value) {
+                    self.rows.insert(stream, StreamRow::of(&record));
+                }
+            }
+            None => {
+                self.findings.add(FindingKind::StreamRow, Place::Table("streams"), None, || {
+                    "a key is not a stream's id".to_owned()
+                })
+            }
+        }
+    }
+
+    /// What a stream's row says, live or retired.
+    fn stream(&mut self, stream: StreamId, value: &[u8]) -> Option<StreamRecord> {
         let place = Place::Stream(stream);
         let record = match codec::read_stream(value) {
             Ok(record) => record,
             Err(error) => {
                 let why = || error.to_string();
-                return self.findings.add(FindingKind::StreamRow, place, None, why);
+                self.findings.add(FindingKind::StreamRow, place, None, why);
+                return None;
             }
         };
         let incarnation = u64::from(self.facts.incarnation);
         if record.stream != stream {
             let why = || format!("the row under its id is that of stream {}", record.stream);
-            return self.findings.add(FindingKind::StreamRow, place, None, why);
+            self.findings.add(FindingKind::StreamRow, place, None, why);
+            return None;
         }
         if record.fence.0 >> 32 > incarnation {
             self.findings.add(FindingKind::StreamRow, place.clone(), None, || {
@@ -262,7 +285,7 @@ impl Checker {
                 format!("it accepted {accepted} events and posted {posted}")
             });
         }
-        self.rows.insert(stream, record);
+        Some(record)
     }
 
     fn opening(&mut self, key: &[u8], value: &[u8]) {
@@ -464,6 +487,7 @@ impl Checker {
             );
         }
         self.counts.entries = self.books.finish(&mut self.findings);
+        self.counts.retired_streams = self.retired.finish(&mut self.findings);
         let chains = self.walk.finish(self.rows, facts.ledger, &mut self.findings);
         self.counts.streams = u64::try_from(chains.len()).unwrap_or(u64::MAX);
         Checked { facts, counts: self.counts, chains, findings: self.findings }

@@ -9,8 +9,8 @@
 //! SEEN KEY     customer str, meter str, class u8; of class 1 (unauthorised) the sender's identity follows, str
 //! SEEN         events u64, first bucket u32, last bucket u32
 //! INDEX KEY    stream [16], sequence u64                 INDEX      position u64
-//! STREAM ROW   version u8 = 3, bincode 2 (standard configuration) of `StreamRow`; version 2 lacks its
-//!              last field, version 1 the last two
+//! STREAM ROW   version u8 = 4, bincode 2 (standard configuration) of `StreamRow`; version 3 lacks its
+//!              last field, version 2 the last two, version 1 the last three
 //! ```
 //! Numbers are big-endian, so that rows sort by them.
 //!
@@ -39,7 +39,7 @@ pub const SLOT_BUCKETS: u32 = 96;
 /// conflict, and this one takes them no more.
 pub const GIVEN_AWAY: u64 = u64::MAX;
 
-const STREAM_ROW_VERSION: u8 = 3;
+const STREAM_ROW_VERSION: u8 = 4;
 const STREAM_ROW_BYTES_MAX: usize = 1 << 20;
 /// Class, bucket and part.
 const TOTAL_KEY_END: usize = 7;
@@ -308,6 +308,7 @@ struct StreamRow {
     opening: Option<PostedOpening>,
     conflict_cap: Option<Option<Timestamp>>,
     missing: Option<(Sequence, Sequence, u64)>,
+    begun: Timestamp,
 }
 
 fn config() -> impl bincode::config::Config {
@@ -347,6 +348,7 @@ pub fn write_stream(record: &StreamRecord) -> Result<Vec<u8>, RowError> {
         opening: record.openings.last().copied(),
         conflict_cap: record.conflict_cap,
         missing: record.missing.map(|missing| (missing.first, missing.last, missing.events)),
+        begun: record.begun,
     };
     let mut bytes = vec![STREAM_ROW_VERSION];
     let row = bincode::serde::encode_to_vec(&row, config())
@@ -363,9 +365,10 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
     let (version, bytes) = bytes.split_first().ok_or_else(|| broken("stream", "it is empty"))?;
     let bytes = match *version {
         STREAM_ROW_VERSION => Cow::Borrowed(bytes),
-        // What the later ones append, as `None`.
-        2 => Cow::Owned([bytes, &[0]].concat()),
-        1 => Cow::Owned([bytes, &[0, 0]].concat()),
+        // What the later ones append, as `None` and zero.
+        3 => Cow::Owned([bytes, &[0]].concat()),
+        2 => Cow::Owned([bytes, &[0, 0]].concat()),
+        1 => Cow::Owned([bytes, &[0, 0, 0]].concat()),
         version => return Err(broken("stream", format!("its version {version} is unknown"))),
     };
     let (row, read): (StreamRow, usize) = bincode::serde::decode_from_slice(&bytes, config())
@@ -378,6 +381,7 @@ pub fn read_stream(bytes: &[u8]) -> Result<StreamRecord, RowError> {
         stream: row.stream,
         agent: AgentName::parse_identity(&row.agent)
             .map_err(|error| broken("stream", format!("its agent {error}")))?,
+        begun: row.begun,
         state: match row.state {
             0 => StreamState::Open,
             1 => StreamState::Closed,

@@ -169,6 +169,14 @@ pub enum EntryKind {
     TestClock,
     /// A month takes no further entries.
     Lock,
+    /// A cut was certified.
+    Certificate,
+    /// Certificates are signed by another key from now on.
+    Key,
+    /// Invoices need not wait for a finding.
+    Waiver,
+    /// A stream was declared lost.
+    StreamLost,
 }
 
 impl EntryKind {
@@ -184,6 +192,10 @@ impl EntryKind {
             Self::Catalog => "catalog",
             Self::TestClock => "test_clock",
             Self::Lock => "lock",
+            Self::Certificate => "certificate",
+            Self::Key => "key",
+            Self::Waiver => "waiver",
+            Self::StreamLost => "stream_lost",
         }
     }
 }

@@ -7,6 +7,7 @@
 //!               quarantine position u64 -> reason
 //!               marks      position u64 -> marks (ledger/marks.rs), of batches with unauthorised lines only
 //!               books      entries, documents and what they changed (ledger/books/rows.rs)
+//!               retired, retired_ids, agents                 see redb/retired.rs
 //!               meta       name -> bytes
 //! totals.redb   see totals.rs; derived, rebuilt when it is missing
 //! ```
@@ -18,7 +19,8 @@
 //! recovered from the headers behind the checkpoint. So admission writes no hot rows.
 //!
 //! Limits: a checkpoint comes at least every [`CHECKPOINT_BYTES`] of batches; caches are bounded by
-//! the options; at most `streams_max` streams are known.
+//! the options; at most `streams_max` streams are live. What a start reads and holds goes by these; those that retired
+//! stay in the file.
 
 mod admit;
 mod books;
@@ -28,6 +30,7 @@ mod files;
 mod gather;
 mod import;
 mod recover;
+mod retired;
 mod totals;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -44,13 +47,15 @@ use tidemark_common::tls::AgentName;
 pub use self::compare::{FoundTotals, TotalsCheck};
 pub use self::export::{ShowRow, export_stopped};
 pub use self::import::{Import, Restored};
+use self::retired::RetiredSnapshot;
 use self::totals::TotalsFile;
 use crate::ledger::codec::RowError;
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::off_task;
 use crate::ledger::request::Request;
+use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{
-    Books, Committed, LedgerStore, Recovered, StoreError, Totals, VisitBatch,
+    Books, Committed, LedgerStore, Recovered, Retired, StoreError, Totals, VisitBatch, VisitStored,
 };
 use crate::ledger::stream::StreamRecord;
 
@@ -69,13 +74,15 @@ const MARKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("marks");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
 /// Raised when the ledger file's layout changes in a way that older collectors cannot read.
-const FORMAT: u16 = FORMAT_WITH_BOOKS;
+const FORMAT: u16 = FORMAT_WITH_RETIRED;
 /// What a ledger without marks has: collectors that know of none read it as they should.
 pub(super) const FORMAT_WITHOUT_MARKS: u16 = 1;
 /// What one with marks has: collectors that know of none would bill their lines.
 const FORMAT_WITH_MARKS: u16 = 2;
 /// What one with books has: collectors that know of none would leave them out of backups.
 pub(super) const FORMAT_WITH_BOOKS: u16 = 3;
+/// What one has of which streams retired: collectors that know of none would not know these.
+pub(super) const FORMAT_WITH_RETIRED: u16 = 4;
 /// After this many bytes of batches the stream rows are written, so that a start reads no more.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// The same for the number of batches.
@@ -87,7 +94,7 @@ pub struct RedbOptions {
     /// redb's cache for each file, in bytes.
     pub ledger_cache_bytes: usize,
     pub totals_cache_bytes: usize,
-    /// At most this many streams are known; further hellos wait for a person.
+    /// At most this many streams are live; hellos of further ones wait for a person.
     pub streams_max: usize,
     /// An identity may begin this many new ones at once, and as many in each hour after.
     pub streams_per_hour_max: u32,
@@ -134,7 +141,10 @@ struct Inner {
 /// The stream states, as of the last commit.
 #[derive(Debug, Default)]
 struct Memory {
+    /// The live ones.
     streams: BTreeMap<StreamId, StreamRecord>,
+    /// What the others come to.
+    retired: RetiredSums,
     /// Streams whose row is older than their state.
     dirty: BTreeSet<StreamId>,
     next_position: u64,
@@ -234,8 +244,17 @@ impl LedgerStore for RedbStore {
         self.inner.books()
     }
 
+    fn retired(&self) -> Result<Box<dyn Retired>, StoreError> {
+        let read = self.inner.ledger.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+        Ok(Box::new(RetiredSnapshot { read }))
+    }
+
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
         export::visit_batches(&self.inner.ledger, visit)
+    }
+
+    fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {
+        export::visit_stored(&self.inner.ledger, visit)
     }
 
     async fn batch(

@@ -23,9 +23,21 @@ use crate::session::hello::HelloVerdict;
 pub enum Request {
     Hello(Box<HelloRequest>),
     Admit(Box<Admission>),
-    Confirm { stream: StreamId, confirm: Confirm },
-    Close { stream: StreamId, close: Close },
+    Confirm {
+        stream: StreamId,
+        confirm: Confirm,
+    },
+    Close {
+        stream: StreamId,
+        close: Close,
+    },
     Book(Box<Change>),
+    /// Streams that seem to be due; those that are not stay.
+    Retire {
+        streams: Vec<StreamId>,
+        /// Not heard of for so long.
+        after_millis: i64,
+    },
 }
 
 impl Request {
@@ -35,7 +47,22 @@ impl Request {
     pub fn bytes(&self) -> usize {
         match self {
             Self::Admit(admission) => body_bytes(&admission.header),
-            Self::Hello(_) | Self::Confirm { .. } | Self::Close { .. } | Self::Book(_) => 0,
+            Self::Hello(_)
+            | Self::Confirm { .. }
+            | Self::Close { .. }
+            | Self::Book(_)
+            | Self::Retire { .. } => 0,
+        }
+    }
+
+    /// The stream that it names as one of an agent's; one that has retired returns.
+    #[must_use]
+    pub fn stream(&self) -> Option<StreamId> {
+        match self {
+            Self::Hello(request) => Some(request.hello.stream),
+            Self::Admit(admission) => Some(admission.header.stream),
+            Self::Confirm { stream, .. } | Self::Close { stream, .. } => Some(*stream),
+            Self::Book(_) | Self::Retire { .. } => None,
         }
     }
 }
@@ -173,6 +200,8 @@ pub enum Reply {
     },
     Claimed(ClaimVerdict),
     Booked(Result<Booked, Refused>),
+    /// How many streams retired.
+    Retired(usize),
 }
 
 /// A session that begins.

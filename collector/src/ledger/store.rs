@@ -13,10 +13,12 @@ use thiserror::Error;
 use tidemark_common::batch::Header;
 use tidemark_common::id::{CustomerId, LedgerId, MeterName, Sequence, StreamId};
 use tidemark_common::time::{Bucket, Timestamp};
+use tidemark_common::tls::AgentName;
 use tidemark_common::wire::UniqueKey;
 
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::request::{Reply, Request};
+use crate::ledger::retired::{RetiredStream, RetiredSums};
 use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::{CustomerLines, TailBatch};
 use crate::usage::{Seen, UsageRow};
@@ -53,12 +55,25 @@ pub trait LedgerStore: Debug + Send + Sync + 'static {
     /// If they cannot be read.
     fn books(&self) -> Result<Box<dyn Books>, StoreError>;
 
+    /// The streams that retired, as of now. Does not wait for writers.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    fn retired(&self) -> Result<Box<dyn Retired>, StoreError>;
+
     /// Shows the lines of every batch that can be read, in the order of admission, until `visit` breaks. Reads all that is
     /// stored; blocks; writers do not wait for it.
     ///
     /// # Errors
     /// If the ledger cannot be read.
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError>;
+
+    /// Shows every batch as it is stored, in the order of admission, until `visit` breaks: nothing of it is opened or
+    /// verified. Blocks; writers do not wait for it.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError>;
 
     /// Header and body of a posted batch, as stored; `None` if it is not in the ledger.
     ///
@@ -88,6 +103,10 @@ pub struct Committed {
     pub streams: Vec<StreamRecord>,
     /// How many of the admitted batches are quarantined.
     pub quarantined: u64,
+    /// The streams that retired.
+    pub retired: Vec<StreamId>,
+    /// What all that ever retired come to, if that changed.
+    pub retired_sums: Option<RetiredSums>,
 }
 
 /// What a store holds when it is opened.
@@ -99,7 +118,10 @@ pub struct Recovered {
     pub clock_limit: Timestamp,
     /// The ledger time at which the ledger was last restored from a backup.
     pub restored_at: Option<Timestamp>,
+    /// The streams that are live.
     pub streams: Vec<StreamRecord>,
+    /// What those that retired come to.
+    pub retired: RetiredSums,
     /// The batches that are not folded yet.
     pub tail: Vec<Arc<TailBatch>>,
 }
@@ -116,6 +138,17 @@ pub trait Totals: Send + Sync {
         question: &UsageQuestion<'_>,
         visit: Visit<'_, UsageRow>,
     ) -> Result<ControlFlow<()>, StoreError>;
+
+    /// Shows everybody's rows in the buckets `from..to`, as [`Self::visit_usage`] does, until `visit` breaks.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    fn visit_all(
+        &self,
+        from: Bucket,
+        to: Bucket,
+        visit: &mut dyn FnMut(&CustomerId, UsageRow) -> ControlFlow<()>,
+    ) -> Result<(), StoreError>;
 
     /// Shows every (customer, meter, as what) in the totals whose [`codec::seen_key`](crate::ledger::codec::seen_key) is greater than `after`,
     /// ascending, until `visit` breaks.
@@ -136,6 +169,12 @@ pub trait Totals: Send + Sync {
         &self,
         streams: HashSet<StreamId>,
     ) -> Result<HashMap<StreamId, Sequence>, StoreError>;
+
+    /// Before which of the ledger's positions all batches are in these totals.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    fn end_position(&self) -> Result<u64, StoreError>;
 
     /// Events in all of the totals' rows.
     ///
@@ -192,6 +231,39 @@ pub trait Books: Send + Sync {
     fn visit(&self, prefix: &[u8], after: &[u8], visit: VisitRow<'_>) -> Result<(), StoreError>;
 }
 
+/// The streams that retired, at one moment. Reads block: not for an async task.
+pub trait Retired: Send + Sync {
+    /// # Errors
+    /// If the row cannot be read.
+    fn find(&self, stream: StreamId) -> Result<Option<RetiredStream>, StoreError>;
+
+    /// Shows those that retired at or after `since`, ascending by when, until `visit` breaks.
+    ///
+    /// # Errors
+    /// If the rows cannot be read.
+    fn visit_since(
+        &self,
+        since: Timestamp,
+        visit: Visit<'_, RetiredStream>,
+    ) -> Result<ControlFlow<()>, StoreError>;
+
+    /// Shows those with a greater id than `after`, ascending by id, until `visit` breaks.
+    ///
+    /// # Errors
+    /// If the rows cannot be read.
+    fn visit_after(
+        &self,
+        after: Option<StreamId>,
+        visit: Visit<'_, RetiredStream>,
+    ) -> Result<ControlFlow<()>, StoreError>;
+
+    /// Whether a stream of this agent ever retired.
+    ///
+    /// # Errors
+    /// If that cannot be read.
+    fn has_agent(&self, agent: &AgentName) -> Result<bool, StoreError>;
+}
+
 /// What is shown rows one by one, and says when it has seen enough.
 pub type Visit<'v, T> = &'v mut dyn FnMut(T) -> ControlFlow<()>;
 
@@ -200,6 +272,19 @@ pub type VisitRow<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
 /// What is shown a batch: its header, how many bytes it has as stored, and its lines.
 pub type VisitBatch<'v> = &'v mut dyn FnMut(&Header, u64, &CustomerLines) -> ControlFlow<()>;
+
+/// A batch's bytes in the ledger, and what was judged of it when it was admitted.
+#[derive(Debug, Clone, Copy)]
+pub struct StoredBatch<'a> {
+    /// Header and body.
+    pub bytes: &'a [u8],
+    pub quarantined: bool,
+    /// Which of its lines are unauthorised (`ledger/marks.rs`).
+    pub marks: &'a [u8],
+}
+
+/// What is shown a batch as it is stored.
+pub type VisitStored<'v> = &'v mut dyn FnMut(&StoredBatch<'_>) -> ControlFlow<()>;
 
 /// Whose usage, of what, when.
 #[derive(Debug, Clone, Copy)]

@@ -25,6 +25,8 @@ pub struct StreamRecord {
     pub stream: StreamId,
     /// The identity of the first hello. Only it may continue the stream.
     pub agent: AgentName,
+    /// Ledger time of the first hello; zero of a stream that began before this was noted.
+    pub begun: Timestamp,
     pub state: StreamState,
     pub fence: Fence,
     pub posted_sequence: Sequence,
@@ -115,6 +117,8 @@ pub struct Confirmed {
 pub struct StreamStatus {
     pub stream: StreamId,
     pub agent: AgentName,
+    /// Ledger time of the first hello; `None` of a stream that began before this was noted.
+    pub begun: Option<Timestamp>,
     pub state: StreamState,
     pub fence: Fence,
     pub posted_sequence: Sequence,
@@ -142,6 +146,7 @@ impl StreamRecord {
         Self {
             stream,
             agent,
+            begun: now,
             state: StreamState::Open,
             fence: Fence(0),
             posted_sequence: Sequence::ZERO,
@@ -220,6 +225,7 @@ impl StreamRecord {
         StreamStatus {
             stream: self.stream,
             agent: self.agent.clone(),
+            begun: (self.begun > Timestamp(0)).then_some(self.begun),
             state: self.state,
             fence: self.fence,
             posted_sequence: self.posted_sequence,

@@ -1,7 +1,7 @@
 //! The running ledger: cuts, limits, ends.
 
 use std::ops::ControlFlow;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
 use ::redb::backends::InMemoryBackend;
 use proptest::prelude::*;
@@ -12,9 +12,10 @@ use super::clock::Reading;
 use super::conformance::{Journal, NOW, commit, greet};
 use super::fold::FoldSlice;
 use super::request::Welcomed;
-use super::store::{Books, Committed, UsageQuestion, VisitBatch};
+use super::store::{Books, Committed, UsageQuestion, VisitBatch, VisitStored};
 use super::*;
 use crate::dedupe::Verdict;
+use crate::session::claim::ClaimVerdict;
 
 fn memory() -> (RedbStore, Recovered) {
     RedbStore::open_on(InMemoryBackend::new(), InMemoryBackend::new(), &RedbOptions::default(), NOW)
@@ -115,6 +116,9 @@ async fn interleave(steps: &[Step]) {
                         books: store.books().unwrap(),
                         records: Vec::new(),
                         statuses: OnceLock::new(),
+                        agents: OnceLock::new(),
+                        retired: store.retired().unwrap(),
+                        retired_sums: Arc::default(),
                     };
                     assert_eq!(usage(&snapshot, "c"), expected, "{steps:?}");
                     assert_eq!(snapshot.events_by_lines().unwrap(), expected, "{steps:?}");
@@ -292,8 +296,16 @@ impl LedgerStore for Broken {
         self.store.books()
     }
 
+    fn retired(&self) -> Result<Box<dyn Retired>, StoreError> {
+        self.store.retired()
+    }
+
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
         self.store.visit_batches(visit)
+    }
+
+    fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {
+        self.store.visit_stored(visit)
     }
 
     async fn batch(
@@ -389,4 +401,155 @@ async fn a_read_of_too_many_rows_ends_and_says_so() {
         });
         assert_eq!((read, shown), (expected, rows_max));
     }
+}
+
+/// A reader comes at both edges of every commit.
+#[derive(Debug)]
+struct Watched {
+    store: RedbStore,
+    ledger: Arc<OnceLock<Ledger>>,
+    looks: Arc<AtomicUsize>,
+}
+
+impl Watched {
+    /// Every stream is there once, and all of them come to the same, wherever a stream is on its way.
+    fn look(&self) {
+        let Some(ledger) = self.ledger.get() else { return };
+        let snapshot = ledger.snapshot().unwrap();
+        let live = snapshot.streams().iter().map(|status| (status.stream, status.posted_events));
+        let mut all: Vec<_> = live.collect();
+        let count = all.len();
+        let _all = snapshot
+            .visit_retired(Timestamp(0), |retired| {
+                all.push((retired.record.stream, retired.record.posted_end.0));
+                ControlFlow::Continue(())
+            })
+            .unwrap();
+        all.sort_unstable();
+        let expected: Vec<_> = (1..=3).map(|id| (StreamId([id; 16]), u64::from(id))).collect();
+        assert_eq!(all, expected);
+        assert_eq!(snapshot.retired().streams, u64::try_from(all.len() - count).unwrap());
+        for (stream, _) in all {
+            let retired = snapshot.retired_stream(stream).unwrap();
+            let is_live = snapshot.streams().iter().any(|status| status.stream == stream);
+            assert_ne!(retired.is_some(), is_live);
+        }
+        let sums = ledger.figures().unwrap();
+        assert_eq!((sums.streams, sums.events_by_headers, sums.events_accepted), (3, 6, 6));
+        self.looks.fetch_add(1, Ordering::Relaxed);
+    }
+}
+
+impl LedgerStore for Watched {
+    async fn commit(
+        &self,
+        group: Vec<Request>,
+        at: Timestamp,
+        limit: Option<Timestamp>,
+    ) -> Result<Committed, StoreError> {
+        self.look();
+        let committed = self.store.commit(group, at, limit).await;
+        self.look();
+        committed
+    }
+
+    async fn fold(&self, slice: Arc<FoldSlice>) -> Result<(), StoreError> {
+        self.store.fold(slice).await
+    }
+
+    fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {
+        self.store.totals()
+    }
+
+    fn books(&self) -> Result<Box<dyn Books>, StoreError> {
+        self.store.books()
+    }
+
+    fn retired(&self) -> Result<Box<dyn Retired>, StoreError> {
+        self.store.retired()
+    }
+
+    fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {
+        self.store.visit_stored(visit)
+    }
+
+    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        self.store.visit_batches(visit)
+    }
+
+    async fn batch(
+        &self,
+        stream: StreamId,
+        sequence: Sequence,
+    ) -> Result<Option<Vec<u8>>, StoreError> {
+        self.store.batch(stream, sequence).await
+    }
+
+    async fn checkpoint(&self) -> Result<(), StoreError> {
+        self.store.checkpoint().await
+    }
+}
+
+#[tokio::test]
+async fn a_reader_sees_a_stream_once_while_it_retires_and_returns() {
+    let (store, recovered) = memory();
+    let (seen, looks) = (Arc::new(OnceLock::new()), Arc::new(AtomicUsize::new(0)));
+    let watched = Watched { store, ledger: Arc::clone(&seen), looks: Arc::clone(&looks) };
+    let mut journals: Vec<_> = (1..=3).map(|id| Journal::new(id, recovered.ledger)).collect();
+    let options = LedgerOptions { retire_after_millis: 0, ..options() };
+    let (ledger, mut writer, folder) =
+        Ledger::prepare(watched, recovered, options, still()).await.unwrap();
+    // By hand: nothing retires by itself.
+    let mut ask = async |request: Request| {
+        let reply = ledger.submit(request).await.unwrap();
+        writer.turn().await.unwrap();
+        reply.await.unwrap()
+    };
+    for (events, journal) in (1..).zip(&mut journals) {
+        let Reply::Welcomed(welcomed) = ask(journal.hello_request(0, "agent")).await else {
+            panic!()
+        };
+        journal.fence = welcomed.fence;
+        let uses: Vec<_> = (0..events).map(|bucket| ("c", "m", bucket, 5)).collect();
+        journal.seal(&uses);
+        ask(journal.admit(1)).await;
+        assert_eq!(ask(journal.close()).await, Reply::Claimed(ClaimVerdict::Take));
+    }
+    folder.turn().await.unwrap();
+    seen.set(ledger.clone()).unwrap();
+    let returned = |reply| matches!(reply, Reply::Welcomed(_));
+    let retire = || ledger.due_to_retire().unwrap();
+    assert_eq!(ask(retire()).await, Reply::Retired(3));
+    assert!(ledger.due_to_retire().is_none());
+    assert!(returned(ask(journals[1].hello_request(1, "agent")).await));
+    assert!(ledger.due_to_retire().is_none(), "it is open");
+    // A hello that is refused brings its stream back too, as it was: it is due again.
+    let stranger = ask(journals[2].hello_request(1, "stranger")).await;
+    assert!(matches!(stranger, Reply::HelloRefused { .. }), "{stranger:?}");
+    assert_eq!(ask(retire()).await, Reply::Retired(1));
+    // A batch for a stream that is closed, as it would be told while it was live.
+    let judged = ask(journals[0].admit(1)).await;
+    assert!(matches!(judged, Reply::Judged { verdict: Verdict::NotOpen, .. }), "{judged:?}");
+    assert_eq!(ask(retire()).await, Reply::Retired(1));
+    let snapshot = ledger.snapshot().unwrap();
+    assert_eq!((snapshot.streams().len(), snapshot.retired().streams), (1, 2));
+    let agent = |name: &str| AgentName::parse(name).unwrap();
+    assert!(snapshot.has_agent(&agent("agent")).unwrap());
+    assert!(!snapshot.has_agent(&agent("stranger")).unwrap());
+    assert!(looks.load(Ordering::Relaxed) >= 12, "{looks:?}");
+}
+
+#[tokio::test]
+async fn the_running_ledger_retires_what_is_due() {
+    let (store, recovered) = memory();
+    let mut journal = Journal::new(1, recovered.ledger);
+    let options = LedgerOptions { retire_after_millis: 0, ..options() };
+    let ledger = Ledger::start(store, recovered, options, still()).await.unwrap();
+    open_stream(&ledger, &mut journal).await;
+    ask(&ledger, journal.close()).await;
+    while ledger.snapshot().unwrap().retired().streams == 0 {
+        tokio::task::yield_now().await;
+    }
+    assert_eq!(ledger.snapshot().unwrap().streams().len(), 0);
+    ledger.shutdown().await.unwrap();
 }

@@ -3,16 +3,19 @@
 //! **Owns** the group commit. While one group commits, the next one gathers: the busier the ledger,
 //! the larger its groups, and a lone batch waits for nobody.
 
+use std::collections::btree_map::Entry;
 use std::mem;
-use std::sync::Arc;
+use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
+use tidemark_common::id::StreamId;
 use tokio::sync::mpsc;
 use tokio::time::MissedTickBehavior;
 
 use super::request::{Reply, Request};
+use super::retired::RetiredStream;
 use super::store::{Committed, LedgerStore, StoreError};
-use super::{Shared, Stage, Waiting, until};
+use super::{Shared, Stage, Waiting, off_task, until};
 
 /// How often the limit of ledger time is looked at.
 const CLOCK_TICK: Duration = Duration::from_secs(1);
@@ -162,7 +165,8 @@ async fn commit<S: LedgerStore>(
         let mut clock = shared.clock();
         (clock.now(began), clock.extension_due(began))
     };
-    let Committed { replies, admitted, streams, quarantined } =
+    show_returning(shared, store, &group).await?;
+    let Committed { replies, admitted, streams, quarantined, retired, retired_sums } =
         store.commit(group, at, limit).await?;
     if let Some(limit) = limit {
         shared.clock().extended(limit);
@@ -175,8 +179,14 @@ async fn commit<S: LedgerStore>(
             shared.counters.count_verdict(verdict);
         }
     }
-    if !admitted.is_empty() || !streams.is_empty() {
+    if !admitted.is_empty() || !streams.is_empty() || !retired.is_empty() {
         let replaced = shared.publish(|published| {
+            for stream in &retired {
+                published.streams.remove(stream);
+            }
+            if let Some(sums) = retired_sums {
+                published.retired = Arc::new(sums);
+            }
             published
                 .streams
                 .extend(streams.into_iter().map(|record| (record.stream, Arc::new(record))));
@@ -187,4 +197,43 @@ async fn commit<S: LedgerStore>(
         drop(replaced);
     }
     Ok(replies)
+}
+
+/// Shows the retired streams that the group names as live, before they leave the retired: a reader in between
+/// finds them in both places, and shows them once.
+async fn show_returning<S: LedgerStore>(
+    shared: &Shared,
+    store: &S,
+    group: &[Request],
+) -> Result<(), StoreError> {
+    let unknown: Vec<StreamId> = {
+        let published = shared.published.read().unwrap_or_else(PoisonError::into_inner);
+        if published.retired.streams == 0 {
+            return Ok(());
+        }
+        let named = group.iter().filter_map(Request::stream);
+        named.filter(|stream| !published.streams.contains_key(stream)).collect()
+    };
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let retired = store.retired()?;
+    let find = move || unknown.into_iter().map(|stream| retired.find(stream)).collect();
+    let found: Result<Vec<_>, StoreError> = off_task(find)
+        .await
+        .map_err(|reason| StoreError::Storage { act: "read", file: "ledger.redb", reason })?;
+    let returning: Vec<_> = found?.into_iter().flatten().collect();
+    if returning.is_empty() {
+        return Ok(());
+    }
+    shared.publish(|published| {
+        let sums = Arc::make_mut(&mut published.retired);
+        for RetiredStream { record, .. } in returning {
+            if let Entry::Vacant(place) = published.streams.entry(record.stream) {
+                sums.take(&record);
+                place.insert(Arc::new(record));
+            }
+        }
+    });
+    Ok(())
 }

@@ -382,3 +382,54 @@ fn what_an_older_version_could_not_read_stays_quarantined() {
     assert_eq!(report.manifest.quarantined_events, 1);
     assert_eq!(conformance::classes_of(&open(&folder.path().join("new"))), ["c m normal 5"]);
 }
+
+#[test]
+fn streams_that_retired_are_carried_and_return() {
+    let folder = tempfile::tempdir().unwrap();
+    let (ledger, new) = (folder.path().join("ledger"), folder.path().join("new"));
+    let mut journals = block_on(async {
+        let (store, recovered) = RedbStore::open(&ledger, &RedbOptions::default(), NOW).unwrap();
+        let mut journals: Vec<_> = (1..=5).map(|id| Journal::new(id, recovered.ledger)).collect();
+        let mut admitted = Vec::new();
+        for journal in &mut journals {
+            journal.seal(&[("c", "m", 1, 5), ("c", "m", 2, 5)]);
+            greet(&store, journal, 0).await;
+            let group = vec![journal.admit(1), journal.close()];
+            admitted.extend(commit(&store, group).await.admitted);
+        }
+        let slice = FoldSlice::of(admitted.iter().map(AsRef::as_ref));
+        store.fold(slice.into()).await.unwrap();
+        let streams = journals[..3].iter().map(|journal| journal.stream).collect();
+        let retired = commit(&store, vec![Request::Retire { streams, after_millis: 0 }]).await;
+        assert_eq!(conformance::words(&retired), "retired3");
+        journals
+    });
+    let is_sound = |data_dir: &Path| {
+        let report = fsck::run(data_dir, None, &mut |_| ()).unwrap();
+        assert!(report.is_sound(), "{}", report.told());
+        assert_eq!((report.counts.streams, report.counts.retired_streams), (5, 3));
+    };
+    is_sound(&ledger);
+    let manifest = backup::make(&ledger, &folder.path().join("backup"), &mut |_| ()).unwrap();
+    assert_eq!((manifest.streams, manifest.events, manifest.ledger_format), (5, 10, 4));
+    restored(folder.path(), "new", NOW.0).unwrap();
+    is_sound(&new);
+    let (store, recovered) = RedbStore::open(&new, &RedbOptions::default(), Timestamp(0)).unwrap();
+    assert_eq!(
+        (recovered.streams.len(), recovered.retired.streams, recovered.retired.events),
+        (2, 3, 6)
+    );
+    let agent = tidemark_common::tls::AgentName::parse("agent").unwrap();
+    assert!(store.retired().unwrap().has_agent(&agent).unwrap());
+    block_on(async {
+        let journal = &mut journals[1];
+        assert_eq!(greet(&store, journal, 1).await.posted_sequence, Sequence(1));
+        journal.seal(&[("c", "m", 3, 5)]);
+        let words = conformance::words(&commit(&store, vec![journal.admit(2)]).await);
+        assert_eq!(words, "admit@2");
+    });
+    drop(store);
+    let report = fsck::run(&new, None, &mut |_| ()).unwrap();
+    assert!(report.is_sound(), "{}", report.told());
+    assert_eq!(report.counts.retired_streams, 2);
+}

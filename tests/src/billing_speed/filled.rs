@@ -74,11 +74,11 @@ const BUCKETS_PER_HOUR: u32 = 4;
 const NANOS_PER_UNIT: i128 = 1_000_000_000;
 
 /// The id of the customer with this number.
-pub(super) fn customer(number: u32) -> String {
+pub(crate) fn customer(number: u32) -> String {
     format!("c{number:06}")
 }
 
-pub(super) fn catalogue(customers: u32) -> String {
+pub(crate) fn catalogue(customers: u32) -> String {
     let mut text = CATALOGUE.to_owned();
     for number in 0..customers {
         let id = customer(number);
@@ -87,15 +87,23 @@ pub(super) fn catalogue(customers: u32) -> String {
     text
 }
 
+/// What a ledger is filled with.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Filling {
+    pub(crate) customers: u32,
+    pub(crate) rows_each: u32,
+    /// Beside the one that posts the usage: each has posted one event of an hour that has usage already, and is closed.
+    pub(crate) streams: u32,
+    pub(crate) month: Period,
+}
+
 /// Makes the ledger in `data_dir`; all is folded, and complete.
-pub(super) async fn fill(
-    data_dir: &Path,
-    customers: u32,
-    rows_each: u32,
-    month: Period,
-) -> Result<()> {
-    let ledger = Ledger::open(data_dir, LedgerOptions::default()).await?;
-    let mut stream = Stream::open(&ledger).await?;
+pub(crate) async fn fill(data_dir: &Path, filling: Filling) -> Result<()> {
+    let Filling { customers, rows_each, streams, month } = filling;
+    let mut options = LedgerOptions::default();
+    options.redb.streams_per_hour_max = streams.max(options.redb.streams_per_hour_max);
+    let ledger = Ledger::open(data_dir, options).await?;
+    let mut stream = Stream::open(&ledger, STREAM).await?;
     let at_once = (BATCH_LINES / rows_each).max(1);
     let mut first = 0;
     while first < customers {
@@ -104,6 +112,14 @@ pub(super) async fn fill(
         first = end;
     }
     stream.close().await?;
+    let one = lines(0..1, 1, month)?;
+    for number in 0..streams {
+        let mut id = [0; 16];
+        id[..4].copy_from_slice(&number.to_be_bytes());
+        let mut stream = Stream::open(&ledger, StreamId(id)).await?;
+        stream.post(&one).await?;
+        stream.close().await?;
+    }
     // What is in the tail is folded by the end.
     Ok(ledger.shutdown().await?)
 }
@@ -141,6 +157,7 @@ fn lines(customers: std::ops::Range<u32>, rows_each: u32, month: Period) -> Resu
 /// An agent's stream, as far as the ledger meets it.
 struct Stream<'l> {
     ledger: &'l Ledger,
+    stream: StreamId,
     fence: Fence,
     sequence: Sequence,
     digest: Digest,
@@ -149,12 +166,12 @@ struct Stream<'l> {
 }
 
 impl<'l> Stream<'l> {
-    async fn open(ledger: &'l Ledger) -> Result<Self> {
-        let digest = genesis(ledger.ledger(), STREAM);
+    async fn open(ledger: &'l Ledger, stream: StreamId) -> Result<Self> {
+        let digest = genesis(ledger.ledger(), stream);
         let hello = Hello {
             header_version: 1,
             body_version: 1,
-            stream: STREAM,
+            stream,
             ledger: None,
             opening: OPENING,
             posted_sequence: Sequence::ZERO,
@@ -175,7 +192,7 @@ impl<'l> Stream<'l> {
         };
         let (fence, evidence) = (welcomed.fence, Evidence::default());
         let (sequence, end) = (Sequence::ZERO, EventNumber(0));
-        Ok(Self { ledger, fence, sequence, digest, end, evidence })
+        Ok(Self { ledger, stream, fence, sequence, digest, end, evidence })
     }
 
     async fn post(&mut self, lines: &Lines) -> Result<()> {
@@ -186,7 +203,7 @@ impl<'l> Stream<'l> {
             body.line(series, *bucket, 0, value)?;
         }
         let header = NewHeader {
-            stream: STREAM,
+            stream: self.stream,
             opening: OPENING,
             sequence: self.sequence.next(),
             first_event: self.end,
@@ -205,9 +222,9 @@ impl<'l> Stream<'l> {
     }
 
     async fn close(self) -> Result<()> {
-        let Self { sequence, fence, end, .. } = self;
+        let Self { stream, sequence, fence, end, .. } = self;
         let close = Close { sequence, accepted: end.0, fence, extras: Vec::new() };
-        let request = Request::Close { stream: STREAM, close };
+        let request = Request::Close { stream, close };
         let reply = self.ledger.submit(request).await?;
         reply.await.map(drop).context("the ledger ended")
     }

@@ -11,12 +11,13 @@ use tidemark_collector::ledger::fold::FoldSlice;
 use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::request::{Admission, Reply, Request};
 use tidemark_collector::ledger::store::{
-    Books, Committed, LedgerStore, StoreError, Totals, UsageQuestion, Visit, VisitBatch,
+    Books, Committed, LedgerStore, Retired, StoreError, Totals, UsageQuestion, Visit, VisitBatch,
+    VisitStored,
 };
 use tidemark_collector::usage::{Seen, UsageRow};
 use tidemark_common::batch::{HEADER_BYTES, Header};
-use tidemark_common::id::{Sequence, StreamId};
-use tidemark_common::time::Timestamp;
+use tidemark_common::id::{CustomerId, Sequence, StreamId};
+use tidemark_common::time::{Bucket, Timestamp};
 
 use super::planted::Bug;
 
@@ -132,8 +133,16 @@ impl LedgerStore for PlantedStore {
         self.inner.books()
     }
 
+    fn retired(&self) -> Result<Box<dyn Retired>, StoreError> {
+        self.inner.retired()
+    }
+
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
         self.inner.visit_batches(visit)
+    }
+
+    fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {
+        self.inner.visit_stored(visit)
     }
 
     fn totals(&self) -> Result<Box<dyn Totals>, StoreError> {
@@ -175,6 +184,21 @@ impl Totals for Doubled {
         self.0.visit_usage(question, &mut twice)
     }
 
+    fn visit_all(
+        &self,
+        from: Bucket,
+        to: Bucket,
+        visit: &mut dyn FnMut(&CustomerId, UsageRow) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        let mut twice = |customer: &CustomerId, row: UsageRow| {
+            if row.usage.events % 7 == 3 {
+                visit(customer, row.clone())?;
+            }
+            visit(customer, row)
+        };
+        self.0.visit_all(from, to, &mut twice)
+    }
+
     fn visit_seen(
         &self,
         after: &[u8],
@@ -188,6 +212,10 @@ impl Totals for Doubled {
         streams: HashSet<StreamId>,
     ) -> Result<HashMap<StreamId, Sequence>, StoreError> {
         self.0.folded_sequences(streams)
+    }
+
+    fn end_position(&self) -> Result<u64, StoreError> {
+        self.0.end_position()
     }
 
     fn events(&self) -> Result<u64, StoreError> {

@@ -1,5 +1,6 @@
 //! Usage and prices that an invoice used: corrected, and never edited.
 
+use super::certificates::verify_all;
 use super::invoices::{check_document, october, run};
 use super::*;
 
@@ -57,6 +58,7 @@ async fn usage_is_corrected_and_charged_with_the_next_invoice() {
         ],
     )
     .await;
+    assert!(verify_all(&world).await > 0);
 }
 
 #[tokio::test]
@@ -155,4 +157,5 @@ async fn a_price_that_an_invoice_used_is_superseded_and_never_edited() {
         &text.replace("amount = \"100\"", "amount = \"101\""),
         "the version of the plan \"pro\" that always was is changed",
     );
+    assert!(verify_all(&world).await > 0);
 }

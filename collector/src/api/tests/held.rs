@@ -101,7 +101,7 @@ fn live(catalog: &Catalog, snapshot: &Snapshot, id: &CustomerId) -> String {
 /// What a dry run shows: the bill, and the amounts of the document's lines of the period.
 fn dry_run(reading: &Reading<'_>, ledger: &Ledger, id: &CustomerId) -> (String, Vec<String>) {
     let drafted = reading.draft_for(&*ledger.books().unwrap(), id).unwrap();
-    let Drafted::Draft { issue, bill } = drafted else { panic!("{drafted:?}") };
+    let Drafted::Draft { issue, bill, .. } = drafted else { panic!("{drafted:?}") };
     let sections = issue.document.sections.iter();
     let lines = sections.filter(|section| section.kind == SectionKind::Period);
     let amounts = lines.flat_map(|section| &section.lines).map(|line| line.amount.clone());

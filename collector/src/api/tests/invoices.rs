@@ -2,6 +2,7 @@
 
 use tidemark_common::id::StreamId;
 
+use super::certificates::verify_all;
 use super::worked_example::world_with_usage;
 use super::world::{ADMIN_TOKEN, AUDITOR_TOKEN, BILLING_TOKEN, Response};
 use super::*;
@@ -236,6 +237,7 @@ async fn november_corrects_october_and_charges_december_in_advance() {
         &["receivable 474.17", "revenue/payments -472.32", "revenue/storage -1.85"],
     )
     .await;
+    assert!(verify_all(&world).await > 0);
 }
 
 #[tokio::test]
@@ -318,6 +320,7 @@ async fn credit_notes_payments_and_credit_come_to_the_next_invoice() {
         ],
     )
     .await;
+    assert!(verify_all(&world).await > 0);
 }
 
 #[tokio::test]
@@ -349,6 +352,7 @@ async fn a_void_invoice_keeps_its_number_and_is_issued_anew() {
         ],
     )
     .await;
+    assert!(verify_all(&world).await > 0);
 }
 
 #[tokio::test]
@@ -395,6 +399,7 @@ async fn less_usage_than_was_invoiced_is_a_credit_note() {
     world.adopt(&edited);
     let told = run(&world, "2027-02-01").await;
     assert!(told[0].contains("\"starter\" from 2026-01-01T00:00:00Z is changed"), "{told:?}");
+    assert!(verify_all(&world).await > 0);
 }
 
 #[tokio::test]
@@ -454,10 +459,7 @@ async fn what_cannot_be_booked_is_refused() {
 async fn usage_that_may_be_missing_keeps_a_document_back() {
     let world = world_with_usage().await;
     let told = run_as(&world, "2026-11-01", "").await;
-    assert!(
-        told[0].starts_with("acme: usage may be missing: complete only through nothing"),
-        "{told:?}"
-    );
+    assert!(told[0].starts_with("acme: a finding keeps it back: never_confirmed/0707"), "{told:?}");
     assert_eq!(told[3], "0 0 3");
     // A dry run shows what would be issued, and the live bill to the byte.
     let body = r#"{"period_end":"2026-11-01","dry_run":true}"#;
@@ -503,7 +505,7 @@ async fn pages_and_chains_are_whole() {
         after = format!("&after={next}");
     }
     let balance = world.get_with("/v1/ledger/trial-balance", Some(&auditor)).await.ok();
-    assert_eq!((&balance["head"], &balance["entries"]), (&json!(previous), &json!(6)));
+    assert_eq!((&balance["head"], &balance["entries"]), (&json!(previous), &json!(9)));
     // Before the first entry there is nothing.
     let early =
         world.get_with("/v1/ledger/trial-balance?at=2026-11-01T00:00:00Z", Some(&auditor)).await;
@@ -534,6 +536,7 @@ async fn runs_out_of_order_take_nothing_back() {
         ],
     )
     .await;
+    assert!(verify_all(&world).await > 0);
 }
 
 #[tokio::test]
@@ -571,4 +574,5 @@ async fn a_sandbox_watches_periods_close() {
     assert_eq!(run(&world, "2026-12-01").await[0], "acme issued INV2026-000004 35.00 35.00");
     let notes = world.get("/v1/invoices/INV2026-000004/document").await.ok()["notes"].clone();
     assert!(notes[0].as_str().unwrap().starts_with("TEST"), "{notes}");
+    assert!(verify_all(&world).await > 0);
 }

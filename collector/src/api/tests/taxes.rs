@@ -2,6 +2,7 @@
 
 use tokio::io::AsyncReadExt;
 
+use super::certificates::verify_all;
 use super::invoices::{check_document, run};
 use super::*;
 
@@ -49,8 +50,10 @@ async fn tax_service() -> String {
 #[tokio::test]
 async fn a_tax_service_says_what_is_taxed_or_the_document_waits() {
     let service = crate::tax_service::HttpTaxService::new(&tax_service().await);
-    let billing =
-        crate::billing_run::Settings { taxes: Some(std::sync::Arc::new(service)), grace_millis: 0 };
+    let billing = crate::billing_run::Settings {
+        taxes: Some(std::sync::Arc::new(service)),
+        ..crate::billing_run::Settings::default()
+    };
     let world = worked_example::world_billing(billing).await;
     let told = run(&world, "2026-11-01").await;
     assert_eq!(told[0], "acme issued INV2026-000001 55.55 55.55");
@@ -76,4 +79,5 @@ async fn a_tax_service_says_what_is_taxed_or_the_document_waits() {
         ],
     )
     .await;
+    assert!(verify_all(&world).await > 0);
 }

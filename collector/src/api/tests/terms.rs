@@ -2,6 +2,7 @@
 
 use tidemark_common::id::StreamId;
 
+use super::certificates::verify_all;
 use super::invoices::{check_balance, check_document, run};
 use super::world::{World, line};
 
@@ -119,6 +120,7 @@ async fn late_usage_of_a_term_takes_from_what_it_was_short_of() {
         })
         .collect();
     assert_eq!(shown, ["calls 0.00", "calls 30.00", "Minimum commitment -30.00"]);
+    assert!(verify_all(&world).await > 0);
 }
 
 const YEARLY: &str = r#"
@@ -180,4 +182,5 @@ async fn a_fee_in_advance_is_earned_when_its_period_is_over() {
     // A year that was mistyped.
     let old = run(&world, "2025-04-01").await;
     assert!(old[0].contains("more than 100 days ago"), "{old:?}");
+    assert!(verify_all(&world).await > 0);
 }

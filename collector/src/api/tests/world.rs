@@ -48,6 +48,7 @@ pub(super) struct World {
     pub(super) passed: Arc<AtomicU64>,
     wall: Arc<AtomicI64>,
     keys: AtomicU64,
+    _keys_folder: tempfile::TempDir,
     _running: watch::Sender<bool>,
 }
 
@@ -139,6 +140,16 @@ impl World {
         limits: DoorLimits,
         billing: Settings,
     ) -> Self {
+        Self::start_over(catalog, now, limits, billing, LedgerOptions::default()).await
+    }
+
+    pub(super) async fn start_over(
+        catalog: &str,
+        now: &str,
+        limits: DoorLimits,
+        billing: Settings,
+        options: LedgerOptions,
+    ) -> Self {
         let wall = parse_edge(now).unwrap().start();
         let memory = redb::backends::InMemoryBackend::new;
         // The ledger begins at the limit that it stored, which is never behind the clock.
@@ -152,7 +163,10 @@ impl World {
             monotonic_micros: monotonic.load(Ordering::Relaxed),
         })
         .ahead(0);
-        let ledger = Ledger::start(store, recovered, LedgerOptions::default(), time).await.unwrap();
+        let keys_folder = tempfile::tempdir().unwrap();
+        let keys = Some(keys_folder.path().to_owned());
+        let options = LedgerOptions { keys, ..options };
+        let ledger = Ledger::start(store, recovered, options, time).await.unwrap();
 
         let (catalogs, watched) = watch::channel(Arc::new(Catalog::parse(catalog, "c").unwrap()));
         let acme = Some(CustomerId::parse("acme").unwrap());
@@ -170,14 +184,24 @@ impl World {
         let counters = Arc::new(DoorCounters::default());
         let (adoptions, wishes) = mpsc::channel(1);
         tokio::spawn(judge_catalogs(ledger.clone(), wishes));
-        let changes = Changes { adoptions, billing };
+        let changes = Changes { adoptions, billing, sweeps: Arc::default() };
         let sessions = Arc::new(move || sessions);
         let router =
             router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters), changes);
         let (running, stopping) = watch::channel(false);
         tokio::spawn(serve(listener, router, limits, counters, stopping));
         let (stream, keys) = (StreamId([7; 16]), AtomicU64::new(0));
-        Self { ledger, stream, catalogs, address, passed, wall, keys, _running: running }
+        Self {
+            ledger,
+            stream,
+            catalogs,
+            address,
+            passed,
+            wall,
+            keys,
+            _keys_folder: keys_folder,
+            _running: running,
+        }
     }
 
     /// Sets the wall clock; ledger time follows with the next commit.

@@ -1,8 +1,9 @@
-//! Changes that move no money: corrections of usage, catalogues, a sandbox's time, locks.
+//! Changes that move no money: corrections of usage, catalogues, a sandbox's time, locks, waivers, lost streams.
 //!
 //! **Owns** what each asks for and writes. **Does not own** what a correction does to usage (`correction.rs`), or which
 //! catalogue may follow another (`adopt.rs`).
 
+use tidemark_common::id::StreamId;
 use tidemark_common::time::Timestamp;
 
 use super::rows;
@@ -13,6 +14,7 @@ use super::{
 use crate::ledger::entry::{EntryKind, Postings};
 use crate::ledger::store::{Books, StoreError};
 use crate::period::{Month, Zone};
+use crate::reconcile::{LossRow, Waiver};
 
 /// Ledger time follows no leap of over 400 days.
 pub(super) const CLOCK_STEP_DAYS: i64 = 366;
@@ -134,4 +136,58 @@ pub(super) fn judge_lock(
     };
     let puts = vec![(rows::LOCK.to_vec(), Some(rows::write(&through.to_string())))];
     Ok(Plan { entry, puts, document: None })
+}
+
+pub(super) fn judge_waiver(
+    change: &Change,
+    finding: &str,
+    events_max: u64,
+    entry: u64,
+    at: Timestamp,
+) -> Result<Plan, Failed> {
+    let row = Waiver {
+        at: at.0,
+        actor: change.actor.clone(),
+        reason: change.reason.clone().unwrap_or_default(),
+        events_max,
+        entry,
+    };
+    let subject = format!("{finding}: at most {events_max} events");
+    audited(change, EntryKind::Waiver, subject, (Waiver::key(finding), rows::write(&row)), at)
+}
+
+pub(super) fn judge_loss(
+    change: &Change,
+    stream: StreamId,
+    agent: &str,
+    entry: u64,
+    at: Timestamp,
+) -> Result<Plan, Failed> {
+    let row = LossRow {
+        at: at.0,
+        actor: change.actor.clone(),
+        reason: change.reason.clone().unwrap_or_default(),
+        entry,
+    };
+    let subject = format!("{stream} of {agent}");
+    audited(change, EntryKind::StreamLost, subject, (LossRow::key(stream), rows::write(&row)), at)
+}
+
+/// A row, and the entry that tells of it.
+fn audited(
+    change: &Change,
+    kind: EntryKind,
+    subject: String,
+    (key, row): (Vec<u8>, Vec<u8>),
+    at: Timestamp,
+) -> Result<Plan, Failed> {
+    let entry = Draft {
+        kind,
+        customer: None,
+        document_sha256: None,
+        subject: Some(subject),
+        postings: Postings::default(),
+        date: day_or(change, &Zone::utc(), at)?,
+    };
+    Ok(Plan { entry, puts: vec![(key, Some(row))], document: None })
 }

@@ -4,6 +4,8 @@
 //!
 //! Rows come ascending by key. Memory holds a few words for each document.
 
+mod certificates;
+
 use std::collections::BTreeMap;
 
 use tidemark_common::hex;
@@ -15,6 +17,8 @@ use super::sha256;
 use crate::ledger::check::{FindingKind, Findings, Place};
 use crate::ledger::codec::RowError;
 use crate::ledger::entry::{self, Account, EntryKind, LedgerEntry};
+use crate::reconcile::{LossRow, Waiver};
+use certificates::CertificatesCheck;
 
 /// What the rows so far came to.
 #[derive(Debug, Default)]
@@ -36,6 +40,7 @@ pub struct BooksCheck {
     invoiced: BTreeMap<Vec<u8>, i128>,
     /// By customer and currency: the credit that its row tells, and that the entries leave.
     credit: BTreeMap<(String, String), i128>,
+    certificates: CertificatesCheck,
     head: Option<Head>,
     rows: u64,
 }
@@ -74,8 +79,13 @@ impl BooksCheck {
             rows::REQUESTS => rows::read::<rows::RequestRow>("request", value).map(drop),
             rows::USED_PLANS => rows::read::<rows::UsedPlan>("used plan", value).map(drop),
             rows::USED_TAXES => rows::read::<rows::UsedTax>("used tax", value).map(drop),
+            rows::LOSSES => rows::read::<LossRow>("loss", value).map(drop),
+            rows::WAIVERS => rows::read::<Waiver>("waiver", value).map(drop),
             rows::TEST_CLOCK => rows::read::<i64>("test clock", value).map(drop),
-            rows::BY_CUSTOMER | rows::CATALOG => Ok(()),
+            rows::CERTIFIED => self.certificates.last(value),
+            rows::KEYS => CertificatesCheck::keys(value),
+            rows::CERTIFICATES => self.certificates.file(rest, value, findings),
+            rows::BY_CUSTOMER | rows::CATALOG | rows::PROOFS | rows::CERTIFIED_STREAMS => Ok(()),
             rows::CATALOGS => match rest == sha256(value) {
                 true => Ok(()),
                 false => {
@@ -158,6 +168,7 @@ impl BooksCheck {
                 *sum = sum.saturating_add(amount.minor);
             }
         }
+        self.certificates.entry(&entry);
         if let (EntryKind::Correction, Some(subject)) = (entry.kind, &entry.subject) {
             self.corrections.insert(entry.number, subject.clone());
         }
@@ -175,6 +186,7 @@ impl BooksCheck {
             let (said, found) = (head.entries, self.entries);
             add(findings, || format!("the head tells of {said} entries, there are {found}"));
         }
+        self.certificates.finish(findings);
         for entry in self.corrections.keys() {
             add(findings, || format!("the correction of entry {entry} is not there"));
         }

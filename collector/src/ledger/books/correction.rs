@@ -10,7 +10,7 @@
 //! correction is never edited; another one corrects it. Of two that replace one value, the later entry holds. The text
 //! of a row ([`CorrectionRow::told`]) stands in its entry, so that the chain of digests covers it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::ops::ControlFlow;
 
 use serde::{Deserialize, Serialize};
@@ -176,6 +176,22 @@ impl Corrections {
             self.changes.into_iter().partition(|row| row.sign == Sign::Taken);
         self.replaced.into_iter().chain(added).chain(taken)
     }
+}
+
+/// Everybody whose usage was corrected.
+///
+/// # Errors
+/// If that cannot be read.
+pub fn customers(books: &dyn Books) -> Result<BTreeSet<CustomerId>, StoreError> {
+    let mut found = BTreeSet::new();
+    books.visit(CORRECTIONS, &[], &mut |key, _| {
+        let id = key.get(CORRECTIONS.len()..).and_then(|rest| rest.split_first_chunk::<2>());
+        let id = id.and_then(|(length, rest)| rest.get(..u16::from_be_bytes(*length).into()));
+        let id = id.and_then(|id| CustomerId::parse(std::str::from_utf8(id).ok()?).ok());
+        found.extend(id);
+        ControlFlow::Continue(())
+    })?;
+    Ok(found)
 }
 
 fn is_same(left: &UsageRow, right: &UsageRow) -> bool {

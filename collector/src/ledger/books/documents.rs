@@ -80,6 +80,9 @@ pub(super) fn judge_issue(
     puts.push((customer_row_key(customer), Some(rows::write(&held))));
     puts.extend(run.map(|key| (key, Some(rows::write(&number)))));
     puts.push((rows::key(rows::DOCUMENTS, number.as_bytes()), Some(stored)));
+    if let Some(proof) = &issue.proof {
+        puts.push((rows::key(rows::PROOFS, number.as_bytes()), Some(proof.clone())));
+    }
     puts.push((state_key(&number), Some(rows::write(&state))));
     puts.push((rows::key(rows::EFFECTS, number.as_bytes()), Some(rows::write(&effect))));
     puts.push((

@@ -18,12 +18,20 @@
 //! "i" key                               what a request with an idempotency key came to
 //! "k" customer, bucket u32, entry u64   a correction of usage (ledger/books/correction.rs)
 //! "l"                                   the last month that is locked
+//! "L" stream [16]                       a stream that was declared lost (reconcile/loss.rs)
+//! "W" finding's id                      a waiver (reconcile/waiver.rs)
+//! "y" number u64                        a certificate (certificate.rs); "z" number u64, piece u32: its streams
+//! "N"                                   the number and digest of the last certificate
+//! "Y"                                   the public keys of certificates (certificate/keys.rs)
+//! "q" number                            a document's proof (certificate/proof.rs)
 //! "t"                                   of a sandbox: how far its time is ahead, in milliseconds
 //! ```
 //! Values are JSON; amounts are minor units in text. A customer's id stands with its length before it; of a plan's name
 //! the first half of its SHA-256. Numbers are big-endian.
 //!
 //! **Owns** these bytes. **Does not own** what changes them (`ledger/books.rs`).
+
+use std::ops::ControlFlow;
 
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
@@ -56,6 +64,13 @@ pub const REQUESTS: &[u8] = b"i";
 pub const CORRECTIONS: &[u8] = b"k";
 pub const LOCK: &[u8] = b"l";
 pub const TEST_CLOCK: &[u8] = b"t";
+pub const LOSSES: &[u8] = b"L";
+pub const WAIVERS: &[u8] = b"W";
+pub const CERTIFICATES: &[u8] = b"y";
+pub const CERTIFIED_STREAMS: &[u8] = b"z";
+pub const CERTIFIED: &[u8] = b"N";
+pub const KEYS: &[u8] = b"Y";
+pub const PROOFS: &[u8] = b"q";
 
 /// A key: its kind, and what follows.
 #[must_use]
@@ -340,6 +355,29 @@ pub struct RequestRow {
 pub fn get<T: DeserializeOwned>(books: &dyn Books, key: &[u8]) -> Result<Option<T>, StoreError> {
     let row = books.get(key)?.map(|bytes| read("books", &bytes)).transpose();
     row.map_err(|error| StoreError::books(error.to_string()))
+}
+
+/// Shows every row of a kind, with what its key holds beside the kind.
+///
+/// # Errors
+/// A row that cannot be read.
+pub fn visit<T: DeserializeOwned>(
+    books: &dyn Books,
+    kind: &[u8],
+    mut show: impl FnMut(&[u8], T),
+) -> Result<(), StoreError> {
+    let mut broken = None;
+    books.visit(kind, &[], &mut |key, value| match read("books", value) {
+        Ok(row) => {
+            show(key.get(kind.len()..).unwrap_or_default(), row);
+            ControlFlow::Continue(())
+        }
+        Err(error) => {
+            broken = Some(StoreError::books(error.to_string()));
+            ControlFlow::Break(())
+        }
+    })?;
+    broken.map_or(Ok(()), Err)
 }
 
 #[must_use]

@@ -119,6 +119,7 @@ fn issue(rows: &Memory, customer: &str, minor: i128) -> What {
             taxes: Vec::new(),
             settles: None,
         },
+        proof: None,
     }))
 }
 

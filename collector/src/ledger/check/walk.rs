@@ -4,9 +4,43 @@ use std::collections::BTreeMap;
 
 use tidemark_common::batch::{Header, genesis};
 use tidemark_common::id::{Digest, EventNumber, LedgerId, OpeningId, Sequence, StreamId};
+use tidemark_common::tls::AgentName;
 
 use super::{FindingKind, Findings, Place, StreamChain};
 use crate::ledger::stream::StreamRecord;
+
+/// Of a stream's row what its batches must come to, and whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct StreamRow {
+    pub agent: AgentName,
+    pub accepted: u64,
+    pub posted_sequence: Sequence,
+    pub posted_digest: Digest,
+    pub posted_end: EventNumber,
+    pub quarantined_batches: u64,
+    pub quarantined_events: u64,
+    /// The newest.
+    pub opening: Option<OpeningId>,
+    pub is_retired: bool,
+}
+
+impl StreamRow {
+    /// Of a stream that is live.
+    #[must_use]
+    pub fn of(record: &StreamRecord) -> Self {
+        Self {
+            agent: record.agent.clone(),
+            accepted: record.accepted,
+            posted_sequence: record.posted_sequence,
+            posted_digest: record.posted_digest,
+            posted_end: record.posted_end,
+            quarantined_batches: record.quarantined_batches,
+            quarantined_events: record.quarantined_events,
+            opening: record.openings.last().map(|opening| opening.opening),
+            is_retired: false,
+        }
+    }
+}
 
 /// How far one stream's batches come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -58,7 +92,7 @@ impl Walk {
         ledger: LedgerId,
         header: &Header,
         is_quarantined: bool,
-        row: Option<&StreamRecord>,
+        row: Option<&StreamRow>,
         openings: &mut BTreeMap<(StreamId, OpeningId), EventNumber>,
         findings: &mut Findings,
     ) {
@@ -66,7 +100,7 @@ impl Walk {
         let is_new = !self.streams.contains_key(&stream);
         let walked = self.streams.entry(stream).or_insert_with(|| Walked::genesis(ledger, stream));
         match row {
-            Some(row) if is_new => compare_at_row(row, walked, findings),
+            Some(row) if is_new => compare_at_row(stream, row, walked, findings),
             None if is_new => {
                 let why = || "its batches are there, and no row".to_owned();
                 findings.add(FindingKind::StreamRow, Place::Stream(stream), None, why);
@@ -90,14 +124,14 @@ impl Walk {
         }
         walked.advance(header, is_quarantined);
         if let Some(row) = row {
-            compare_at_row(row, walked, findings);
+            compare_at_row(stream, row, walked, findings);
         }
     }
 
     /// At the checkpoint every row is up to date. Done once.
     pub(super) fn compare_at_checkpoint(
         &mut self,
-        rows: &BTreeMap<StreamId, StreamRecord>,
+        rows: &BTreeMap<StreamId, StreamRow>,
         findings: &mut Findings,
     ) {
         if std::mem::replace(&mut self.compared, true) {
@@ -117,7 +151,7 @@ impl Walk {
     /// Every stream; those without batches too.
     pub(super) fn finish(
         mut self,
-        rows: BTreeMap<StreamId, StreamRecord>,
+        rows: BTreeMap<StreamId, StreamRow>,
         ledger: Option<LedgerId>,
         findings: &mut Findings,
     ) -> Vec<StreamChain> {
@@ -125,7 +159,7 @@ impl Walk {
         for (stream, row) in rows {
             let walked = self.streams.remove(&stream).unwrap_or_else(|| {
                 let none = Walked::genesis(ledger.unwrap_or(LedgerId([0; 16])), stream);
-                compare_at_row(&row, &none, findings);
+                compare_at_row(stream, &row, &none, findings);
                 none
             });
             if row.posted_sequence > walked.sequence {
@@ -136,10 +170,17 @@ impl Walk {
                     "the stream's row says that they are posted".to_owned()
                 });
             }
-            chains.push(StreamChain { stream, walked, record: Some(row) });
+            if row.is_retired && row.posted_sequence < walked.sequence {
+                let (first, last) = (row.posted_sequence.next(), walked.sequence);
+                let place = Place::Sequences { stream, first, last };
+                findings.add(FindingKind::StreamRow, place, None, || {
+                    "the stream retired before them, by its row".to_owned()
+                });
+            }
+            chains.push(StreamChain { stream, walked, row: Some(row) });
         }
         let without = self.streams.into_iter();
-        chains.extend(without.map(|(stream, walked)| StreamChain { stream, walked, record: None }));
+        chains.extend(without.map(|(stream, walked)| StreamChain { stream, walked, row: None }));
         chains.sort_by_key(|chain| chain.stream);
         chains
     }
@@ -175,14 +216,14 @@ fn continues(walked: &Walked, header: &Header, findings: &mut Findings) {
 }
 
 /// A row tells of one moment of its stream: when the batches come to its sequence, all must fit.
-fn compare_at_row(row: &StreamRecord, walked: &Walked, findings: &mut Findings) {
+fn compare_at_row(stream: StreamId, row: &StreamRow, walked: &Walked, findings: &mut Findings) {
     if row.posted_sequence != walked.sequence {
         return;
     }
     let mut differs = |what: &str, said: String, found: String| {
         if said != found {
             let sequence = walked.sequence;
-            findings.add(FindingKind::StreamRow, Place::Stream(row.stream), None, || {
+            findings.add(FindingKind::StreamRow, Place::Stream(stream), None, || {
                 format!("at batch {sequence} its row says {what} {said}, its batches {found}")
             });
         }
@@ -195,7 +236,6 @@ fn compare_at_row(row: &StreamRecord, walked: &Walked, findings: &mut Findings) 
         quarantined(row.quarantined_batches, row.quarantined_events),
         quarantined(walked.quarantined_batches, walked.quarantined_events),
     );
-    let newest = row.openings.last().map(|opening| opening.opening);
     let told = |opening: Option<OpeningId>| opening.map_or("none".to_owned(), |id| id.to_string());
-    differs("opening", told(newest), told(walked.opening));
+    differs("opening", told(row.opening), told(walked.opening));
 }

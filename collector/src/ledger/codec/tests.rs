@@ -107,6 +107,7 @@ fn record() -> StreamRecord {
     StreamRecord {
         stream: StreamId([1; 16]),
         agent: AgentName::parse("till-7").unwrap(),
+        begun: Timestamp(33),
         state: StreamState::Conflict,
         fence: Fence(5),
         posted_sequence: Sequence(2),
@@ -132,7 +133,7 @@ fn record() -> StreamRecord {
 #[test]
 fn a_stream_row_has_these_bytes() {
     let bytes = write_stream(&record()).unwrap();
-    let mut expected = vec![3];
+    let mut expected = vec![4];
     expected.extend([1; 16]);
     expected.extend(b"\x06till-7");
     expected.extend([2, 5, 2]);
@@ -148,6 +149,7 @@ fn a_stream_row_has_these_bytes() {
     expected.extend([251, 251, 0]);
     expected.extend([1, 1, 14]);
     expected.extend([1, 3, 4, 49]);
+    expected.push(66);
     assert_eq!(bytes, expected);
     assert_eq!(read_stream(&bytes), Ok(record()));
 }
@@ -155,9 +157,10 @@ fn a_stream_row_has_these_bytes() {
 #[test]
 fn older_stream_rows_lack_the_last_fields() {
     let bytes = write_stream(&record()).unwrap();
-    let second = StreamRecord { missing: None, ..record() };
+    let third = StreamRecord { begun: Timestamp(0), ..record() };
+    let second = StreamRecord { missing: None, ..third.clone() };
     let first = StreamRecord { conflict_cap: None, ..second.clone() };
-    for (version, shorter, expected) in [(2, 4, second), (1, 7, first)] {
+    for (version, shorter, expected) in [(3, 1, third), (2, 5, second), (1, 8, first)] {
         let older = [&[version], &bytes[1..bytes.len() - shorter]].concat();
         assert_eq!(read_stream(&older), Ok(expected));
         for cut in 0..older.len() {
@@ -173,6 +176,6 @@ fn other_stream_rows_are_refused() {
         assert!(read_stream(&bytes[..cut]).is_err(), "cut at {cut}");
     }
     assert!(read_stream(&[&bytes[..], &[0]].concat()).is_err());
-    let newer = [&[4], &bytes[1..]].concat();
-    assert!(read_stream(&newer).unwrap_err().reason.contains("version 4"));
+    let newer = [&[5], &bytes[1..]].concat();
+    assert!(read_stream(&newer).unwrap_err().reason.contains("version 5"));
 }

@@ -3,6 +3,8 @@
 //! **Owns** the order of things in it: each request is judged against the state that the ones before it
 //! in the group left; everything is written; the commit; only then does memory change.
 
+mod retire;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
@@ -14,14 +16,17 @@ use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{HeldOpening, Hello, PostedOpening};
 
 use super::books::{BOOKS, OpenBooks};
+use super::retired::SUMS;
 use super::{
-    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT_WITH_BOOKS, FORMAT_WITH_MARKS, Fault,
-    Inner, LEDGER_FILE, MARKS, META, Memory, OPENINGS, QUARANTINE, STREAMS,
+    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT_WITH_BOOKS, FORMAT_WITH_MARKS,
+    FORMAT_WITH_RETIRED, Fault, Inner, LEDGER_FILE, MARKS, META, Memory, OPENINGS, QUARANTINE,
+    STREAMS,
 };
 use crate::dedupe::{self, Candidate, Content, Verdict};
 use crate::ledger::books::{self, Change};
 use crate::ledger::codec::GIVEN_AWAY;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
+use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{Committed, StoreError};
 use crate::ledger::stream::{Missing, StreamRecord};
 use crate::ledger::tail::TailBatch;
@@ -50,6 +55,10 @@ struct Group<'a> {
     next_position: u64,
     bytes: u64,
     has_booked: bool,
+    /// The streams of memory that retire with the group.
+    gone: BTreeSet<StreamId>,
+    /// What all that retired come to, once that changes.
+    retired: Option<RetiredSums>,
 }
 
 impl Inner {
@@ -95,6 +104,8 @@ struct Written {
     committed: Committed,
     next_position: u64,
     bytes: u64,
+    gone: BTreeSet<StreamId>,
+    retired: Option<RetiredSums>,
 }
 
 impl Memory {
@@ -108,6 +119,8 @@ impl Memory {
             mut committed,
             next_position,
             bytes,
+            gone,
+            retired,
         } = written;
         self.take_begun(begun, begun_at);
         let batches = next_position.saturating_sub(self.next_position);
@@ -116,6 +129,15 @@ impl Memory {
         self.batches_since_checkpoint = self.batches_since_checkpoint.saturating_add(batches);
         self.unfolded
             .extend(positions.into_iter().map(|(stream, sequence, at)| ((stream, sequence), at)));
+        for stream in &gone {
+            self.streams.remove(stream);
+            self.dirty.remove(stream);
+        }
+        committed.retired = gone.into_iter().collect();
+        if let Some(sums) = &retired {
+            self.retired = sums.clone();
+        }
+        committed.retired_sums = retired;
         committed.streams = changed.values().cloned().collect();
         for (stream, record) in changed {
             self.dirty.insert(stream);
@@ -163,10 +185,15 @@ impl<'a> Group<'a> {
             next_position: memory.next_position,
             bytes: 0,
             has_booked: false,
+            gone: BTreeSet::new(),
+            retired: None,
         }
     }
 
     fn apply(&mut self, request: Request) -> Result<Reply, StoreError> {
+        if let Some(stream) = request.stream() {
+            self.bring_back(stream)?;
+        }
         match request {
             Request::Hello(request) => self.hello(&request),
             Request::Admit(admission) => self.admit(*admission),
@@ -189,6 +216,7 @@ impl<'a> Group<'a> {
                 Ok(Reply::Claimed(verdict))
             }
             Request::Book(change) => self.book(&change),
+            Request::Retire { streams, after_millis } => self.retire(&streams, after_millis),
         }
     }
 
@@ -315,7 +343,8 @@ impl<'a> Group<'a> {
     }
 
     fn record(&self, stream: StreamId) -> Option<&StreamRecord> {
-        self.changed.get(&stream).or_else(|| self.memory.streams.get(&stream))
+        let held = || self.memory.streams.get(&stream).filter(|_| !self.gone.contains(&stream));
+        self.changed.get(&stream).or_else(held)
     }
 
     /// Changes a known stream's record.
@@ -464,6 +493,10 @@ impl<'a> Group<'a> {
         if self.has_booked {
             raise_format(&mut meta, FORMAT_WITH_BOOKS)?;
         }
+        if let Some(sums) = &self.retired {
+            meta.insert(SUMS, sums.write().as_slice()).map_err(Fault::write(LEDGER_FILE))?;
+            raise_format(&mut meta, FORMAT_WITH_RETIRED)?;
+        }
         let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
         let mut positions = Vec::with_capacity(self.appended.len());
         for (position, agent, admission) in self.appended {
@@ -498,6 +531,8 @@ impl<'a> Group<'a> {
             committed: self.committed,
             next_position: self.next_position,
             bytes: self.bytes,
+            gone: self.gone,
+            retired: self.retired,
         })
     }
 
@@ -510,11 +545,7 @@ impl<'a> Group<'a> {
         let mut streams = write.open_table(STREAMS).map_err(Fault::write(LEDGER_FILE))?;
         let mut openings = write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
         for stream in &self.rows {
-            let mut record =
-                match self.changed.get(stream).or_else(|| self.memory.streams.get(stream)) {
-                    Some(record) => record.clone(),
-                    None => continue,
-                };
+            let Some(mut record) = self.record(*stream).cloned() else { continue };
             let several = record.openings.len() > 1;
             flush_openings(&mut openings, &mut record)?;
             let row = codec::write_stream(&record).map_err(Fault::row(LEDGER_FILE))?;

@@ -18,10 +18,10 @@ use super::books::BOOKS;
 use super::recover::Judged;
 use super::{
     BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbStore, STREAMS, files,
-    read_header,
+    read_header, retired,
 };
 use crate::ledger::check::LedgerTable;
-use crate::ledger::store::{StoreError, VisitBatch};
+use crate::ledger::store::{StoreError, StoredBatch, VisitBatch, VisitStored};
 
 /// Batches are read until they hold this many bytes, then shown.
 const PIECE_BYTES_MAX: usize = 8 << 20;
@@ -100,10 +100,34 @@ pub(super) fn visit_batches(
     }
 }
 
+/// All batches as they are stored.
+pub(super) fn visit_stored(
+    database: &impl ReadableDatabase,
+    visit: VisitStored<'_>,
+) -> Result<(), StoreError> {
+    let mut next = 0;
+    loop {
+        let (piece, judged) = {
+            let piece = read_piece(database, next, u64::MAX)?;
+            let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
+            (piece, Judged::of(&read)?)
+        };
+        let Some((last, _)) = piece.last() else { return Ok(()) };
+        next = last.saturating_add(1);
+        for (position, bytes) in &piece {
+            let (quarantined, marks) = judged.of_batch(*position)?;
+            if visit(&StoredBatch { bytes, quarantined, marks: &marks }).is_break() {
+                return Ok(());
+            }
+        }
+    }
+}
+
 /// A table that is not known here would be missing from a backup without anybody knowing.
 fn known_tables(read: &ReadTransaction) -> Result<(), StoreError> {
     for table in read.list_tables().map_err(Fault::read(LEDGER_FILE))? {
-        if !LedgerTable::ALL.iter().any(|known| known.name() == table.name()) {
+        let is_known = LedgerTable::ALL.iter().any(|known| known.name() == table.name());
+        if !is_known && !retired::DERIVED.contains(&table.name()) {
             return Err(StoreError::Corrupt {
                 file: LEDGER_FILE,
                 reason: format!("this version does not know its table {}", table.name()),
@@ -125,6 +149,7 @@ fn show_rows<E: From<StoreError>>(read: &ReadTransaction, show: ShowRow<'_, E>) 
         let (stream, record) = row.map_err(Fault::read(LEDGER_FILE))?;
         show(LedgerTable::Streams, stream.value(), record.value())?;
     }
+    retired::show_rows(read, |key, row| show(LedgerTable::Retired, key, row))?;
     let openings = read.open_table(OPENINGS).map_err(Fault::read(LEDGER_FILE))?;
     for row in openings.iter().map_err(Fault::read(LEDGER_FILE))? {
         let (opening, end) = row.map_err(Fault::read(LEDGER_FILE))?;

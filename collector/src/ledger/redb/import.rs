@@ -15,13 +15,14 @@ use tidemark_common::time::Timestamp;
 
 use super::books::BOOKS;
 use super::gather::Gather;
+use super::retired::RetiredTables;
 use super::totals::TotalsFile;
 use super::{
     BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbOptions, STREAMS,
     TOTALS_FILE, files,
 };
 use crate::ledger::check::{CheckedBatch, LedgerTable};
-use crate::ledger::codec::Fields;
+use crate::ledger::codec::{self, Fields};
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::store::StoreError;
 
@@ -170,6 +171,7 @@ impl Import {
             let mut marks = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
             let mut books = write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
             let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
+            let mut retired = None;
             for (table, key, value) in self.rows.drain(..) {
                 let (mut read, value) = (Fields(&key), value.as_slice());
                 let broken = || missing(table.name());
@@ -178,6 +180,16 @@ impl Import {
                     LedgerTable::Streams => {
                         let stream = StreamId(read.array().ok_or_else(broken)?);
                         streams.insert(&stream.0, value).map(drop)
+                    }
+                    LedgerTable::Retired => {
+                        let key = read.array::<24>().ok_or_else(broken)?;
+                        let record = codec::read_stream(value).map_err(|_| broken())?;
+                        let tables = match &mut retired {
+                            Some(tables) => tables,
+                            None => retired.insert(RetiredTables::open(&write)?),
+                        };
+                        tables.insert_row(&key, value, &record.agent)?;
+                        Ok(())
                     }
                     LedgerTable::Openings => {
                         let opening = read.array::<32>().ok_or_else(broken)?;

@@ -19,6 +19,7 @@ use tidemark_common::wire::UniqueKey;
 
 use super::books::BOOKS;
 use super::gather::Gather;
+use super::retired::{ReadTables, SUMS};
 use super::totals::{Derivation, TotalsFile};
 use super::{
     BATCHES, FORMAT, FORMAT_WITHOUT_MARKS, Fault, Inner, LEDGER_FILE, MARKS, META, Memory,
@@ -27,6 +28,7 @@ use super::{
 use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
 use crate::ledger::request::Opened;
+use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{Recovered, StoreError};
 use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::{Tail, TailBatch};
@@ -43,6 +45,8 @@ struct Meta {
     /// When the ledger was last restored from a backup.
     restored_at: Option<Timestamp>,
     checkpoint: u64,
+    /// What the streams that retired come to.
+    retired: RetiredSums,
 }
 
 pub(super) fn recover(
@@ -67,6 +71,7 @@ pub(super) fn recover(
         clock_limit: meta.clock_limit,
         restored_at: meta.restored_at,
         streams: memory.streams.values().cloned().collect(),
+        retired: memory.retired.clone(),
         tail: tail.iter().cloned().collect(),
     };
     let inner = Inner {
@@ -187,13 +192,18 @@ fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Meta, StoreError> {
         clock_limit: Timestamp(clock_limit),
         restored_at: fields("restored_at").array().map(i64::from_be_bytes).map(Timestamp),
         checkpoint: fields("checkpoint").u64().ok_or_else(|| missing("checkpoint"))?,
+        retired: match held.get(SUMS) {
+            Some(bytes) => RetiredSums::read(bytes).map_err(Fault::row(LEDGER_FILE))?,
+            None => RetiredSums::default(),
+        },
     })
 }
 
 /// The stream rows, brought up to date by the batches behind the checkpoint.
 fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> {
     let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-    let mut memory = Memory::default();
+    let mut memory = Memory { retired: meta.retired.clone(), ..Memory::default() };
+    let retired = ReadTables::of(&read)?;
     let streams = read.open_table(STREAMS).map_err(Fault::read(LEDGER_FILE))?;
     for row in streams.iter().map_err(Fault::read(LEDGER_FILE))? {
         let (_, row) = row.map_err(Fault::read(LEDGER_FILE))?;
@@ -212,7 +222,11 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         memory.batches_since_checkpoint = memory.batches_since_checkpoint.saturating_add(1);
         let header = read_header(bytes)?;
         let Some(record) = memory.streams.get_mut(&header.stream) else {
-            return Err(damaged(position, "its stream has no row"));
+            let found = find(retired.as_ref(), header.stream)?;
+            match found.is_some_and(|record| header.sequence <= record.posted_sequence) {
+                true => continue,
+                false => return Err(damaged(position, "its stream has no row")),
+            }
         };
         if header.sequence <= record.posted_sequence {
             continue;
@@ -227,6 +241,14 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         memory.dirty.insert(header.stream);
     }
     Ok(memory)
+}
+
+fn find(
+    retired: Option<&ReadTables>,
+    stream: StreamId,
+) -> Result<Option<StreamRecord>, StoreError> {
+    let found = retired.map_or(Ok(None), |retired| retired.find(stream))?;
+    Ok(found.map(|found| found.record))
 }
 
 fn replay(record: &mut StreamRecord, header: &tidemark_common::batch::Header, opened: &Opened) {
@@ -248,14 +270,12 @@ fn usable_totals(
 ) -> Result<(TotalsFile, Derivation), StoreError> {
     let file = TotalsFile::new(totals);
     let found = files::unless_panic(TOTALS_FILE, || file.derivation()).flatten();
-    let posted = |stream: &StreamId| {
-        memory.streams.get(stream).map_or(Sequence::ZERO, |record| record.posted_sequence)
-    };
     if let Ok(Some(derivation)) = &found {
-        let ahead = derivation.folded.iter().any(|(stream, folded)| *folded > posted(stream));
-        if derivation.ledger == ledger && derivation.end_position <= memory.next_position && !ahead
-        {
-            return Ok((file, derivation.clone()));
+        let is_of_these = derivation.ledger == ledger
+            && derivation.end_position <= memory.next_position
+            && is_of_streams(&file, memory)?;
+        if is_of_these {
+            return Ok((file, *derivation));
         }
     }
     let file = match found {
@@ -269,7 +289,18 @@ fn usable_totals(
         }
     };
     file.create(ledger)?;
-    Ok((file, Derivation { ledger, end_position: 0, folded: BTreeMap::new() }))
+    Ok((file, Derivation { ledger, end_position: 0 }))
+}
+
+/// Whether no stream is folded beyond what is posted of it. Of those that retired, all of which was folded
+/// before, it is enough that no more are folded.
+fn is_of_streams(file: &TotalsFile, memory: &Memory) -> Result<bool, StoreError> {
+    let folded = file.snapshot()?.folded_of(memory.streams.keys().copied())?;
+    let mut posted = memory.streams.values().map(|record| record.posted_sequence);
+    let is_ahead = folded.iter().any(|folded| posted.next().is_none_or(|posted| *folded > posted));
+    let live = folded.iter().filter(|folded| **folded > Sequence::ZERO).count();
+    let known = u64::try_from(live).unwrap_or(u64::MAX).saturating_add(memory.retired.with_batches);
+    Ok(!is_ahead && file.folded_streams()? <= known)
 }
 
 /// The batches that are not folded; if they are many, all but the newest are folded now.
@@ -282,6 +313,7 @@ fn read_tail(
 ) -> Result<Tail, StoreError> {
     let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
     let judged = Judged::of(&read)?;
+    let retired = ReadTables::of(&read)?;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
     let mut gather = Gather::new(options);
     for row in batches.range(derivation.end_position..).map_err(Fault::read(LEDGER_FILE))? {
@@ -289,10 +321,11 @@ fn read_tail(
         let (position, bytes) = (position.value(), bytes.value());
         let header = read_header(bytes)?;
         let opened = judged.open(position, bytes)?;
-        let Some(record) = memory.streams.get(&header.stream) else {
-            return Err(damaged(position, "its stream has no row"));
+        let agent = match memory.streams.get(&header.stream) {
+            Some(record) => Some(record.agent.clone()),
+            None => find(retired.as_ref(), header.stream)?.map(|record| record.agent),
         };
-        let agent = record.agent.clone();
+        let agent = agent.ok_or_else(|| damaged(position, "its stream has no row"))?;
         memory.unfolded.insert((header.stream, header.sequence), position);
         let batch = TailBatch::new(&header, agent, position, Timestamp(0), opened.lines());
         if let Some(slice) = gather.add(batch) {
@@ -314,6 +347,13 @@ impl Judged {
     pub(super) fn of(read: &ReadTransaction) -> Result<Self, StoreError> {
         let marks = read.open_table(MARKS).map_err(Fault::read(LEDGER_FILE))?;
         Ok(Self { quarantine: quarantined(read)?, marks })
+    }
+
+    /// Whether the batch at `position` is quarantined, and its marks.
+    pub(super) fn of_batch(&self, position: u64) -> Result<(bool, Vec<u8>), StoreError> {
+        let marks = self.marks.get(position).map_err(Fault::read(LEDGER_FILE))?;
+        let marks = marks.map_or_else(Vec::new, |marks| marks.value().to_vec());
+        Ok((self.quarantine.contains_key(&position), marks))
     }
 
     /// Opens a stored batch. What was readable when it was admitted must still be.

@@ -2,6 +2,7 @@
 
 mod damage;
 mod import;
+mod retired;
 
 use std::collections::BTreeMap;
 use std::io;

@@ -13,15 +13,18 @@
 //! Invariant: a fold's rows, folded sequences, index and position change in one
 //! transaction.
 
-use std::collections::BTreeMap;
+mod all;
+
 use std::ops::{Bound, ControlFlow};
 use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use redb::{
-    Database, ReadTransaction, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError,
+    Database, ReadTransaction, ReadableDatabase, ReadableTable, ReadableTableMetadata, Table,
+    TableDefinition, TableError,
 };
-use tidemark_common::id::{LedgerId, Sequence, StreamId};
+use tidemark_common::id::{CustomerId, LedgerId, Sequence, StreamId};
+use tidemark_common::time::Bucket;
 
 use super::{Fault, TOTALS_FILE};
 use crate::ledger::codec;
@@ -52,12 +55,11 @@ pub(super) struct TotalsFile {
 }
 
 /// What the totals' file is derived from.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Derivation {
     pub(super) ledger: LedgerId,
     /// All positions before this one are folded.
     pub(super) end_position: u64,
-    pub(super) folded: BTreeMap<StreamId, Sequence>,
 }
 
 impl TotalsFile {
@@ -85,13 +87,14 @@ impl TotalsFile {
         let (Some(ledger), Some(end_position)) = (ledger, number(b"end_position")?) else {
             return Ok(None);
         };
-        let table = read.open_table(FOLDED).map_err(Fault::read(TOTALS_FILE))?;
-        let mut folded = BTreeMap::new();
-        for row in table.iter().map_err(Fault::read(TOTALS_FILE))? {
-            let (stream, sequence) = row.map_err(Fault::read(TOTALS_FILE))?;
-            folded.insert(StreamId(*stream.value()), Sequence(sequence.value()));
-        }
-        Ok(Some(Derivation { ledger, end_position, folded }))
+        Ok(Some(Derivation { ledger, end_position }))
+    }
+
+    /// Of how many streams there is anything in these totals.
+    pub(super) fn folded_streams(&self) -> Result<u64, StoreError> {
+        let read = self.begin_read()?;
+        let folded = read.open_table(FOLDED).map_err(Fault::read(TOTALS_FILE))?;
+        folded.len().map_err(Fault::read(TOTALS_FILE))
     }
 
     /// Whether the file has no tables yet.
@@ -286,6 +289,19 @@ pub(super) struct TotalsSnapshot {
 }
 
 impl TotalsSnapshot {
+    /// Up to where each of these streams is folded, in their order.
+    pub(super) fn folded_of(
+        &self,
+        streams: impl IntoIterator<Item = StreamId>,
+    ) -> Result<Vec<Sequence>, StoreError> {
+        let table = self.read.open_table(FOLDED).map_err(Fault::read(TOTALS_FILE))?;
+        let folded = |stream: StreamId| {
+            let sequence = table.get(&stream.0).map_err(Fault::read(TOTALS_FILE))?;
+            Ok(Sequence(sequence.map_or(0, |sequence| sequence.value())))
+        };
+        streams.into_iter().map(folded).collect()
+    }
+
     /// Shows one slot's rows of a customer, then their distinct values. Continues with the next slot
     /// that has rows of anybody.
     fn visit_slot(
@@ -379,6 +395,15 @@ impl Totals for TotalsSnapshot {
         Ok(ControlFlow::Continue(()))
     }
 
+    fn visit_all(
+        &self,
+        from: Bucket,
+        to: Bucket,
+        visit: &mut dyn FnMut(&CustomerId, UsageRow) -> ControlFlow<()>,
+    ) -> Result<(), StoreError> {
+        all::visit_all(&self.read, from, to, visit)
+    }
+
     fn visit_seen(
         &self,
         after: &[u8],
@@ -400,12 +425,13 @@ impl Totals for TotalsSnapshot {
         &self,
         streams: HashSet<StreamId>,
     ) -> Result<HashMap<StreamId, Sequence>, StoreError> {
-        let table = self.read.open_table(FOLDED).map_err(Fault::read(TOTALS_FILE))?;
-        let folded = |stream: StreamId| {
-            let sequence = table.get(&stream.0).map_err(Fault::read(TOTALS_FILE))?;
-            Ok((stream, Sequence(sequence.map_or(0, |sequence| sequence.value()))))
-        };
-        streams.into_iter().map(folded).collect()
+        let folded = self.folded_of(streams.iter().copied())?;
+        Ok(streams.into_iter().zip(folded).collect())
+    }
+
+    fn end_position(&self) -> Result<u64, StoreError> {
+        let meta = self.read.open_table(META).map_err(Fault::read(TOTALS_FILE))?;
+        read_number(&meta, b"end_position")
     }
 
     fn events(&self) -> Result<u64, StoreError> {

@@ -4,16 +4,17 @@ use tidemark_common::id::{EventNumber, Fence, Sequence, StreamId};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{Confirm, FirstHeld};
 
+use super::super::retired;
 use super::*;
 use crate::catalog::Catalog;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
 
-/// What no answer of these worlds has: no ledger stops in them.
-const UNSEEN: [&str; 1] = ["BillingRunLine.failed"];
+/// What no answer of these worlds has: no ledger stops in them, and no totals are edited.
+const UNSEEN: [&str; 2] = ["BillingRunLine.failed", "Finding.quantity"];
 
 /// Fields of what is asked; `bodies_are_as_described` holds them against the handlers.
-const ASKED: [&str; 7] =
-    ["Advance", "BillingRun", "Correction", "Credit", "Lock", "Payment", "Reasoned"];
+const ASKED: [&str; 8] =
+    ["Advance", "BillingRun", "Correction", "Credit", "Lock", "NewWaiver", "Payment", "Reasoned"];
 
 /// Answers that were held against the description, and what they had.
 #[derive(Default)]
@@ -77,6 +78,7 @@ impl Seen {
         self.get(world, "/v1/invoices", "/v1/invoices?limit=1").await;
         self.get(world, "/v1/ledger/entries", "/v1/ledger/entries").await;
         self.get(world, "/v1/ledger/entries", "/v1/ledger/entries?limit=1").await;
+        self.get(world, "/v1/certificates", "/v1/certificates?limit=1").await;
         self.get(world, "/v1/ledger/trial-balance", "/v1/ledger/trial-balance").await;
     }
 }
@@ -161,6 +163,8 @@ async fn open_streams_of_every_kind(seen: &mut Seen) {
     world.ask(Request::Admit(Box::new(admission))).await;
     seen.get(&world, "/v1/streams", "/v1/streams").await;
     seen.get(&world, "/v1/streams", "/v1/streams?limit=2").await;
+    retired::retire(&world, 24, 0).await;
+    seen.get(&world, "/v1/streams", "/v1/streams?retired=true").await;
     seen.get(&world, "/v1/suspense", "/v1/suspense").await;
 }
 
@@ -181,6 +185,39 @@ async fn leave_much_unexplained(seen: &mut Seen) {
         world.post_from(StreamId([number; 16]), &[line("tokens", "acme", at, &[], "1")]).await;
     }
     seen.get(&world, "/v1/suspense", "/v1/suspense").await;
+    retired::retire(&world, 9, 0).await;
+    seen.get(&world, "/v1/streams", "/v1/streams").await;
+}
+
+/// Findings that block, that are waived, and that a policy covers; a stream that is lost.
+async fn reconcile(seen: &mut Seen) {
+    let world = october().await;
+    let [waived, lacking] = [StreamId([8; 16]), StreamId([22; 16])];
+    let lines = [line("mystery", "acme", "2026-11-12T00:00:00Z", &[], "1")];
+    world.post_from(waived, &lines).await;
+    let mut hello = world.hello(lacking);
+    (hello.hello.accepted, hello.hello.sealed_sequence) = (10, Sequence(5));
+    let held = FirstHeld { sequence: Sequence(3), event: EventNumber(5) };
+    hello.hello.extras = vec![held.to_extra()];
+    welcome(&world, hello).await;
+    // It lived for a while, and accepted nothing.
+    let idle = StreamId([21; 16]);
+    welcome(&world, world.hello(idle)).await;
+    world.set_clock("2026-11-16T12:00:00Z").await;
+    welcome(&world, world.hello(idle)).await;
+    world.set_clock("2026-12-01T12:00:00Z").await;
+    for depth in ["quick", "full"] {
+        let target = format!("/v1/reconciliation?depth={depth}");
+        seen.get(&world, "/v1/reconciliation", &target).await;
+    }
+    let body = format!(r#"{{"finding":"silent/{waived}","reason":"it is known"}}"#);
+    seen.post(&world, "/v1/waivers", "/v1/waivers", &body).await;
+    seen.get(&world, "/v1/reconciliation", "/v1/reconciliation").await;
+    seen.get(&world, "/v1/waivers", "/v1/waivers").await;
+    let policy = "[[policy]]\nname = \"gone\"\nsigned_by = \"ada\"\nkinds = [\"lost\"]\nidentities = [\"*\"]\n\
+                  lost_after = \"1h\"\nevents_per_stream_max = 1000000\nevents_total_max = 1000000000\n";
+    world.adopt(&format!("{}{policy}", include_str!("../worked_example.toml")));
+    seen.get(&world, "/v1/reconciliation", "/v1/reconciliation").await;
     seen.get(&world, "/v1/streams", "/v1/streams").await;
 }
 
@@ -194,6 +231,7 @@ async fn answers_are_as_described() {
     try_out(&mut seen).await;
     open_streams_of_every_kind(&mut seen).await;
     leave_much_unexplained(&mut seen).await;
+    reconcile(&mut seen).await;
 
     let mut unseen = BTreeSet::new();
     walk_all(&mut |schema, place| {

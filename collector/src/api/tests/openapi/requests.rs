@@ -140,6 +140,13 @@ async fn refusals(known: Operation, world: &World, status: u16) -> Vec<(String, 
         404 if known.path.ends_with("/usage") => {
             vec![(with("meter", "nothing"), "", Some(ADMIN_TOKEN))]
         }
+        404 if known.path.contains("{stream}") => {
+            vec![(with("stream", &"00".repeat(16)), &body, Some(ADMIN_TOKEN))]
+        }
+        404 if known.path == "/v1/waivers" => {
+            let body = r#"{"finding":"silent/none","reason":"r"}"#;
+            vec![(example, body, Some(ADMIN_TOKEN))]
+        }
         404 => vec![(with("customer", "nobody"), "", Some(ADMIN_TOKEN))],
         409 if known.method == "put" => vec![(example, "", Some(ADMIN_TOKEN))],
         // Only what another books at the same moment overtakes it.
