@@ -19,11 +19,21 @@
 //!
 //! Limits: an object is gathered in memory, up to `archive.segment_size` and one batch.
 
+pub mod bodies;
+#[cfg(feature = "cloud-archive")]
+pub mod cloud;
+mod documents;
 pub mod manifest;
 pub mod read;
+pub mod restore;
+mod retention;
 pub mod segment;
 pub mod store;
+pub mod task;
+pub mod verify;
+pub mod writer;
 
+use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use self::segment::SegmentError;
@@ -45,6 +55,16 @@ pub enum ArchiveError {
         "{name} of the archive is of format {found}, and this version reads {known}; use a newer collector"
     )]
     Newer { name: String, found: u16, known: u16 },
+}
+
+/// Whose archive it is: its first object.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Identity {
+    pub ledger: String,
+    /// The format of the ledger's rows.
+    pub ledger_format: u16,
+    /// The key of unique values, 64 hexadecimal digits.
+    pub unique_key: String,
 }
 
 impl ArchiveError {

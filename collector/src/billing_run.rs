@@ -23,6 +23,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
 use std::ops::ControlFlow;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Serialize;
 use thiserror::Error;
@@ -36,6 +37,8 @@ use crate::catalog::Catalog;
 use crate::invoice::DocumentKind;
 use crate::invoice::draft::DraftError;
 use crate::invoice::tax::TaxService;
+use crate::ledger::archived::ArchiveState;
+use crate::ledger::books::rows::{self, Head};
 use crate::ledger::books::{Booked, Change, Issue, Paper, Refused, What};
 use crate::ledger::request::{Reply, Request};
 use crate::ledger::store::StoreError;
@@ -52,6 +55,8 @@ const DRAFTS_WAITING_MAX: usize = 64;
 const IN_FLIGHT_MAX: usize = 256;
 /// A draft that something else overtook is drawn up anew, so often.
 const RETRIES_MAX: u32 = 5;
+/// So long a run waits for the archive.
+const ARCHIVE_WAIT_MAX: Duration = Duration::from_secs(30);
 /// An outcome names so many findings with all that is known of them, and so many in its one sentence.
 const FINDINGS_NAMED_MAX: usize = 20;
 const FINDINGS_TOLD_MAX: usize = 5;
@@ -105,6 +110,8 @@ pub enum EndedAs {
     Issued,
     Draft,
     IssuedBefore,
+    /// It is issued, and the archive does not hold it yet: it is not to be sent before it does.
+    AwaitsArchive,
     #[default]
     NothingDue,
     Problem,
@@ -158,6 +165,9 @@ pub struct Summary {
     pub issued: u64,
     pub drafts: u64,
     pub issued_before: u64,
+    /// Documents that are issued, and that the archive does not hold yet.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub awaiting_archive: u64,
     /// Customers whose periods came to 0, and have no document.
     pub nothing_due: u64,
     pub problems: u64,
@@ -216,6 +226,16 @@ pub struct FindingNamed {
     pub told: String,
     pub remedy: String,
     pub events: u64,
+    /// What they may come to, by the average of this customer's bill, as if all were its own.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub exposed: Option<Exposed>,
+}
+
+/// An estimate.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Exposed {
+    pub amount: String,
+    pub currency: String,
 }
 
 impl KeptBack {
@@ -226,6 +246,10 @@ impl KeptBack {
             told: finding.told.clone(),
             remedy: finding.remedy.clone(),
             events: finding.events,
+            exposed: finding.money.map(|money| Exposed {
+                amount: money.amount(),
+                currency: money.currency.to_string(),
+            }),
         });
         named.collect()
     }
@@ -262,6 +286,9 @@ pub async fn run(
     request: RunRequest,
     outcomes: &mpsc::Sender<Outcome>,
 ) -> Result<Summary, LedgerError> {
+    if request.mode == Mode::Issue {
+        before_issuing(ledger).await?;
+    }
     let (drafts, mut drafted) = mpsc::channel(DRAFTS_WAITING_MAX);
     let request = Arc::new(request);
     let opening = tokio::task::spawn_blocking({
@@ -280,6 +307,7 @@ pub async fn run(
         outcomes,
         waiting: VecDeque::new(),
         summary: Summary::default(),
+        archive_fails: None,
     };
     while let Some((id, drafted)) = drafted.recv().await {
         if issuing.take(id, drafted).await?.is_break() {
@@ -298,6 +326,36 @@ pub async fn run(
     let shown = |(currency, sum): (&Currency, &Money)| (currency.to_string(), sum.amount());
     summary.totals = summary.sums.iter().map(shown).collect();
     Ok(summary)
+}
+
+/// Waits until the archive holds all that is booked: what an earlier run has issued too is told as issued only then.
+async fn before_issuing(ledger: &Ledger) -> Result<(), LedgerError> {
+    let state = ledger.archive_state();
+    if state == ArchiveState::Off {
+        return Ok(());
+    }
+    if let Some(why) = state.refuses() {
+        return Err(LedgerError::Archive { why: why.to_owned() });
+    }
+    let reading = ledger.clone();
+    let head = tokio::task::spawn_blocking(move || {
+        let books = reading.books()?;
+        Ok::<_, LedgerError>(rows::get::<Head>(&*books, rows::HEAD)?.unwrap_or_default())
+    });
+    let Head { entries, .. } = head.await.unwrap_or(Err(LedgerError::Stopped))?;
+    archived(ledger, entries).await.map_err(|why| LedgerError::Archive {
+        why: format!("it does not hold entry {entries} yet: {why}"),
+    })
+}
+
+/// Waits for the archive, and no longer than a run may; else says why.
+pub(crate) async fn archived(ledger: &Ledger, entries: u64) -> Result<(), String> {
+    let archived = tokio::time::timeout(ARCHIVE_WAIT_MAX, ledger.archived(entries));
+    archived.await.unwrap_or_else(|_| Err("it takes too long to be written".to_owned()))
+}
+
+fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 /// Draws up every customer's draft from one snapshot; blocks.
@@ -339,6 +397,8 @@ struct Issuing<'o> {
     outcomes: &'o mpsc::Sender<Outcome>,
     waiting: VecDeque<InFlight>,
     summary: Summary,
+    /// Why the archive does not hold what this run has issued.
+    archive_fails: Option<String>,
 }
 
 impl Issuing<'_> {
@@ -425,10 +485,11 @@ impl Issuing<'_> {
         for tries in 0_u32.. {
             let Some(reply) = first.reply.take() else { break };
             match reply.await {
-                Ok(Reply::Booked(Ok(Booked { document, .. }))) => {
+                Ok(Reply::Booked(Ok(Booked { document, entry, .. }))) => {
                     first.shown.outcome =
                         if document.is_some() { EndedAs::Issued } else { EndedAs::NothingDue };
                     first.shown.number = document;
+                    self.await_archive(&mut first.shown, entry).await;
                 }
                 Ok(Reply::Booked(Err(Refused::AlreadyIssued { number }))) => {
                     first.shown.was_issued(number);
@@ -454,6 +515,25 @@ impl Issuing<'_> {
         Ok(())
     }
 
+    /// What the archive does not hold may be lost with the ledger, and its number be given again: so nobody is told before
+    /// that it is issued.
+    async fn await_archive(&mut self, shown: &mut Outcome, entry: u64) {
+        let why = match &self.archive_fails {
+            // Once is enough for a run.
+            Some(_) if self.ledger.archive_state().holds(entry) => return,
+            Some(why) => why.clone(),
+            None => match archived(&self.ledger, entry).await {
+                Ok(()) => return,
+                Err(why) => why,
+            },
+        };
+        shown.outcome = EndedAs::AwaitsArchive;
+        shown.problem = Some(format!(
+            "it is issued, and the archive does not hold entry {entry} yet ({why}): do not send it; a later run says issued_before once it does"
+        ));
+        self.archive_fails = Some(why);
+    }
+
     async fn draft_again(&self, id: CustomerId) -> Result<Result<Drafted, Problem>, LedgerError> {
         let (ledger, gated) = (self.ledger.clone(), Arc::clone(&self.gated));
         let drafting =
@@ -468,6 +548,7 @@ impl Issuing<'_> {
             EndedAs::Issued => &mut summary.issued,
             EndedAs::Draft => &mut summary.drafts,
             EndedAs::IssuedBefore => &mut summary.issued_before,
+            EndedAs::AwaitsArchive => &mut summary.awaiting_archive,
             EndedAs::NothingDue => &mut summary.nothing_due,
             EndedAs::Problem => &mut summary.problems,
         };

@@ -16,6 +16,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use thiserror::Error;
 
@@ -26,6 +27,10 @@ use tidemark_common::id::CustomerId;
 
 use crate::adopt::{self, CatalogSource};
 use crate::api::{Role, Token};
+use crate::archive::ArchiveError;
+use crate::archive::store::{ArchiveStore, FolderStore};
+use crate::archive::task::Place;
+use crate::archive::writer::WriterOptions;
 use crate::billing_run::Settings;
 use crate::catalog::Catalog;
 use crate::certificate::anchor::Anchors;
@@ -51,6 +56,7 @@ pub struct Config {
     pub catalog: PathBuf,
     pub catalog_source: CatalogSource,
     pub billing: Billing,
+    pub archive: Archive,
     /// `[certificate]`
     pub anchors: Anchors,
     pub reconcile: Reconcile,
@@ -97,6 +103,54 @@ impl Reconcile {
         let range_millis = i64::try_from(self.range_millis).unwrap_or(i64::MAX);
         reconcile::Settings { range_millis, expected: self.expected.clone() }
     }
+}
+
+/// `[archive]`
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Archive {
+    /// `None`: nothing is archived.
+    pub folder: Option<PathBuf>,
+    /// In place of the folder: an object store.
+    pub url: Option<String>,
+    pub every_millis: u64,
+    pub segment_bytes: u32,
+    /// 0: they stay.
+    pub bodies_leave_after_millis: u64,
+}
+
+impl Archive {
+    /// Where it is, and how it is written.
+    ///
+    /// # Errors
+    /// An object store that cannot be used.
+    pub fn place(&self) -> Result<Place, ArchiveError> {
+        let store = match (&self.folder, self.url.as_deref()) {
+            (Some(folder), _) => Some(Arc::new(FolderStore::new(folder)) as Arc<dyn ArchiveStore>),
+            (None, Some(url)) => Some(cloud(url)?),
+            (None, None) => None,
+        };
+        Ok(Place {
+            store,
+            options: WriterOptions {
+                every: Duration::from_millis(self.every_millis),
+                segment_bytes: usize::try_from(self.segment_bytes).unwrap_or(usize::MAX),
+                bodies_leave_after: Some(Duration::from_millis(self.bodies_leave_after_millis))
+                    .filter(|age| !age.is_zero()),
+            },
+        })
+    }
+}
+
+#[cfg(feature = "cloud-archive")]
+fn cloud(url: &str) -> Result<Arc<dyn ArchiveStore>, ArchiveError> {
+    Ok(Arc::new(crate::archive::cloud::CloudStore::open(url)?))
+}
+
+/// Such an address is refused before.
+#[cfg(not(feature = "cloud-archive"))]
+fn cloud(url: &str) -> Result<Arc<dyn ArchiveStore>, ArchiveError> {
+    let reason = "this collector is built without `--features cloud-archive`".to_owned();
+    Err(ArchiveError::Store { act: "open", name: url.to_owned(), reason })
 }
 
 /// Whether the collector bills by itself.

@@ -18,6 +18,7 @@
 //! Limits: [`LedgerOptions`].
 
 pub mod allowance;
+pub mod archived;
 pub mod books;
 pub mod check;
 pub mod clock;
@@ -70,6 +71,7 @@ pub use crate::usage::{Seen, UsageRow};
 use crate::certificate::keys::Signer;
 use crate::period::Zone;
 
+use self::archived::{ArchiveDoor, ArchiveState};
 use self::books::{Booked, Change, Refused, RequestKey, What};
 use self::clock::LedgerClock;
 use self::figures::LedgerCounters;
@@ -142,6 +144,8 @@ pub enum LedgerError {
         "the machine's clock shows {wall}, and the ledger's time is {ledger_time}: set the clock right; if it is right, start once with --trust-clock"
     )]
     ClockLeaps { wall: String, ledger_time: String },
+    #[error("nothing is booked without the archive: {why}")]
+    Archive { why: String },
     #[error("failed to use the ledger: {0}")]
     Store(#[from] StoreError),
 }
@@ -186,6 +190,7 @@ struct Shared {
     counters: LedgerCounters,
     size: watch::Sender<TailSize>,
     stage: watch::Sender<Stage>,
+    archive: ArchiveDoor,
     tasks: Mutex<Vec<JoinHandle<()>>>,
 }
 
@@ -247,6 +252,10 @@ impl Ledger {
         if begins {
             let begun = ledger.advance_test_clock(ledger.now(), "--test-clock", None).await?;
             assert!(begun.is_ok(), "a new sandbox's clock begins");
+        }
+        if store.archive_facts()?.note.is_some() {
+            let why = "it was not compared with its archive: start the collector, or name the archive in its configuration";
+            ledger.tell_archive(ArchiveState::Unknown { why: why.to_owned() });
         }
         Ok((ledger, store))
     }
@@ -340,6 +349,7 @@ impl Ledger {
             stored,
             counters: LedgerCounters::default(),
             stage: watch::Sender::new(Stage::Running),
+            archive: ArchiveDoor::default(),
             tasks: Mutex::new(Vec::new()),
         });
         let mut writer = Writer::new(Arc::clone(&shared), Arc::clone(&store), waiting);
@@ -376,6 +386,11 @@ impl Ledger {
         room: Option<OwnedSemaphorePermit>,
     ) -> Result<oneshot::Receiver<Reply>, LedgerError> {
         let (reply, receiver) = oneshot::channel();
+        if let Some(refused) = self.refuses(&request) {
+            // Whoever does not wait for it needs no answer.
+            let _heard = reply.send(Reply::Booked(Err(refused))).is_ok();
+            return Ok(receiver);
+        }
         match self.requests.send(Waiting { request, reply, room }).await {
             Ok(()) => Ok(receiver),
             Err(_) => Err(self.shared.ended()),

@@ -43,7 +43,7 @@ use crate::money::Money;
 pub use self::calculation::Wanted;
 pub use self::completeness::{Declared, Judging};
 pub use self::expected::{ExpectedSource, Instance};
-pub use self::gate::{Concerned, Due, Gate};
+pub use self::gate::{Concerned, Due, Gate, Worth};
 pub use self::kind::{Class, Kind};
 pub use self::loss::{Loss, LossRow, losses};
 pub use self::page::page;
@@ -71,13 +71,15 @@ pub struct Finding {
     pub certainty: Certainty,
     /// How much usage, where it is one meter's.
     pub quantity: Option<Quantity>,
-    /// What it may come to; `None`: nobody can say.
+    /// What it may come to for the customer that it keeps back, by the average of its bill; `None`: nobody can say.
     pub money: Option<Money>,
     pub streams: Vec<StreamPart>,
     pub meter: Option<MeterName>,
     pub scope: Scope,
     /// The time of the events that it is about.
     pub span: Span,
+    /// When it began to be known: policies count by its month. Of a stream its last confirmation, or its first hello.
+    pub since: Timestamp,
     /// Why invoices do not wait for it.
     pub cover: Option<Cover>,
 }

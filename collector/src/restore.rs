@@ -18,21 +18,25 @@ use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, BufReader, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::time::Timestamp;
 
+use crate::archive::ArchiveError;
 use crate::backup::manifest::{self, FileEntry, MANIFEST, Manifest, RESTORES, STREAMS};
 use crate::backup::rows::{Row, RowReader, RowsError, Written};
 use crate::backup::{PROGRESS_BYTES, READ_CACHE_BYTES};
 use crate::ledger::books::sha256;
 use crate::ledger::check::{Bodies, Checked, CheckedBatch, Checker, Findings, LedgerTable};
 use crate::ledger::clock::{LIMIT_AHEAD_MILLIS, is_leap};
+use crate::ledger::codec::RowError;
 use crate::ledger::redb::{
-    Import, LEDGER_FILE, RESTORING_FOLDER, RedbOptions, Restored, TOTALS_FILE, export_stopped,
+    ARCHIVE_LEFT, Import, LEDGER_FILE, RESTORING_FOLDER, RedbOptions, Restored, TOTALS_FILE,
+    export_stopped,
 };
-use crate::ledger::store::StoreError;
+use crate::ledger::store::{StoreError, StoredBodies};
 use crate::period::Zone;
 
 /// A restored ledger's incarnation is this far above all that is known to be used. A ledger started
@@ -69,8 +73,31 @@ pub enum RestoreError {
         "failed to restore: the machine's clock shows {wall}, and the backup's time is {ledger_time}: set the clock right; if it is right, give --trust-clock"
     )]
     ClockLeaps { wall: String, ledger_time: String },
+    #[error("failed to restore: {0}")]
+    Archive(#[from] ArchiveError),
+    #[error(
+        "failed to restore: the bodies of {batches} batches had left the ledger for its archive: give the configuration that names it (--config)"
+    )]
+    Left { batches: u64 },
+    #[error("failed to restore: there is no archive in {place}")]
+    NoArchive { place: String },
+    #[error("failed to restore: the ledger and the archive do not go together: {what}")]
+    Forked { what: String },
+    #[error("failed to restore: what came of it cannot be checked: {reason}")]
+    Unchecked { reason: String },
+    #[error(
+        "failed to restore: what came of it does not hold together in {count} places, first {first}; run `tidemark-collector archive verify`",
+        count = .0.count(), first = first(.0)
+    )]
+    Merged(Findings),
     #[error("failed to restore: the incarnations are used up; give a lower --incarnation-min")]
     Incarnations,
+}
+
+impl RestoreError {
+    pub(crate) fn row(error: RowError) -> Self {
+        Self::Forked { what: error.to_string() }
+    }
 }
 
 fn first(findings: &Findings) -> String {
@@ -140,24 +167,33 @@ struct Note {
 /// # Errors
 /// If it is not whole or not sound.
 pub fn check(from: &Path, progress: &mut dyn FnMut(u64)) -> Result<Manifest, RestoreError> {
-    let (manifest, checked) = read(from, progress, &mut |_, _, _, _| Ok(()))?;
+    let (manifest, checked) = read(from, None, progress, &mut |_, _, _, _| Ok(()))?;
     match checked.findings.count() {
         0 => Ok(manifest),
         _ => Err(RestoreError::Unsound(checked.findings)),
     }
 }
 
-/// Makes the ledger of the backup `from` in `data_dir`. `now` is this machine's clock.
+/// Makes the ledger of the backup `from` in `data_dir`; `bodies` are those that had left the ledger for its archive. `now` is this machine's clock.
 ///
 /// # Errors
 /// See [`RestoreError`]; there is no ledger in `data_dir` then.
 pub fn restore(
     from: &Path,
+    bodies: Option<Arc<dyn StoredBodies>>,
     data_dir: &Path,
     used: Used,
     now: Timestamp,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, RestoreError> {
+    into_place(data_dir, |restoring| make(from, bodies, restoring, used, now, progress))
+}
+
+/// Has `make` make the files of a ledger in a folder beside, and gives them their names in `data_dir`.
+pub(crate) fn into_place<T>(
+    data_dir: &Path,
+    make: impl FnOnce(&Path) -> Result<T, RestoreError>,
+) -> Result<T, RestoreError> {
     let failed = |source| RestoreError::Write { path: data_dir.to_owned(), source };
     DirBuilder::new().recursive(true).mode(0o700).create(data_dir).map_err(failed)?;
     let lock = File::open(data_dir).map_err(failed)?;
@@ -167,9 +203,8 @@ pub fn restore(
     }
     let restoring = data_dir.join(RESTORING_FOLDER);
     clear(&restoring).map_err(failed)?;
-    let made = make(from, &restoring, used, now, progress);
-    let report = match made {
-        Ok(report) => report,
+    let made = match make(&restoring) {
+        Ok(made) => made,
         Err(error) => {
             let _removed = clear(&restoring).is_ok();
             return Err(error);
@@ -184,7 +219,7 @@ pub fn restore(
         // No collector starts on what is half in its place.
         Err(_) => {}
     }
-    placed.map(|()| report)
+    placed.map(|()| made)
 }
 
 /// Gives the files their names. A collector that began to start before the restore may have made a ledger
@@ -228,28 +263,32 @@ fn clear(restoring: &Path) -> io::Result<()> {
 /// Writes both files beside, checking all of it.
 fn make(
     from: &Path,
+    bodies: Option<Arc<dyn StoredBodies>>,
     restoring: &Path,
     used: Used,
     now: Timestamp,
     progress: &mut dyn FnMut(u64),
 ) -> Result<Report, RestoreError> {
     let mut import = Import::begin(restoring, &RedbOptions::default())?;
-    let (manifest, checked) = read(from, progress, &mut |table, key, value, batch| {
-        import.row(table, key, value)?;
+    let (manifest, checked) = read(from, bodies, progress, &mut |table, key, value, batch| {
+        if key == ARCHIVE_LEFT && table == LedgerTable::Meta {
+            // All bodies are in it again.
+            return Ok(());
+        }
+        let fetched = batch.as_ref().and_then(|batch| batch.fetched.as_deref());
+        import.row(table, key, fetched.unwrap_or(value))?;
         batch.map_or(Ok(()), |batch| import.fold(batch).map_err(RestoreError::from))
     })?;
     if checked.findings.count() > 0 {
         return Err(RestoreError::Unsound(checked.findings));
     }
+    refuse_left(&checked)?;
     let limit = used.ledger_time.max(Timestamp(checked.facts.clock_limit));
-    if !used.trust_clock && is_leap(limit, now) {
-        let [wall, ledger_time] = [now, limit].map(|at| Zone::utc().rfc3339(at));
-        return Err(RestoreError::ClockLeaps { wall, ledger_time });
-    }
+    refuse_leap(limit, now, used)?;
     let highest = checked.facts.incarnation.max(noted(from)).max(used.incarnation);
     let restored = Restored {
         incarnation: incarnation_above(highest, now).ok_or(RestoreError::Incarnations)?,
-        at: limit.max(now.plus_millis(LIMIT_AHEAD_MILLIS)),
+        at: begins_at(limit, now),
     };
     import.finish(restored)?;
     let unnoted = note(from, &Note { incarnation: restored.incarnation, at: now.0 }).err();
@@ -257,15 +296,41 @@ fn make(
     Ok(Report { manifest, restored, unnoted, behind_millis })
 }
 
+/// Without its bodies a batch cannot be summed.
+pub(crate) fn refuse_left(checked: &Checked) -> Result<(), RestoreError> {
+    match checked.counts.left_batches {
+        0 => Ok(()),
+        batches => Err(RestoreError::Left { batches }),
+    }
+}
+
+/// A clock that is far ahead of the ledger's time is believed only if a person says so.
+pub(crate) fn refuse_leap(
+    limit: Timestamp,
+    now: Timestamp,
+    used: Used,
+) -> Result<(), RestoreError> {
+    if used.trust_clock || !is_leap(limit, now) {
+        return Ok(());
+    }
+    let [wall, ledger_time] = [now, limit].map(|at| Zone::utc().rfc3339(at));
+    Err(RestoreError::ClockLeaps { wall, ledger_time })
+}
+
+/// Where a restored ledger's time begins.
+pub(crate) fn begins_at(limit: Timestamp, now: Timestamp) -> Timestamp {
+    limit.max(now.plus_millis(LIMIT_AHEAD_MILLIS))
+}
+
 /// An incarnation above `used` and, where it can be believed, the clock.
-fn incarnation_above(used: u32, now: Timestamp) -> Option<u32> {
+pub(crate) fn incarnation_above(used: u32, now: Timestamp) -> Option<u32> {
     let seconds = u32::try_from(now.0.div_euclid(1_000)).unwrap_or(0);
     let believed = if seconds <= used.saturating_add(BELIEVED_SECONDS_MAX) { seconds } else { 0 };
     used.max(believed).checked_add(RESTORE_STEP)
 }
 
 /// The highest incarnation that was given to a ledger restored from this backup before.
-fn noted(from: &Path) -> u32 {
+pub(crate) fn noted(from: &Path) -> u32 {
     let text = fs::read_to_string(from.join(RESTORES)).unwrap_or_default();
     let notes = text.lines().filter_map(|line| serde_json::from_str::<Note>(line).ok());
     notes.map(|note| note.incarnation).max().unwrap_or(0)
@@ -283,7 +348,7 @@ fn note(from: &Path, note: &Note) -> io::Result<()> {
 }
 
 /// What takes one row after the other, and what was made of a batch.
-type TakeRow<'t> =
+pub(crate) type TakeRow<'t> =
     &'t mut dyn FnMut(LedgerTable, &[u8], &[u8], Option<CheckedBatch>) -> Result<(), RestoreError>;
 
 /// A walk over the rows of a backup.
@@ -312,12 +377,13 @@ impl Reading<'_> {
 
 /// Reads all of a backup; compares it with its manifest, digest by digest. A folder with a copy of the
 /// ledger's file has no manifest: what it holds is judged by itself.
-fn read(
+pub(crate) fn read(
     from: &Path,
+    bodies: Option<Arc<dyn StoredBodies>>,
     progress: &mut dyn FnMut(u64),
     take: TakeRow<'_>,
 ) -> Result<(Manifest, Checked), RestoreError> {
-    let (checker, bytes, told) = (Checker::new(Bodies::Open), 0, 0);
+    let (checker, bytes, told) = (Checker::new(Bodies::Open).with_bodies(bodies), 0, 0);
     let mut reading = Reading { checker, bytes, told, progress, take };
     if from.join(LEDGER_FILE).exists() && !from.join(MANIFEST).exists() {
         export_stopped(from, READ_CACHE_BYTES, &mut |table, key, value| {

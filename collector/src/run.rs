@@ -26,6 +26,8 @@ use tokio::task::{JoinError, JoinHandle};
 
 use crate::adopt::{self, AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, Judged};
 use crate::api::{self, DoorCounters, DoorLimits};
+use crate::archive::ArchiveError;
+use crate::archive::task::Archiving;
 use crate::billing_run::Settings;
 use crate::catalog::{Aggregations, Catalog};
 use crate::certificate::anchor;
@@ -47,6 +49,12 @@ pub enum RunError {
     DataDir { path: PathBuf, source: io::Error },
     #[error("failed to open the ledger in {}: {source}", path.display())]
     Open { path: PathBuf, source: LedgerError },
+    #[error(
+        "failed to open the ledger: there is none in {}, and the archive holds one: run `tidemark-collector restore-from-archive`, or name another `archive.folder` to begin a new one", path.display()
+    )]
+    Lost { path: PathBuf },
+    #[error(transparent)]
+    Archive(#[from] ArchiveError),
     #[error("failed to keep the version of the rules in {}: {source}; is the disk full?", path.display())]
     Rules { path: PathBuf, source: io::Error },
     #[error("{0}; stop what holds the port, or set `listen.quic` and `listen.tcp`")]
@@ -94,6 +102,8 @@ struct Collector {
     control: Option<JoinHandle<()>>,
     /// Wishes for another catalogue.
     adoptions: mpsc::Receiver<AdoptRequest>,
+    /// Writes the archive, where there is one.
+    archiving: Option<Archiving>,
     /// Bills, reconciles and anchors certificates, where it is asked to.
     by_itself: Vec<JoinHandle<()>>,
     /// Reads certificates again.
@@ -141,6 +151,7 @@ impl Collector {
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
         let (ledger, store) = open(&config).await?;
+        let archiving = Archiving::begin(config.archive.place()?, &ledger, &store).await;
         let catalog = load_catalog(&config, &ledger).await?;
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
@@ -196,6 +207,7 @@ impl Collector {
             serving,
             control,
             adoptions: asked_for,
+            archiving,
             by_itself,
             renewing,
             renew,
@@ -291,6 +303,9 @@ impl Collector {
         if tokio::time::timeout(grace, doors).await.is_err() {
             tracing::warn!("some sessions or requests did not end within the grace");
             abort.abort();
+        }
+        if let Some(archiving) = self.archiving {
+            archiving.end(grace).await;
         }
         self.ledger.shutdown().await.map_err(RunError::Ledger)?;
         tracing::info!("stopped");
@@ -411,7 +426,14 @@ async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
     // Names and usage of customers: for the owner only.
     let folder = DirBuilder::new().recursive(true).mode(0o700).create(path);
     folder.map_err(|source| RunError::DataDir { path: path.clone(), source })?;
-    let options = ledger_options(config);
+    let (place, data_dir) = (config.archive.place()?, path.clone());
+    let bodies = place.bodies();
+    let holds = tokio::task::spawn_blocking(move || place.holds_the_lost_one(&data_dir));
+    if holds.await.map_err(|_| RunError::Ledger(LedgerError::Stopped))?? {
+        return Err(RunError::Lost { path: path.clone() });
+    }
+    let mut options = ledger_options(config);
+    options.redb.bodies = bodies;
     let (ledger, store) = Ledger::open_embedded(path, options)
         .await
         .map_err(|source| RunError::Open { path: path.clone(), source })?;

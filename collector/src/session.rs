@@ -239,7 +239,9 @@ impl Session {
                 self.take_verdict(&verdict, posted, openings)
             }
             Reply::Claimed(verdict) => self.take_claim(&verdict),
-            Reply::Booked(_) | Reply::Retired(_) => unreachable!("sessions ask for neither"),
+            Reply::Booked(_) | Reply::Archived | Reply::Retired(_) => {
+                unreachable!("sessions ask for none of these")
+            }
         }
     }
 

@@ -2,6 +2,7 @@
 //! certificates. Build both first: `cargo build -p tidemark-agent -p tidemark-collector`.
 
 mod api;
+mod archived;
 mod bad_input;
 mod catalogue;
 mod churn;

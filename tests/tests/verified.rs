@@ -4,6 +4,7 @@
 
 use std::fs;
 use std::path::Path;
+use std::process::Command;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -112,7 +113,9 @@ fn bill(stack: &Stack) -> Result<Value> {
 #[test]
 fn what_a_running_product_proves_is_verified_and_no_byte_can_be_changed() -> Result<()> {
     let settings = Settings::new(Ports::free()?, CATALOGUE)
-        .collector("certificate.anchor_path", "anchors.jsonl");
+        .collector("certificate.anchor_path", "anchors.jsonl")
+        .collector("archive.folder", "archive")
+        .collector("archive.every", "1s");
     Stack::run(settings, |stack| {
         let documents = bill(stack)?;
         let numbers: Vec<&str> = documents
@@ -141,6 +144,7 @@ fn what_a_running_product_proves_is_verified_and_no_byte_can_be_changed() -> Res
         }
         fetch(stack, "/v1/certificates/1", "certificate-1.json")?;
         fetch(stack, "/v1/certificates/1/streams", "streams-1.txt")?;
+        audit(stack)?;
         keep(stack, &numbers)?;
 
         // Another key signs from now on, across a crash; what the former one signed stays valid.
@@ -188,6 +192,24 @@ fn the_examples_are_judged_as_the_second_verifier_judges_them() -> Result<()> {
     Ok(())
 }
 
+/// The archive's batches come to what the certificate says; one byte of them changed, they do not.
+fn audit(stack: &Stack) -> Result<()> {
+    let batches = ["certificate-1.json", "--batches", "archive", "--keys", "keys.json"];
+    let arguments = [&batches[..], &["--streams", "streams-1.txt"]].concat();
+    let (code, told) = verify(stack, &arguments)?;
+    ensure!(code == Some(0), "{told}");
+    let folder = stack.path("archive").join("batches");
+    let object = fs::read_dir(&folder)?.next().context("an object")??.path();
+    let whole = fs::read(&object)?;
+    let mut changed = whole.clone();
+    *changed.last_mut().context("bytes")? ^= 1;
+    fs::write(&object, changed)?;
+    let (code, told) = verify(stack, &arguments)?;
+    fs::write(&object, whole)?;
+    ensure!(code == Some(1), "a changed archive: {code:?} {told}");
+    Ok(())
+}
+
 /// For the second verifier, which `tests/run` lets judge them.
 fn keep(stack: &Stack, numbers: &[&str]) -> Result<()> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../.scratch/artefacts");
@@ -200,5 +222,7 @@ fn keep(stack: &Stack, numbers: &[&str]) -> Result<()> {
     for file in ["keys.json", "certificate-1.json", "streams-1.txt"] {
         fs::copy(stack.path(file), folder.join(file))?;
     }
+    let copied = Command::new("cp").arg("-r").arg(stack.path("archive")).arg(&folder).status()?;
+    ensure!(copied.success(), "the archive cannot be copied");
     Ok(())
 }

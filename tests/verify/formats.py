@@ -121,6 +121,8 @@ def compare_keys(file, head, used):
     chain = [entry["key"] for entry in published["keys"]]
     need(published["ledger"] == head["ledger"], file, "keys of another ledger")
     for before, entry in zip(chain, published["keys"][1:]):
+        if entry["signature"] is None:  # the one before was lost: trust in it is that in the list
+            continue
         signed(before, b"tidemark/key/1" + bytes.fromhex(head["ledger"] + entry["key"]), entry["signature"], file)
     need(used <= set(chain), file, f"signed by a key that is not published: {', '.join(sorted(used - set(chain)))}")
     return [f"signed by {key}, which is published" for key in sorted(used)]

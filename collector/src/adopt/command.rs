@@ -10,16 +10,21 @@ use std::fs;
 use std::io::{self, BufRead, BufReader, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, book, judge, stored};
+use crate::archive::task::{Archiving, Place};
 use crate::catalog::Catalog;
 use crate::control;
 use crate::ledger::redb::LEDGER_FILE;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
+
+/// How long the archive of a stopped collector may take to be written.
+const ARCHIVE_GRACE: Duration = Duration::from_secs(30);
 
 /// Failed to apply.
 #[derive(Debug, Error)]
@@ -108,6 +113,7 @@ impl Folder {
 pub struct Target<'t> {
     pub data_dir: &'t Path,
     pub source: CatalogSource,
+    pub archive: Place,
 }
 
 /// Applies the folder's catalogue. Blocks.
@@ -158,8 +164,13 @@ fn apply_stopped(target: &Target<'_>, asked: &AskedChange) -> Result<Adopted, Ap
     }
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let ledger = Ledger::open(target.data_dir, LedgerOptions::default()).await?;
+        let (ledger, store) =
+            Ledger::open_embedded(target.data_dir, LedgerOptions::default()).await?;
+        let archiving = Archiving::begin(target.archive.clone(), &ledger, &store).await;
         let applied = apply_to(&ledger, asked).await;
+        if let Some(archiving) = archiving {
+            archiving.end(ARCHIVE_GRACE).await;
+        }
         ledger.shutdown().await?;
         Ok(applied?)
     })

@@ -12,6 +12,7 @@ use crate::billing::shown::BillShown;
 use crate::billing::{BillError, Terms};
 use crate::catalog::Catalog;
 use crate::ledger::Snapshot;
+use crate::live::ReadError;
 use crate::period::Zone;
 
 use super::cut::Cut;
@@ -50,7 +51,10 @@ pub(super) fn answer(
     let terms = Terms::at(catalog, id, at.unwrap_or(snapshot.ledger_time()))?;
     let bill = terms.bill(catalog, snapshot, ROWS_MAX)?;
     let zone: &Zone = &bill.customer.zone;
-    Ok(Answer { bill: BillShown::of(&bill, id), cut: Cut::of(snapshot, zone) })
+    Ok(Answer {
+        bill: BillShown::of(&bill, id),
+        cut: Cut::of(catalog, snapshot, zone).map_err(ReadError::from)?,
+    })
 }
 
 impl From<BillError> for Problem {

@@ -16,6 +16,7 @@ use sha2::{Digest as _, Sha256};
 
 use tidemark_common::hex;
 
+use crate::billing_run;
 pub(super) use crate::ledger::books::rows::get as read;
 use crate::ledger::books::rows::{self, RequestRow};
 use crate::ledger::books::{Booked, Change, REQUEST_KEY_BYTES_MAX, Refused, RequestKey, What};
@@ -168,7 +169,9 @@ impl Api {
         match held {
             None => Ok(None),
             Some(held) if held.asked == hex::encode(&key.asked) => {
-                Ok(Some(BookedShown { entry: held.entry, number: held.document, replayed: true }))
+                let shown =
+                    BookedShown { entry: held.entry, number: held.document, replayed: true };
+                self.archived(shown).await.map(Some)
             }
             Some(_) => Err(Refused::KeyReused.into()),
         }
@@ -179,7 +182,23 @@ impl Api {
     /// # Errors
     /// What the books refuse, or a ledger that has stopped.
     pub(super) async fn book(&self, change: Change) -> Result<BookedShown, Problem> {
-        Ok(self.ledger.book(change).await??.into())
+        self.archived(self.ledger.book(change).await??.into()).await
+    }
+
+    /// What was booked, once the archive holds it: before that, it may be lost with the ledger.
+    async fn archived(&self, shown: BookedShown) -> Result<BookedShown, Problem> {
+        match billing_run::archived(&self.ledger, shown.entry).await {
+            Ok(()) => Ok(shown),
+            Err(why) => Err(Problem::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "archive",
+                "It is booked, and the archive does not hold it yet",
+            )
+            .detail(format!("entry {} is not in the archive: {why}", shown.entry))
+            .remedy(
+                "send the request again, with the same `Idempotency-Key`, until it is answered",
+            )),
+        }
     }
 }
 
@@ -235,6 +254,11 @@ impl From<Refused> for Problem {
                 StatusCode::CONFLICT,
                 "locked",
                 "give a date in a month that is open; a locked month stays locked",
+            ),
+            Refused::Archive { .. } => (
+                StatusCode::SERVICE_UNAVAILABLE,
+                "archive",
+                "deploy/docs/archive.md says how a ledger is brought up to its archive",
             ),
             Refused::ClockStep => {
                 (StatusCode::UNPROCESSABLE_ENTITY, "clock-step", "advance it in several steps")

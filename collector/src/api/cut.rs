@@ -8,9 +8,12 @@ use sha2::{Digest as _, Sha256};
 use tidemark_common::id::{Digest, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 
+use crate::catalog::Catalog;
 use crate::ledger::Snapshot;
 use crate::ledger::retired::RetiredSums;
+use crate::ledger::store::StoreError;
 use crate::period::Zone;
+use crate::reconcile::judged;
 
 /// At most this many streams are named one by one, here and as holding back; all are in
 /// `/v1/streams`.
@@ -21,7 +24,7 @@ const STREAMS_SHOWN_MAX: usize = 100;
 pub(super) struct Cut {
     /// The ledger time of the snapshot.
     as_of: String,
-    /// All usage before this instant, from every known stream, is in the answer; null where some
+    /// All usage before this instant, from every known stream that is not lost, is in the answer; null where some
     /// stream never confirmed.
     complete_through: Option<String>,
     held_back_by: Vec<HeldBack>,
@@ -102,15 +105,22 @@ impl Retired {
 
 impl Cut {
     /// Times are written in `zone`.
-    pub(super) fn of(snapshot: &Snapshot, zone: &Zone) -> Self {
-        let completeness = snapshot.complete_through();
+    ///
+    /// # Errors
+    /// If what was declared lost cannot be read.
+    pub(super) fn of(
+        catalog: &Catalog,
+        snapshot: &Snapshot,
+        zone: &Zone,
+    ) -> Result<Self, StoreError> {
+        let completeness = judged(catalog, snapshot, |judging| judging.complete_through(snapshot))?;
         let held_back_by_streams = completeness.held_back_by.len();
         let held_back_by = completeness
             .held_back_by
             .into_iter()
             .take(STREAMS_SHOWN_MAX)
             .map(|(stream, why)| HeldBack { stream: stream.to_string(), why });
-        Self {
+        Ok(Self {
             as_of: zone.rfc3339(snapshot.ledger_time()),
             complete_through: completeness.through.map(|through: Timestamp| zone.rfc3339(through)),
             held_back_by: held_back_by.collect(),
@@ -121,7 +131,7 @@ impl Cut {
                 posted: Posted::of(snapshot.posted()),
                 retired: Retired::of(snapshot.retired()),
             },
-        }
+        })
     }
 }
 

@@ -106,7 +106,7 @@ fn answer(
         line: LineShown::of(line, zone),
         steps: steps(line, before).into_iter().map(StepShown::from).collect(),
         sources,
-        cut: Cut::of(snapshot, zone),
+        cut: Cut::of(catalog, snapshot, zone)?,
     })
 }
 

@@ -7,6 +7,8 @@
 //! Series are bounded: `streams_*` are over all streams, and at most [`STREAMS_SHOWN_MAX`] streams, those
 //! heard of last, have series of their own. A reason is a known code's name, or `unknown`.
 
+mod archive;
+
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -27,7 +29,7 @@ use tidemark_common::tls;
 
 use crate::catalog::Unbilled;
 use crate::ledger::retired::RetiredSums;
-use crate::ledger::{Completeness, LedgerFigures, Snapshot, StreamState, StreamStatus};
+use crate::ledger::{Completeness, Ledger, LedgerFigures, Snapshot, StreamState, StreamStatus};
 use crate::listen::ListenFigures;
 use crate::reconcile::{self, LastSweep};
 
@@ -94,7 +96,7 @@ pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, 
             let mut registry = Registry::with_prefix("tidemark_collector");
             totals(&mut registry, &suspense, snapshot, &complete)?;
             sweep(&mut registry, swept.as_ref());
-            text(registry, snapshot, &ledger.figures()?, &sessions, &own)
+            text(registry, snapshot, &ledger, &sessions, &own)
         })
         .await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
@@ -103,11 +105,12 @@ pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, 
 fn text(
     mut registry: Registry,
     snapshot: &Snapshot,
-    figures: &LedgerFigures,
+    ledger: &Ledger,
     sessions: &ListenFigures,
     own: &DoorCounters,
 ) -> Result<String, Problem> {
-    process(&mut registry, figures);
+    process(&mut registry, &ledger.figures()?);
+    archive::register(&mut registry, ledger);
     door(&mut registry, sessions, tls::now());
     own_door(&mut registry, own);
     streams(&mut registry, snapshot.streams(), snapshot.retired());

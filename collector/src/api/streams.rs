@@ -130,7 +130,7 @@ pub(super) async fn handle(
             }
             Which::Retired => retired(snapshot, limit, after)?,
         };
-        Ok(answer(snapshot, page))
+        Ok(answer(snapshot, page, Cut::of(catalog, snapshot, &Zone::utc())?))
     });
     read.await.map(Json)
 }
@@ -155,14 +155,14 @@ struct Page {
     next: Option<StreamId>,
 }
 
-fn answer(snapshot: &Snapshot, page: Page) -> Answer {
+fn answer(snapshot: &Snapshot, page: Page, cut: Cut) -> Answer {
     let utc = Zone::utc();
     Answer {
         streams: page.streams.into_iter().map(|listed| shown(snapshot, listed, &utc)).collect(),
         next: page.next.map(|last| last.to_string()),
         streams_retired: snapshot.retired().streams,
         restored_at: snapshot.restored_at().map(|at| utc.rfc3339(at)),
-        cut: Cut::of(snapshot, &utc),
+        cut,
     }
 }
 

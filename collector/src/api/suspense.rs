@@ -123,7 +123,7 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, page: &Page) -> Result<Answer,
         ControlFlow::Continue(())
     })?;
     let next = more.then(|| hex::encode(&last));
-    Ok(Answer { suspense: entries, next, cut: Cut::of(snapshot, &utc) })
+    Ok(Answer { suspense: entries, next, cut: Cut::of(catalog, snapshot, &utc)? })
 }
 
 /// How many events are in suspense, by reason. A count looks at every pair of customer and meter, so

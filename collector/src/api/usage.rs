@@ -174,7 +174,7 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, question: Question) -> Result<
         },
         group_by: question.group_by,
         usage,
-        cut: Cut::of(snapshot, &zone),
+        cut: Cut::of(catalog, snapshot, &zone)?,
     })
 }
 

@@ -64,6 +64,11 @@ impl Archive {
     }
 
     #[must_use]
+    pub fn shared_store(&self) -> Arc<dyn ArchiveStore> {
+        Arc::clone(&self.store)
+    }
+
+    #[must_use]
     pub fn store(&self) -> &dyn ArchiveStore {
         &*self.store
     }
@@ -79,14 +84,7 @@ impl Archive {
     /// # Errors
     /// If it is missing, or another one.
     pub fn object(&self, manifest: &Manifest) -> Result<Vec<u8>, ArchiveError> {
-        let name = &manifest.object;
-        let object = self.store.get(name)?;
-        let object = object.ok_or_else(|| ArchiveError::Missing { name: name.clone() })?;
-        if manifest::digest(&object) != manifest.sha256 {
-            let reason = "its SHA-256 is not the one of its manifest";
-            return Err(ArchiveError::damaged(name, reason));
-        }
-        Ok(object)
+        object(&*self.store, manifest)
     }
 
     /// The records of an object.
@@ -94,11 +92,7 @@ impl Archive {
     /// # Errors
     /// As [`Self::object`], or bytes that are no segment of its kind.
     pub fn records(&self, manifest: &Manifest) -> Result<Records, ArchiveError> {
-        let object = self.object(manifest)?;
-        let name = manifest.object.clone();
-        let reader = SegmentReader::new(manifest.kind, object);
-        let reader = reader.map_err(|error| ArchiveError::segment(&name, &error))?;
-        Ok(Records { name, reader, next: manifest.first, manifest: manifest.clone(), read: 0 })
+        records(&*self.store, manifest)
     }
 
     /// Every batch, in the order of admission. Behind an error there is none.
@@ -106,6 +100,29 @@ impl Archive {
     pub fn batches(&self) -> Batches {
         Batches { manifests: self.manifests(), records: None }
     }
+}
+
+fn object(store: &dyn ArchiveStore, manifest: &Manifest) -> Result<Vec<u8>, ArchiveError> {
+    let name = &manifest.object;
+    let object = store.get(name)?;
+    let object = object.ok_or_else(|| ArchiveError::Missing { name: name.clone() })?;
+    if manifest::digest(&object) != manifest.sha256 {
+        let reason = "its SHA-256 is not the one of its manifest";
+        return Err(ArchiveError::damaged(name, reason));
+    }
+    Ok(object)
+}
+
+/// The records of the object that a manifest tells of.
+///
+/// # Errors
+/// As [`Archive::records`].
+pub fn records(store: &dyn ArchiveStore, manifest: &Manifest) -> Result<Records, ArchiveError> {
+    let object = object(store, manifest)?;
+    let name = manifest.object.clone();
+    let reader = SegmentReader::new(manifest.kind, object);
+    let reader = reader.map_err(|error| ArchiveError::segment(&name, &error))?;
+    Ok(Records { name, reader, next: manifest.first, manifest: manifest.clone(), read: 0 })
 }
 
 /// Manifests one by one.

@@ -3,7 +3,9 @@
 //! ```text
 //! SEGMENT   "TMAS", version u16 = 1, kind u8 (2 batches, 3 books, 4 streams), zero u8, then RECORDs to the end
 //! RECORD    length u32, and so many bytes:
-//!   batches   position u64, agent str16, marks bytes32, quarantined u8 (0 or 1), reason str16, header [192], body as stored
+//!   batches   position u64, agent str16, marks bytes32, quarantined u8 (0 or 1), reason str16, JUDGED bytes32,
+//!             header [192], body as stored
+//! JUDGED    what else was judged when it was admitted: (tag u8, bytes32), to its end; none is known yet
 //!   books     number u64, then PUTs to the end
 //!   streams   a row of what is known of a stream (ledger/codec.rs)
 //! PUT       table u8 (3 openings, 7 books), key bytes32, is put u8 (0: the row goes; 1: value bytes32)
@@ -161,6 +163,8 @@ pub struct ArchivedBatch {
     pub marks: Vec<u8>,
     /// Why its body could not be read.
     pub quarantined: Option<String>,
+    /// What else was judged when it was admitted, by tags that this version may not know.
+    pub judged: Vec<u8>,
     pub header: Header,
     /// Header and body as stored, verbatim.
     pub bytes: Vec<u8>,
@@ -181,6 +185,7 @@ impl ArchivedBatch {
         put_bytes(&mut record, &self.marks);
         record.push(u8::from(self.quarantined.is_some()));
         put_text(&mut record, self.quarantined.as_deref().unwrap_or_default());
+        put_bytes(&mut record, &self.judged);
         record.extend_from_slice(&self.bytes);
         record
     }
@@ -201,10 +206,11 @@ impl ArchivedBatch {
             ([1], _) => Some(reason),
             _ => return Err("is quarantined, or not"),
         };
+        let judged = take_bytes(&mut fields).ok_or("has a broken judgement")?.to_vec();
         let bytes = fields.0.to_vec();
         let head = bytes.first_chunk::<HEADER_BYTES>().ok_or("has no header")?;
         let header = Header::decode(head).map_err(|_| "has a broken header")?;
-        Ok(Self { position, agent, marks, quarantined, header, bytes })
+        Ok(Self { position, agent, marks, quarantined, judged, header, bytes })
     }
 }
 

@@ -5,6 +5,7 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::Deserialize;
 use thiserror::Error;
@@ -12,6 +13,7 @@ use tokio::sync::mpsc;
 
 use super::Settings;
 use super::door::{self, AskError, AskedRun};
+use crate::archive::task::Archiving;
 use crate::config::Config;
 use crate::control;
 use crate::ledger::{Ledger, LedgerError, LedgerOptions};
@@ -60,6 +62,8 @@ pub struct Counts {
     pub issued: u64,
     pub drafts: u64,
     pub issued_before: u64,
+    /// Issued, and not in the archive yet.
+    pub awaiting_archive: u64,
     pub nothing_due: u64,
     pub problems: u64,
     pub totals: std::collections::BTreeMap<String, String>,
@@ -121,9 +125,12 @@ fn run_stopped(
             data_dir.display()
         )));
     }
+    let place = config.archive.place().map_err(|error| CommandError::Failed(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let ledger = Ledger::open(data_dir, LedgerOptions::default()).await?;
+        let mut options = LedgerOptions::default();
+        options.redb.bodies = place.bodies();
+        let (ledger, store) = Ledger::open_embedded(data_dir, options).await?;
         let catalog = match config.catalog_of(&ledger).map_err(CommandError::Failed) {
             Ok(catalog) => catalog,
             Err(error) => {
@@ -131,6 +138,7 @@ fn run_stopped(
                 return Err(error);
             }
         };
+        let archiving = Archiving::begin(place, &ledger, &store).await;
         let (tell, mut told) = mpsc::channel::<door::Told>(LINES_WAITING_MAX);
         let telling = async {
             while let Some(line) = told.recv().await {
@@ -142,6 +150,9 @@ fn run_stopped(
         };
         let (ran, ()) =
             tokio::join!(door::run(&ledger, Arc::new(catalog), asked, settings, tell), telling);
+        if let Some(archiving) = archiving {
+            archiving.end(Duration::from_millis(config.shutdown_grace_millis)).await;
+        }
         ledger.shutdown().await?;
         ran?;
         Ok(())
@@ -197,10 +208,15 @@ fn told_line(line: &Line) -> String {
 }
 
 fn told_counts(counts: &Counts) -> String {
-    let Counts { issued, drafts, issued_before, nothing_due, problems, totals } = counts;
+    let Counts { issued, drafts, issued_before, awaiting_archive, nothing_due, problems, totals } =
+        counts;
+    let waiting = match awaiting_archive {
+        0 => String::new(),
+        count => format!("{count} waiting for the archive, "),
+    };
     let sums: Vec<_> = totals.iter().map(|(currency, sum)| format!("{sum} {currency}")).collect();
     let sums = if sums.is_empty() { String::new() } else { format!("; {}", sums.join(", ")) };
     format!(
-        "{issued} issued, {drafts} drafts, {issued_before} issued before, {nothing_due} with nothing due, {problems} problems{sums}"
+        "{issued} issued, {drafts} drafts, {issued_before} issued before, {nothing_due} with nothing due, {waiting}{problems} problems{sums}"
     )
 }

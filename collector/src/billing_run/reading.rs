@@ -15,7 +15,7 @@ use tidemark_common::time::{Bucket, Timestamp};
 use super::{Age, KeptBack, Mode, Problem, RunRequest};
 use crate::adopt;
 use crate::billing::shown::BillShown;
-use crate::billing::{BillError, Terms};
+use crate::billing::{Bill, BillError, Terms};
 use crate::catalog::seller::Seller;
 use crate::catalog::{Catalog, Customer};
 use crate::certificate::proof::Provenance;
@@ -26,8 +26,10 @@ use crate::ledger::Snapshot;
 use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan, get as read};
 use crate::ledger::books::{Issue, sha256, test_clock};
 use crate::ledger::store::{Books, StoreError};
+use crate::money::Money;
 use crate::period::Period;
-use crate::reconcile::{Due, suspense_of_bill};
+use crate::rating::Line;
+use crate::reconcile::{Due, Worth, judged, suspense_of_bill};
 use crate::terms::Section;
 
 /// A customer's bill is made of at most this many rows of usage, each distinct value counted as one.
@@ -149,7 +151,8 @@ impl<'a> Reading<'a> {
             add(SectionKind::Period, &rated.sections, Which::All)?;
             let (span, meters) = (ending.span().into(), ending.meters());
             let suspense = suspense_of_bill(id, &rated.suspense, span);
-            due = Some(Box::new(Due { span, meters, suspense }));
+            let worth = worth(&rated)?;
+            due = Some(Box::new(Due { span, meters, suspense, worth }));
             bill = Some(BillShown::of(&rated, id));
         }
         if let Some(beginning) = &terms.beginning {
@@ -185,7 +188,7 @@ impl<'a> Reading<'a> {
             date: self.request.date,
             version: account.version,
             credit: account.credit_in(currency),
-            cut: Some(self.cut(parties.seller)),
+            cut: Some(self.cut(parties.seller)?),
             sandbox: test_clock(books)?.is_some(),
             tax_service: self.request.settings.taxes.as_deref(),
             plans: plans.into_values().collect(),
@@ -243,14 +246,16 @@ impl<'a> Reading<'a> {
         Ok(())
     }
 
-    fn cut(&self, seller: &Seller) -> CutShown {
+    fn cut(&self, seller: &Seller) -> Result<CutShown, StoreError> {
         let shown = |at: Timestamp| seller.zone.rfc3339(at);
-        let through = self.snapshot.complete_through().through;
-        CutShown {
+        let (catalog, snapshot) = (self.catalog, self.snapshot);
+        let complete = judged(catalog, snapshot, |judging| judging.complete_through(snapshot))?;
+        let through = complete.through;
+        Ok(CutShown {
             as_of: shown(self.snapshot.ledger_time()),
             complete_through: through.map_or_else(String::new, shown),
             certificate: None,
-        }
+        })
     }
 }
 
@@ -283,6 +288,19 @@ fn by_period<'a>(
         number_repeated(charges);
     }
     Ok(found)
+}
+
+/// What the usage on a bill comes to.
+fn worth(bill: &Bill<'_>) -> Result<Worth, Problem> {
+    let sections = bill.sections.iter().flat_map(|section| &section.parts);
+    let zero = Worth { amount: Money::zero(bill.total.currency), events: 0 };
+    sections.flat_map(|part| &part.lines).try_fold(zero, |sum, line| match line {
+        Line::Usage(line) => {
+            let amount = sum.amount.checked_add(line.amount).map_err(BillError::from)?;
+            Ok(Worth { amount, events: sum.events.saturating_add(line.events) })
+        }
+        Line::Fee { .. } | Line::Discount { .. } | Line::Commitment { .. } => Ok(sum),
+    })
 }
 
 /// Notes which versions of plans amounts are made by.

@@ -553,3 +553,38 @@ fn one_cloud_event_makes_several_meters() {
         rules.cloud_event("t").unwrap().meters.iter().map(|meter| meter.meter.as_str()).collect();
     assert_eq!(meters, ["input", "output"]);
 }
+
+const POLICY: &str = "[[policy]]\nname = \"spot\"\nsigned_by = \"the board\"\nkinds = [\"lost\", \"silent\"]\nidentities = [\"spot-*\", \"batch\"]\n\
+                      lost_after = \"1h\"\nevents_per_stream_max = 100\nevents_total_max = 1000\n";
+
+#[test]
+fn policies_are_read_and_written_out_as_they_are() {
+    let read = parse(POLICY).unwrap();
+    let [policy] = &read.policies[..] else { panic!("{:?}", read.policies) };
+    assert_eq!((policy.name.as_str(), policy.signed_by.as_str()), ("spot", "the board"));
+    assert_eq!(policy.lost_after_millis, Some(3_600_000));
+    assert_eq!((policy.events_per_stream_max, policy.events_total_max), (100, 1_000));
+    assert!(policy.is_of("spot-7") && policy.is_of("batch") && !policy.is_of("web"));
+    assert_eq!(parse(&read.to_toml()).unwrap(), read);
+}
+
+#[test]
+fn a_policy_without_its_bounds_is_refused() {
+    check(
+        "[[policy]]\nname = \"a\"\nsigned_by = \"\"\nkinds = [\"lst\", \"totals_differ\"]\nlost_after = \"1s\"\nevents_total_max = -1\n",
+        &[
+            "c.toml:1: the policy has no `events_per_stream_max`; add events_per_stream_max = 10000",
+            "c.toml:1: the policy lists no identities; add identities = [\"*\"] to allow all",
+            "c.toml:3: `signed_by` is empty, too long or not printable; write 1 to 256 bytes of printable text",
+            "c.toml:4: \"lst\" is no kind of finding that a policy covers; did you mean \"lost\"?",
+            "c.toml:4: \"totals_differ\" is no kind of finding that a policy covers; write some of missing, backlog, \
+             unconfirmed, silent, never_confirmed, lost, conflict, quarantine, closed_short",
+            "c.toml:5: `lost_after` is \"1s\"; write a duration of at least \"1m\"",
+            "c.toml:6: `events_total_max` is \"-1\"; write a whole number of events",
+        ],
+    );
+    check(
+        &POLICY.repeat(2),
+        &["c.toml:9: two policies are called \"spot\"; give each its own name"],
+    );
+}

@@ -50,7 +50,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 46] = [
+pub const SETTINGS: [Setting; 51] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -104,6 +104,36 @@ pub const SETTINGS: [Setting; 46] = [
         Kind::Url,
         "",
         "Where taxes of each document are asked for, over plain HTTP in a network of your own: an adapter to a tax service. Without it the catalogue says them.",
+    ),
+    setting(
+        "archive.folder",
+        Kind::Path,
+        "",
+        "The folder, on another disk, where what is admitted and booked is archived; without it nothing is. It is as secret as the ledger.",
+    ),
+    setting(
+        "archive.url",
+        Kind::Url,
+        "",
+        "In place of the folder, an object store: `s3://BUCKET/PREFIX`, `gs://..` or `az://..`, with credentials in the environment as the cloud's own tools read them. It needs a collector built with `--features cloud-archive`.",
+    ),
+    setting(
+        "archive.every",
+        Kind::Duration,
+        "60s",
+        "What there is is archived this often, and at once where a billing run waits for it.",
+    ),
+    setting(
+        "archive.segment_size",
+        Kind::Size,
+        "16 MiB",
+        "An object of the archive takes nothing further once it holds this much, which is held in memory.",
+    ),
+    setting(
+        "archive.bodies_leave_after",
+        Kind::Duration,
+        "0s",
+        "Bodies of batches leave the ledger once they are this old, their month is locked in the books, and the archive was seen to hold them; what needs one reads it there. With `0s` they stay.",
     ),
     setting(
         "certificate.anchor_path",

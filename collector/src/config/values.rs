@@ -15,8 +15,8 @@ use crate::reconcile::ExpectedSource;
 
 use super::reference::{SETTINGS, Setting, find};
 use super::{
-    Billing, Config, LedgerLimits, Listen, LogFormat, Reconcile, Schedule, SessionLimits, Streams,
-    Tls, VARIABLE_PREFIX, read_value, token,
+    Archive, Billing, Config, LedgerLimits, Listen, LogFormat, Reconcile, Schedule, SessionLimits,
+    Streams, Tls, VARIABLE_PREFIX, read_value, token,
 };
 
 /// One batch must be able to wait for its commit, however large.
@@ -140,6 +140,7 @@ impl Values {
         let log_format = self.log_format();
         let catalog_source = self.catalog_source();
         let billing = self.billing();
+        let archive = self.archive();
         let anchors = self.anchors();
         let reconcile = self.reconcile();
         let session = self.session();
@@ -153,6 +154,7 @@ impl Values {
             catalog: catalog?,
             catalog_source: catalog_source?,
             billing: billing?,
+            archive: archive?,
             anchors: anchors?,
             reconcile: reconcile?,
             log_format: log_format?,
@@ -330,6 +332,40 @@ impl Values {
             grace_millis: grace_millis?,
             tax_service: tax_service?,
         })
+    }
+
+    fn archive(&mut self) -> Option<Archive> {
+        let folder = match self.text("archive.folder") {
+            "" => Some(None),
+            _ => self.path("archive.folder").map(Some),
+        };
+        let url = self.archive_url();
+        let every_millis = self.millis("archive.every", 10);
+        let segment_bytes = self.bytes_u32("archive.segment_size", 64 << 10);
+        let bodies_leave_after = self.millis("archive.bodies_leave_after", 0);
+        Some(Archive {
+            folder: folder?,
+            url: url?,
+            every_millis: every_millis?,
+            segment_bytes: segment_bytes?,
+            bodies_leave_after_millis: bodies_leave_after?,
+        })
+    }
+
+    fn archive_url(&mut self) -> Option<Option<String>> {
+        let is_cloud = |url: &str| ["s3://", "gs://", "az://"].iter().any(|at| url.starts_with(at));
+        let parsed = match self.text("archive.url") {
+            "" => Some(None),
+            _ if !self.text("archive.folder").is_empty() => None,
+            url if is_cloud(url) && cfg!(feature = "cloud-archive") => Some(Some(url.to_owned())),
+            _ => None,
+        };
+        let expected = if cfg!(feature = "cloud-archive") {
+            "\"\", or, without `archive.folder`, an address such as \"s3://bucket/prefix\""
+        } else {
+            "\"\", and name `archive.folder`: this collector is built without `--features cloud-archive`"
+        };
+        self.or_report("archive.url", parsed, expected)
     }
 
     fn anchors(&mut self) -> Option<Anchors> {

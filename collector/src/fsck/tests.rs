@@ -52,7 +52,7 @@ fn made() -> tempfile::TempDir {
 fn check(name: &str, damage: impl FnOnce(&Path), expected: &[&str]) {
     let folder = made();
     damage(folder.path());
-    let report = run(folder.path(), None, &mut |_| ()).unwrap();
+    let report = run(folder.path(), None, None, &mut |_| ()).unwrap();
     let (one, two) = ("01".repeat(16), "02".repeat(16));
     let told = |finding: &crate::ledger::check::Finding| {
         let events = finding.events.map_or(String::new(), |events| format!(", {events} events"));
@@ -88,7 +88,7 @@ fn sound_files_have_no_findings() {
     check("whole", |_| (), &[]);
     check("without totals", |folder| fs::remove_file(folder.join(TOTALS_FILE)).unwrap(), &[]);
     let folder = made();
-    let report = run(folder.path(), None, &mut |_| ()).unwrap();
+    let report = run(folder.path(), None, None, &mut |_| ()).unwrap();
     assert!(report.with_totals);
     assert_eq!((report.counts.batches, report.counts.events), (7, 21));
     assert!(report.told().ends_with("sound\n"), "{}", report.told());
@@ -240,13 +240,13 @@ fn damaged_ledgers() {
 fn what_cannot_be_checked_is_no_finding() {
     let folder = made();
     let held = RedbStore::open(folder.path(), &RedbOptions::default(), NOW).unwrap();
-    let error = run(folder.path(), None, &mut |_| ()).unwrap_err();
+    let error = run(folder.path(), None, None, &mut |_| ()).unwrap_err();
     assert!(matches!(error, FsckError::InUse(_)), "{error}");
     drop(held);
-    let error = run(&folder.path().join("none"), None, &mut |_| ()).unwrap_err();
+    let error = run(&folder.path().join("none"), None, None, &mut |_| ()).unwrap_err();
     assert!(matches!(error, FsckError::NoLedger { .. }), "{error}");
     let file = folder.path().join("file");
     fs::write(&file, b"").unwrap();
-    let error = run(folder.path(), Some(&file), &mut |_| ()).unwrap_err();
+    let error = run(folder.path(), Some(&file), None, &mut |_| ()).unwrap_err();
     assert!(matches!(error, FsckError::Scratch { .. }), "{error}");
 }

@@ -22,7 +22,7 @@ pub mod rows;
 use thiserror::Error;
 
 use tidemark_common::hex;
-use tidemark_common::id::{CustomerId, StreamId};
+use tidemark_common::id::{CustomerId, Fence, StreamId};
 use tidemark_common::time::Timestamp;
 
 use self::correction::CorrectionRow;
@@ -122,6 +122,8 @@ pub enum What {
     Lose {
         stream: StreamId,
         agent: String,
+        /// Its last session by now.
+        fence: Fence,
     },
     /// A cut was certified.
     Certify(Box<Certify>),
@@ -230,6 +232,8 @@ pub enum Refused {
     NotASandbox,
     #[error("time goes forward, and by at most {CLOCK_STEP_DAYS} days at once")]
     ClockStep,
+    #[error("nothing is booked until this ledger is known to hold what its archive does: {why}")]
+    Archive { why: String },
     #[error("{date} is in the future")]
     Future { date: Day },
     #[error(
@@ -371,7 +375,9 @@ fn judge(
         What::Waive { finding, events_max } => {
             audit::judge_waiver(change, finding, *events_max, entry, at)?
         }
-        What::Lose { stream, agent } => audit::judge_loss(change, *stream, agent, entry, at)?,
+        What::Lose { stream, agent, fence } => {
+            audit::judge_loss(change, (*stream, *fence), agent, entry, at)?
+        }
     };
     if !matches!(change.what, What::Lock { .. }) {
         check_month(rows, plan.entry.date)?;

@@ -10,6 +10,7 @@
 //! batch, and the marks of each batch that has some; of the findings the first [`FINDINGS_MAX`] are kept, all are counted.
 
 mod finding;
+mod left;
 mod retired;
 mod walk;
 
@@ -17,6 +18,7 @@ mod walk;
 mod tests;
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use tidemark_common::batch::{Header, SealedBatch};
 use tidemark_common::id::{EventNumber, LedgerId, OpeningId, StreamId};
@@ -24,13 +26,16 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 
 pub use self::finding::{FINDINGS_MAX, Finding, FindingKind, Findings, Place};
+use self::left::{Found, LeftCheck};
 use self::retired::RetiredCheck;
 pub use self::walk::StreamRow;
 use self::walk::{Walk, Walked};
+use crate::archive::segment::Puts;
 use crate::ledger::books::check::BooksCheck;
 use crate::ledger::codec::{self, Fields, GIVEN_AWAY};
-use crate::ledger::redb::{FORMAT_WITH_BOOKS, FORMAT_WITHOUT_MARKS};
+use crate::ledger::redb::{ARCHIVE_LEFT, FORMAT_WITH_BOOKS, FORMAT_WITHOUT_MARKS};
 use crate::ledger::request::Opened;
+use crate::ledger::store::StoredBodies;
 use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::TailBatch;
 
@@ -44,11 +49,12 @@ pub enum LedgerTable {
     Quarantine,
     Marks,
     Books,
+    Redo,
     Batches,
 }
 
 impl LedgerTable {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Meta,
         Self::Streams,
         Self::Retired,
@@ -56,6 +62,7 @@ impl LedgerTable {
         Self::Quarantine,
         Self::Marks,
         Self::Books,
+        Self::Redo,
         Self::Batches,
     ];
 
@@ -70,11 +77,12 @@ impl LedgerTable {
             Self::Quarantine => "quarantine",
             Self::Marks => "marks",
             Self::Books => "books",
+            Self::Redo => "redo",
             Self::Batches => "batches",
         }
     }
 
-    /// The table's byte in a backup. Marks, books and retired streams came after the others had theirs.
+    /// The table's byte in a backup. Marks and those below came after the others had theirs.
     #[must_use]
     pub fn number(self) -> u8 {
         match self {
@@ -85,6 +93,7 @@ impl LedgerTable {
             Self::Batches => 5,
             Self::Marks => 6,
             Self::Books => 7,
+            Self::Redo => 11,
             Self::Retired => 8,
         }
     }
@@ -128,6 +137,8 @@ pub struct LedgerCounts {
     pub retired_streams: u64,
     /// Of the books.
     pub entries: u64,
+    /// Whose bodies have left for the archive, and were not looked at.
+    pub left_batches: u64,
 }
 
 /// One stream, as its batches tell it.
@@ -147,6 +158,8 @@ pub struct CheckedBatch {
     /// Whose it is, by its stream's row.
     pub agent: Option<AgentName>,
     pub opened: Option<Opened>,
+    /// With its body, where that has left the ledger and was fetched.
+    pub fetched: Option<Vec<u8>>,
 }
 
 impl CheckedBatch {
@@ -178,6 +191,9 @@ pub struct Checker {
     quarantine: BTreeMap<u64, String>,
     marks: BTreeMap<u64, Vec<u8>>,
     books: BooksCheck,
+    /// The last transaction that is noted for the archive.
+    noted: Option<u64>,
+    left: LeftCheck,
     walk: Walk,
     counts: LedgerCounts,
     findings: Findings,
@@ -195,10 +211,19 @@ impl Checker {
             quarantine: BTreeMap::new(),
             marks: BTreeMap::new(),
             books: BooksCheck::default(),
+            noted: None,
+            left: LeftCheck::default(),
             walk: Walk::default(),
             counts: LedgerCounts::default(),
             findings: Findings::default(),
         }
+    }
+
+    /// Says where the bodies are that have left the ledger.
+    #[must_use]
+    pub fn with_bodies(mut self, bodies: Option<Arc<dyn StoredBodies>>) -> Self {
+        self.left.bodies = bodies;
+        self
     }
 
     /// Takes the next row. A batch that can be placed is given back.
@@ -211,6 +236,7 @@ impl Checker {
             LedgerTable::Quarantine => self.quarantined(key, value),
             LedgerTable::Marks => self.marked(key, value),
             LedgerTable::Books => self.book(key, value),
+            LedgerTable::Redo => self.noted(key, value),
             LedgerTable::Batches => return self.batch(key, value),
         }
         None
@@ -237,6 +263,7 @@ impl Checker {
             b"incarnation" => facts.incarnation = fields.array().map_or(0, u32::from_be_bytes),
             b"clock_limit" => facts.clock_limit = fields.array().map_or(0, i64::from_be_bytes),
             b"checkpoint" => facts.checkpoint = fields.u64().unwrap_or(0),
+            name if name == ARCHIVE_LEFT => self.left.say(value),
             b"retired" => self.retired.say(value),
             _ => {}
         }
@@ -343,6 +370,21 @@ impl Checker {
         self.books.row(key, value, &mut self.findings);
     }
 
+    /// What is noted for the archive is numbered without holes, and can be read.
+    fn noted(&mut self, key: &[u8], value: &[u8]) {
+        let (number, last) = (Fields(key).u64(), self.noted);
+        let place = Place::Table("redo");
+        if let Err(what) = Puts::decode(value) {
+            self.findings.add(FindingKind::Books, place.clone(), None, || format!("a row {what}"));
+        }
+        if number.is_none() || last.is_some_and(|last| number != last.checked_add(1)) {
+            self.findings.add(FindingKind::Books, place, None, || {
+                "a row is missing, which the archive would lack".to_owned()
+            });
+        }
+        self.noted = number;
+    }
+
     fn batch(&mut self, key: &[u8], bytes: &[u8]) -> Option<CheckedBatch> {
         let Some(position) = Fields(key).u64() else {
             self.findings.add(FindingKind::BatchHeader, Place::Table("batches"), None, || {
@@ -365,8 +407,19 @@ impl Checker {
         self.counts.batch_bytes = self.counts.batch_bytes.saturating_add(length);
         let quarantined = self.quarantine.remove(&position);
         let marks = self.marks.remove(&position).unwrap_or_default();
-        let header = match SealedBatch::split(bytes) {
-            Ok((header, _)) => header,
+        let found = match self.bodies {
+            Bodies::Open => self.left.find(position, bytes, &mut self.findings),
+            Bodies::Leave => left::unopened(bytes),
+        };
+        let (whole, split) = match &found {
+            Found::Whole => (Some(bytes), SealedBatch::split(bytes).map(|(header, _)| header)),
+            Found::Fetched(whole) => {
+                (Some(&whole[..]), SealedBatch::split(whole).map(|(header, _)| header))
+            }
+            Found::Left(header) => (None, Ok(*header)),
+        };
+        let header = match split {
+            Ok(header) => header,
             Err(error) => {
                 let place = Place::Positions { first: position, last: position };
                 self.findings.add(FindingKind::BatchHeader, place, None, || error.to_string());
@@ -374,7 +427,8 @@ impl Checker {
             }
         };
         self.counts.events = self.counts.events.saturating_add(header.events());
-        let opened = self.body(&header, position, bytes, &marks, quarantined.as_ref());
+        let opened = whole
+            .and_then(|bytes| self.body(&header, position, bytes, &marks, quarantined.as_ref()));
         let is_quarantined = quarantined.is_some();
         if is_quarantined {
             let counts = &mut self.counts;
@@ -386,7 +440,8 @@ impl Checker {
         let walk = &mut self.walk;
         walk.batch(ledger, &header, is_quarantined, row, &mut self.openings, &mut self.findings);
         let agent = row.map(|row| row.agent.clone());
-        Some(CheckedBatch { header, position, agent, opened })
+        let fetched = found.fetched();
+        Some(CheckedBatch { header, position, agent, opened, fetched })
     }
 
     /// Opens a body. What was readable when it was admitted must still be. What was not stays quarantined, though
@@ -475,7 +530,9 @@ impl Checker {
             });
         }
         let LedgerCounts { events, line_events, quarantined_events, .. } = self.counts;
-        let counted = line_events.saturating_add(quarantined_events);
+        let counted =
+            line_events.saturating_add(quarantined_events).saturating_add(self.left.events);
+        self.counts.left_batches = self.left.batches;
         let is_whole = !self.findings.iter().any(|finding| finding.kind.is_of_batches());
         if self.bodies == Bodies::Open && is_whole && counted != events {
             let place = Place::Table("batches");

@@ -25,13 +25,13 @@ pub struct Completeness {
 /// Judges all streams at ledger time `now`. A stream that did not confirm for `silent_after_millis` is
 /// named as silent.
 #[must_use]
-pub fn complete_through(
-    streams: &[Arc<StreamRecord>],
+pub fn complete_through<'r>(
+    streams: impl IntoIterator<Item = &'r Arc<StreamRecord>>,
     now: Timestamp,
     silent_after_millis: i64,
 ) -> Completeness {
     let mut found = Completeness { through: Some(now), held_back_by: Vec::new() };
-    for record in streams.iter().filter(|record| bounds(record)) {
+    for record in streams.into_iter().filter(|record| bounds(record)) {
         found.through = found.through.min(record.complete_through());
         if let Some(why) = why(record, now, silent_after_millis) {
             found.held_back_by.push((record.stream, why));

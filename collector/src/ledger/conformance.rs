@@ -209,6 +209,7 @@ pub(crate) fn words(committed: &Committed) -> String {
         Reply::Claimed(ClaimVerdict::Take) => "take".to_owned(),
         Reply::Claimed(verdict) => format!("{verdict:?}"),
         Reply::Booked(booked) => format!("{booked:?}"),
+        Reply::Archived => "archived".to_owned(),
         Reply::Retired(streams) => format!("retired{streams}"),
     };
     committed.replies.iter().map(word).collect::<Vec<_>>().join(" ")

@@ -7,6 +7,7 @@
 //!               quarantine position u64 -> reason
 //!               marks      position u64 -> marks (ledger/marks.rs), of batches with unauthorised lines only
 //!               books      entries, documents and what they changed (ledger/books/rows.rs)
+//!               redo       what was booked and is not archived yet (archive.rs)
 //!               retired, retired_ids, agents                 see redb/retired.rs
 //!               meta       name -> bytes
 //! totals.redb   see totals.rs; derived, rebuilt when it is missing
@@ -23,6 +24,7 @@
 //! stay in the file.
 
 mod admit;
+mod archive;
 mod books;
 mod compare;
 mod export;
@@ -44,10 +46,16 @@ use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 
+pub use self::archive::ArchiveFacts;
+use self::archive::ArchiveMemory;
+pub(crate) use self::archive::{
+    LEFT as ARCHIVE_LEFT, MEANS as ARCHIVE_MEANS, NOTE as ARCHIVE_NOTE, has_left,
+};
 pub use self::compare::{FoundTotals, TotalsCheck};
 pub use self::export::{ShowRow, export_stopped};
 pub use self::import::{Import, Restored};
 use self::retired::RetiredSnapshot;
+pub(crate) use self::retired::SUMS as RETIRED_SUMS;
 use self::totals::TotalsFile;
 use crate::ledger::codec::RowError;
 use crate::ledger::fold::FoldSlice;
@@ -55,7 +63,8 @@ use crate::ledger::off_task;
 use crate::ledger::request::Request;
 use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{
-    Books, Committed, LedgerStore, Recovered, Retired, StoreError, Totals, VisitBatch, VisitStored,
+    Books, Committed, LedgerStore, Recovered, Retired, StoreError, StoredBodies, Totals,
+    VisitBatch, VisitStored,
 };
 use crate::ledger::stream::StreamRecord;
 
@@ -74,7 +83,7 @@ const MARKS: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("marks");
 const META: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("meta");
 
 /// Raised when the ledger file's layout changes in a way that older collectors cannot read.
-const FORMAT: u16 = FORMAT_WITH_RETIRED;
+const FORMAT: u16 = FORMAT_WITH_ARCHIVE;
 /// What a ledger without marks has: collectors that know of none read it as they should.
 pub(super) const FORMAT_WITHOUT_MARKS: u16 = 1;
 /// What one with marks has: collectors that know of none would bill their lines.
@@ -83,6 +92,8 @@ const FORMAT_WITH_MARKS: u16 = 2;
 pub(super) const FORMAT_WITH_BOOKS: u16 = 3;
 /// What one has of which streams retired: collectors that know of none would not know these.
 pub(super) const FORMAT_WITH_RETIRED: u16 = 4;
+/// What one with an archive has: collectors that know of none would not note for it what they book.
+pub(crate) const FORMAT_WITH_ARCHIVE: u16 = 6;
 /// After this many bytes of batches the stream rows are written, so that a start reads no more.
 const CHECKPOINT_BYTES: u64 = 64 << 20;
 /// The same for the number of batches.
@@ -102,6 +113,8 @@ pub struct RedbOptions {
     pub rebuild_lines_max: u64,
     /// Or bodies of this many bytes, if that is reached before.
     pub rebuild_bytes_max: u64,
+    /// Where the bodies are that have left the ledger.
+    pub bodies: Option<Arc<dyn StoredBodies>>,
     /// Where a new ledger's id and key come from.
     pub random: fn(&mut [u8]) -> Result<(), getrandom::Error>,
 }
@@ -115,6 +128,7 @@ impl Default for RedbOptions {
             streams_per_hour_max: 1_000,
             rebuild_lines_max: 200_000,
             rebuild_bytes_max: 64 << 20,
+            bodies: None,
             random: getrandom::fill,
         }
     }
@@ -136,6 +150,7 @@ struct Inner {
     streams_max: usize,
     streams_per_hour_max: u32,
     memory: Mutex<Memory>,
+    bodies: Option<Arc<dyn StoredBodies>>,
 }
 
 /// The stream states, as of the last commit.
@@ -157,6 +172,7 @@ struct Memory {
     streams_begun: BTreeMap<AgentName, Duration>,
     /// They are sorted out when there are this many.
     streams_begun_max: usize,
+    archive: ArchiveMemory,
 }
 
 impl RedbStore {
@@ -250,11 +266,11 @@ impl LedgerStore for RedbStore {
     }
 
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
-        export::visit_batches(&self.inner.ledger, visit)
+        export::visit_batches(&self.inner.ledger, self.inner.bodies.clone(), visit)
     }
 
     fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {
-        export::visit_stored(&self.inner.ledger, visit)
+        export::visit_stored(&self.inner.ledger, self.inner.bodies.clone(), visit)
     }
 
     async fn batch(
@@ -265,7 +281,7 @@ impl LedgerStore for RedbStore {
         self.blocking(move |inner| {
             let unfolded = inner.memory()?.unfolded.get(&(stream, sequence)).copied();
             match inner.position(unfolded, stream, sequence)? {
-                Some(position) => inner.batch_at(position, <[u8]>::to_vec),
+                Some(position) => inner.whole_batch_at(position),
                 None => Ok(None),
             }
         })
@@ -308,6 +324,13 @@ impl Inner {
         let batches = transaction.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
         let bytes = batches.get(position).map_err(Fault::read(LEDGER_FILE))?;
         Ok(bytes.map(|bytes| read(bytes.value())))
+    }
+
+    /// A batch with its body, wherever that is.
+    fn whole_batch_at(&self, position: u64) -> Result<Option<Vec<u8>>, StoreError> {
+        let Some(bytes) = self.batch_at(position, <[u8]>::to_vec)? else { return Ok(None) };
+        let (header, bodies) = (read_header(&bytes)?, self.bodies.as_deref());
+        Ok(Some(archive::whole(bodies, position, &header, &bytes)?.into_owned()))
     }
 
     /// The digest of a posted batch; `None` if it has left the ledger.

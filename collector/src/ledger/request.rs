@@ -12,6 +12,7 @@ use tidemark_common::wire::{Close, Confirm, Hello, PostedOpening};
 
 use crate::dedupe::Verdict;
 use crate::grants::Grant;
+use crate::ledger::archived::ArchiveStep;
 use crate::ledger::books::{Booked, Change, Refused};
 use crate::ledger::marks::{Marks, MarksError};
 use crate::ledger::tail::CustomerLines;
@@ -32,6 +33,7 @@ pub enum Request {
         close: Close,
     },
     Book(Box<Change>),
+    Archive(Box<ArchiveStep>),
     /// Streams that seem to be due; those that are not stay.
     Retire {
         streams: Vec<StreamId>,
@@ -51,6 +53,7 @@ impl Request {
             | Self::Confirm { .. }
             | Self::Close { .. }
             | Self::Book(_)
+            | Self::Archive(_)
             | Self::Retire { .. } => 0,
         }
     }
@@ -62,7 +65,7 @@ impl Request {
             Self::Hello(request) => Some(request.hello.stream),
             Self::Admit(admission) => Some(admission.header.stream),
             Self::Confirm { stream, .. } | Self::Close { stream, .. } => Some(*stream),
-            Self::Book(_) | Self::Retire { .. } => None,
+            Self::Book(_) | Self::Archive(_) | Self::Retire { .. } => None,
         }
     }
 }
@@ -200,6 +203,7 @@ pub enum Reply {
     },
     Claimed(ClaimVerdict),
     Booked(Result<Booked, Refused>),
+    Archived,
     /// How many streams retired.
     Retired(usize),
 }

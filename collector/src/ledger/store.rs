@@ -231,6 +231,15 @@ pub trait Books: Send + Sync {
     fn visit(&self, prefix: &[u8], after: &[u8], visit: VisitRow<'_>) -> Result<(), StoreError>;
 }
 
+/// Bodies of batches that have left the ledger. Reads block.
+pub trait StoredBodies: Debug + Send + Sync {
+    /// Header and body of the batch with this header, which stood at `position`.
+    ///
+    /// # Errors
+    /// Why it cannot be had.
+    fn batch(&self, position: u64, header: &Header) -> Result<Vec<u8>, String>;
+}
+
 /// The streams that retired, at one moment. Reads block: not for an async task.
 pub trait Retired: Send + Sync {
     /// # Errors
@@ -331,6 +340,10 @@ pub enum StoreError {
         "failed to open the {file} file: a collector runs on it, or is just starting or stopping"
     )]
     InUse { file: &'static str },
+    #[error(
+        "failed to read batch {position}: its body has left the ledger for the archive ({reason}); name that archive as `archive.folder`"
+    )]
+    BodyLeft { position: u64, reason: String },
     #[error("failed to fold stream {stream}: batch {due} is due, the slice begins at {first}")]
     FoldedElsewhere { stream: StreamId, due: Sequence, first: Sequence },
 }

@@ -44,7 +44,7 @@ use crate::usage::{Class, Sign, UsageRow};
 use self::sums::Pair;
 
 /// Keys and distinct values held at once.
-const KEYS_MAX: usize = 400_000;
+const KEYS_MAX: usize = 250_000;
 /// So many parts at most.
 const PARTS_MAX: u64 = 4_096;
 /// So many damaged batches are named.
@@ -149,7 +149,7 @@ impl<'a> Check<'a> {
             if let Some(checked) = self.divided(parts)? {
                 return Ok(checked);
             }
-            parts = parts.saturating_mul(2);
+            parts = parts.saturating_mul(4).min(PARTS_MAX);
         }
     }
 
@@ -408,6 +408,7 @@ impl Pass {
             meter: None,
             scope,
             span: self.span,
+            since: self.span.from,
             cover: None,
         });
     }
@@ -427,8 +428,8 @@ impl Pass {
 struct Difference {
     buckets: Option<(Bucket, Bucket)>,
     keys: u64,
-    events_in_totals: u128,
-    events_in_batches: u128,
+    events_in_totals: u64,
+    events_in_batches: u64,
     /// What the totals have more, or less; `None`: beyond 128 bits.
     quantity: Option<Quantity>,
     series: HashSet<Dimensions>,
@@ -466,7 +467,7 @@ impl Difference {
             told,
             remedy: "stop the collector, move totals.redb away, and start it: totals are made anew of the batches"
                 .to_owned(),
-            events: u64::try_from(events).unwrap_or(u64::MAX),
+            events,
             certainty: Certainty::Exact,
             quantity: self.quantity,
             money: None,
@@ -474,6 +475,7 @@ impl Difference {
             meter: Some(meter.clone()),
             scope: Scope::Customer(customer.clone()),
             span: Span { from: first.start(), to: last.end() },
+            since: first.start(),
             cover: None,
         }
     }
@@ -513,6 +515,7 @@ pub(super) fn of_books(books: &dyn Books, span: Span) -> Result<Vec<Finding>, St
         meter: None,
         scope: Scope::Global,
         span,
+        since: span.from,
         cover: None,
     });
     Ok(found.collect())

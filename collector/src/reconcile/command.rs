@@ -5,11 +5,13 @@
 use std::io::{self, BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use super::door::Answering;
+use crate::archive::task::Archiving;
 use crate::config::Config;
 use crate::control;
 use crate::ledger::redb::LEDGER_FILE;
@@ -155,10 +157,17 @@ fn ask_stopped(config: &Config, data_dir: &Path, request: Vec<u8>) -> Result<Str
         let told = format!("there is no ledger in {place}; name the collector's data_dir");
         return Err(CommandError::Failed(told));
     }
+    let place = config.archive.place().map_err(|error| CommandError::Failed(error.to_string()))?;
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
     runtime.block_on(async {
-        let ledger = Ledger::open(data_dir, LedgerOptions::default()).await?;
+        let mut options = LedgerOptions::default();
+        options.redb.bodies = place.bodies();
+        let (ledger, store) = Ledger::open_embedded(data_dir, options).await?;
+        let archiving = Archiving::begin(place, &ledger, &store).await;
         let answered = answer_stopped(config, &ledger, request).await;
+        if let Some(archiving) = archiving {
+            archiving.end(Duration::from_millis(config.shutdown_grace_millis)).await;
+        }
         ledger.shutdown().await?;
         answered
     })

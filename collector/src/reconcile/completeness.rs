@@ -51,8 +51,7 @@ impl Judging<'_> {
     #[must_use]
     pub fn complete_through(&self, snapshot: &Snapshot) -> Completeness {
         let kept = snapshot.records.iter().filter(|record| self.declared(record).is_none());
-        let kept: Vec<_> = kept.cloned().collect();
-        completeness::complete_through(&kept, self.now, self.silent_after_millis)
+        completeness::complete_through(kept, self.now, self.silent_after_millis)
     }
 
     /// The state that people are shown: a declared loss holds until the agent is heard again.
@@ -70,7 +69,7 @@ impl Judging<'_> {
         if record.state == StreamState::Closed {
             return None;
         }
-        let by_person = self.losses.get(&record.stream).filter(|loss| record.last_heard <= loss.at);
+        let by_person = self.losses.get(&record.stream).filter(|loss| loss.holds(record));
         let by_person = by_person.map(|loss| Declared { at: loss.at, by: loss.actor.clone() });
         let by_policy = self.policies.iter().filter_map(|policy| {
             let after = policy.lost_after_millis?;
@@ -217,6 +216,7 @@ impl Judging<'_> {
             meter: None,
             scope: Scope::Billable(agent),
             span: Span { from, to },
+            since: record.confirmed.map_or(record.begun, |confirmed| confirmed.ledger_time),
             cover: None,
         }
     }

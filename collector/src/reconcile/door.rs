@@ -176,11 +176,11 @@ impl Answering {
             return Err(AskError::Closed { stream });
         }
         let lost = losses(&*snapshot.books).map_err(LedgerError::from)?;
-        if lost.get(&stream).is_some_and(|loss| record.last_heard <= loss.at) {
+        if lost.get(&stream).is_some_and(|loss| loss.holds(record)) {
             return Err(AskError::Lost { stream });
         }
         let agent = record.agent.to_string();
-        Ok(Asked { reason, what: What::Lose { stream, agent } })
+        Ok(Asked { reason, what: What::Lose { stream, agent, fence: record.fence } })
     }
 
     /// Answers what came over the control socket: one line.

@@ -152,6 +152,7 @@ pub(super) fn findings(
     let absent = instances.iter().filter(|instance| !known.contains(instance.name.as_str()));
     let found = absent.map(|instance| {
         let name = instance.name.as_str();
+        let from = instance.since.unwrap_or(span.from).max(span.from);
         Finding {
             kind: Kind::ExpectedMissing,
             id: format!("expected/{name}"),
@@ -164,7 +165,8 @@ pub(super) fn findings(
             streams: Vec::new(),
             meter: None,
             scope: Scope::Billable(instance.name.clone()),
-            span: Span { from: instance.since.unwrap_or(span.from).max(span.from), to: span.to },
+            span: Span { from, to: span.to },
+            since: from,
             cover: None,
         }
     });
@@ -185,6 +187,7 @@ fn unreadable(reason: &str, span: Span) -> Finding {
         meter: None,
         scope: Scope::Global,
         span,
+        since: span.from,
         cover: None,
     }
 }

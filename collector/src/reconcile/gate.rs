@@ -13,6 +13,7 @@ use tidemark_common::id::{CustomerId, MeterName};
 use super::{Finding, Reconciliation, RunWaiver, Scope, Span, Waiver, waiver};
 use crate::catalog::Catalog;
 use crate::grants::Grant;
+use crate::money::Money;
 
 /// Of the customers that a finding is about, so many are named.
 const CUSTOMERS_SHOWN_MAX: usize = 100;
@@ -26,6 +27,27 @@ pub struct Due {
     pub meters: BTreeSet<MeterName>,
     /// What its bill leaves out.
     pub suspense: Vec<Finding>,
+    pub worth: Worth,
+}
+
+/// What the usage on a bill comes to, and of how many events it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Worth {
+    pub amount: Money,
+    pub events: u64,
+}
+
+impl Worth {
+    /// What so many events would come to, at the average of those on the bill: an estimate, rounded up; `None` without
+    /// any.
+    #[must_use]
+    pub fn of(self, events: u64) -> Option<Money> {
+        let product = self.amount.minor.checked_mul(i128::from(events))?;
+        let own = i128::from(self.events);
+        let (whole, rest) = (product.checked_div_euclid(own)?, product.checked_rem_euclid(own)?);
+        let minor = whole.checked_add(i128::from(rest > 0))?;
+        Some(Money { minor, currency: self.amount.currency })
+    }
 }
 
 /// A reconciliation, looked up by customer.
@@ -92,6 +114,8 @@ impl Gate {
         let mut suspense = due.suspense.clone();
         waiver::apply(&mut suspense, &self.waivers, self.run.as_ref());
         kept.extend(suspense.into_iter().filter(Finding::blocks));
+        // As if all of it were this customer's.
+        kept.iter_mut().for_each(|finding| finding.money = due.worth.of(finding.events));
         kept
     }
 }
@@ -175,5 +199,25 @@ impl Group {
 impl From<crate::period::Period> for Span {
     fn from(period: crate::period::Period) -> Self {
         Self { from: period.start.start(), to: period.end.start() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::money::Currency;
+
+    #[test]
+    fn an_estimate_is_of_the_average_and_rounded_up() {
+        let currency = Currency::parse("EUR").unwrap();
+        let check = |minor, of, events, expected: Option<i128>| {
+            let worth = Worth { amount: Money { minor, currency }, events: of };
+            assert_eq!(worth.of(events).map(|money| money.minor), expected);
+        };
+        check(1_000, 10, 3, Some(300));
+        check(1_000, 3, 1, Some(334));
+        check(1_000, 3, 0, Some(0));
+        check(1_000, 0, 5, None);
+        check(i128::MAX, 1, 2, None);
     }
 }

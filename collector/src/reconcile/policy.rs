@@ -10,7 +10,7 @@
 //!
 //! Only what is not complete can be covered, and only where somebody can say how much it is. Findings are taken in the
 //! order of their time, then their id; each by the first policy, by name, that still has room. The
-//! total is of one calendar month (UTC) of the findings' beginnings, so that what was covered for one month's invoices is
+//! total is of one calendar month (UTC), that since when a finding is known, so that what was covered for one month's invoices is
 //! not taken from the next one's, and a later finding never takes the cover from an earlier one.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -64,12 +64,10 @@ pub(super) fn apply(findings: &mut [Finding], policies: &[Policy]) {
                 && finding.certainty != Certainty::AtLeast
         })
         .collect();
-    open.sort_by(|left, right| {
-        left.span.from.cmp(&right.span.from).then_with(|| left.id.cmp(&right.id))
-    });
+    open.sort_by(|left, right| left.since.cmp(&right.since).then_with(|| left.id.cmp(&right.id)));
     let mut used: BTreeMap<(usize, String), u64> = BTreeMap::new();
     for finding in open {
-        let Ok(day) = utc.day_of(finding.span.from) else { continue };
+        let Ok(day) = utc.day_of(finding.since) else { continue };
         let month = day.month().to_string();
         for (index, policy) in policies.iter().enumerate() {
             if !policy.takes(finding) {
@@ -84,5 +82,120 @@ pub(super) fn apply(findings: &mut [Finding], policies: &[Policy]) {
                 break;
             }
         }
+    }
+}
+
+#[cfg(test)]
+#[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
+mod tests {
+    use tidemark_common::id::StreamId;
+    use tidemark_common::time::Timestamp;
+    use tidemark_common::tls::AgentName;
+
+    use super::super::{Scope, Span, StreamPart};
+    use super::*;
+    use crate::grants::Pattern;
+
+    const DAY: i64 = 86_400_000;
+
+    /// `id identity day events certainty`.
+    fn finding(text: &str) -> Finding {
+        let [id, agent, day, events, certainty] =
+            text.split_whitespace().collect::<Vec<_>>().try_into().unwrap();
+        let agent = AgentName::parse(agent).unwrap();
+        let from = Timestamp(day.parse::<i64>().unwrap() * DAY);
+        Finding {
+            kind: Kind::Lost,
+            id: id.to_owned(),
+            told: String::new(),
+            remedy: String::new(),
+            events: events.parse().unwrap(),
+            certainty: match certainty {
+                "exact" => Certainty::Exact,
+                "about" => Certainty::Estimated,
+                _ => Certainty::AtLeast,
+            },
+            quantity: None,
+            money: None,
+            streams: vec![StreamPart {
+                stream: StreamId([1; 16]),
+                agent: agent.clone(),
+                sequences: None,
+            }],
+            meter: None,
+            scope: Scope::Billable(agent),
+            span: Span { from, to: from.plus_millis(DAY) },
+            since: from,
+            cover: None,
+        }
+    }
+
+    fn policy(name: &str, identities: &str, per_stream: u64, total: u64) -> Policy {
+        Policy {
+            name: name.to_owned(),
+            signed_by: "the board".to_owned(),
+            kinds: [Kind::Lost].into(),
+            identities: Patterns::new([Pattern::parse(identities).unwrap()]),
+            lost_after_millis: None,
+            events_per_stream_max: per_stream,
+            events_total_max: total,
+        }
+    }
+
+    /// What covers each, as `id=policy`, in the order of ids.
+    fn check(policies: &[Policy], findings: &[&str], expected: &str) {
+        let mut found: Vec<_> = findings.iter().map(|text| finding(text)).collect();
+        // The order in which they are found does not matter.
+        found.reverse();
+        apply(&mut found, policies);
+        found.sort_by(|left, right| left.id.cmp(&right.id));
+        let shown = found.iter().map(|finding| match &finding.cover {
+            Some(Cover::Policy { name, .. }) => format!("{}={name}", finding.id),
+            _ => format!("{}=-", finding.id),
+        });
+        assert_eq!(shown.collect::<Vec<_>>().join(" "), expected, "{findings:?}");
+    }
+
+    #[test]
+    fn bounds_hold_for_each_and_in_all() {
+        let spot = || policy("spot", "spot-*", 10, 25);
+        check(&[spot()], &["a spot-1 1 10 exact", "b spot-2 1 11 exact"], "a=spot b=-");
+        check(
+            &[spot()],
+            &["a web 1 1 exact", "b spot-1 1 1 least", "c spot-1 1 1 about"],
+            "a=- b=- c=spot",
+        );
+        // By time, then id: the third has no room, a smaller one has.
+        check(
+            &[spot()],
+            &[
+                "z spot-1 1 10 exact",
+                "b spot-1 2 10 exact",
+                "c spot-1 2 10 exact",
+                "d spot-1 3 5 exact",
+            ],
+            "b=spot c=- d=spot z=spot",
+        );
+        // Each month has its own total: 31 days are of January 1970.
+        check(
+            &[spot()],
+            &[
+                "a spot-1 1 10 exact",
+                "b spot-1 2 10 exact",
+                "c spot-1 3 10 exact",
+                "d spot-1 31 10 exact",
+            ],
+            "a=spot b=spot c=- d=spot",
+        );
+    }
+
+    #[test]
+    fn what_one_has_no_room_for_another_may_cover() {
+        let both = [policy("a", "*", 100, 100), policy("b", "spot-*", 100, 100)];
+        check(
+            &both,
+            &["x spot-1 1 80 exact", "y spot-1 2 80 exact", "z web 3 80 exact"],
+            "x=a y=b z=-",
+        );
     }
 }

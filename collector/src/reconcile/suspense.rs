@@ -103,6 +103,7 @@ pub(super) fn finding(
         meter: Some(meter.clone()),
         scope,
         span,
+        since: span.from,
         cover: None,
     }
 }

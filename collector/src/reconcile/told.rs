@@ -98,6 +98,7 @@ fn finding(kind: Kind, name: &str, mut counts: Vec<(u64, &StreamRecord)>, span: 
         meter: None,
         scope: Scope::Nobody,
         span,
+        since: span.from,
         cover: None,
     }
 }

@@ -47,6 +47,7 @@ fn backed_up() -> (tempfile::TempDir, Journal) {
 fn restored(folder: &Path, name: &str, now: i64) -> Result<Report, RestoreError> {
     restore(
         &folder.join("backup"),
+        None,
         &folder.join(name),
         Used::default(),
         Timestamp(now),
@@ -96,7 +97,7 @@ fn what_is_unauthorised_is_so_in_the_restored_ledger() {
         store.fold(slice.into()).await.unwrap();
     });
     let is_sound = |data_dir: &Path| {
-        let report = fsck::run(data_dir, None, &mut |_| ()).unwrap();
+        let report = fsck::run(data_dir, None, None, &mut |_| ()).unwrap();
         assert!(report.is_sound(), "{}", report.told());
     };
     is_sound(&ledger);
@@ -143,6 +144,7 @@ fn incarnations_rise_whatever_the_clock_shows() {
     let floor = second.incarnation + 5;
     let third = restore(
         &folder.path().join("backup"),
+        None,
         &folder.path().join("third"),
         Used { incarnation: floor, ledger_time: Timestamp(777_000), trust_clock: false },
         NOW,
@@ -183,6 +185,7 @@ fn a_clock_that_leapt_keeps_a_ledger_from_being_restored() {
     assert!(matches!(error, RestoreError::ClockLeaps { .. }), "{error}");
     let restored = restore(
         &folder.path().join("backup"),
+        None,
         &folder.path().join("new"),
         Used { trust_clock: true, ..Used::default() },
         wrong,
@@ -274,7 +277,7 @@ fn a_copy_of_the_file_is_restored_too() {
     let (ledger, new) = (folder.path().join("ledger"), folder.path().join("new"));
     let manifest = check(&ledger, &mut |_| ()).unwrap();
     assert_eq!((manifest.batches, manifest.events), (4, 8));
-    let report = restore(&ledger, &new, Used::default(), NOW, &mut |_| ()).unwrap();
+    let report = restore(&ledger, None, &new, Used::default(), NOW, &mut |_| ()).unwrap();
     assert!(report.unnoted.is_none() && ledger.join(RESTORES).exists());
     let welcomed = block_on(greet(&open(&new), &mut journal, 4));
     assert_eq!(welcomed.posted_sequence, Sequence(4));
@@ -375,7 +378,7 @@ fn what_an_older_version_could_not_read_stays_quarantined() {
         unknown.content = Opened::Quarantined("its version is newer".to_owned());
         commit(&store, vec![journal.admit(1), Request::Admit(unknown)]).await;
     });
-    let report = fsck::run(&ledger, None, &mut |_| ()).unwrap();
+    let report = fsck::run(&ledger, None, None, &mut |_| ()).unwrap();
     assert!(report.is_sound(), "{}", report.told());
     backup::make(&ledger, &folder.path().join("backup"), &mut |_| ()).unwrap();
     let report = restored(folder.path(), "new", NOW.0).unwrap();
@@ -405,7 +408,7 @@ fn streams_that_retired_are_carried_and_return() {
         journals
     });
     let is_sound = |data_dir: &Path| {
-        let report = fsck::run(data_dir, None, &mut |_| ()).unwrap();
+        let report = fsck::run(data_dir, None, None, &mut |_| ()).unwrap();
         assert!(report.is_sound(), "{}", report.told());
         assert_eq!((report.counts.streams, report.counts.retired_streams), (5, 3));
     };
@@ -429,7 +432,7 @@ fn streams_that_retired_are_carried_and_return() {
         assert_eq!(words, "admit@2");
     });
     drop(store);
-    let report = fsck::run(&new, None, &mut |_| ()).unwrap();
+    let report = fsck::run(&new, None, None, &mut |_| ()).unwrap();
     assert!(report.is_sound(), "{}", report.told());
     assert_eq!(report.counts.retired_streams, 2);
 }

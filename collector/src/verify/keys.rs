@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! signature   Ed25519 (RFC 8032) of a name of what is signed, and its bytes
-//! a next key  is signed by the one before it: "tidemark/key/1" + ledger [16] + key [32]
+//! a next key  is signed by the one before it, unless that was lost: "tidemark/key/1" + ledger [16] + key [32]
 //! ```
 //! **Owns** checking them. **Does not own** where a list of keys comes from, which is what trust in it rests on.
 
@@ -44,7 +44,7 @@ impl Keys {
     /// Reads what `GET /.well-known/tidemark-keys` answers.
     ///
     /// # Errors
-    /// Another text, or a key that the one before it did not sign.
+    /// Another text, or a key that bears a signature which the one before it did not make.
     pub fn read(bytes: &[u8]) -> Result<Self, Refusal> {
         let place = "the keys";
         let text = std::str::from_utf8(bytes).map_err(|_| Refusal::new(place, "is no UTF-8"))?;
@@ -98,6 +98,8 @@ fn next_key(
         None => {
             ensure(signature.is_null(), place, || "the first key is signed by none".to_owned())?
         }
+        // One that took the place of a lost one: trust in it is that in the list.
+        Some(_) if signature.is_null() => {}
         Some(before) => {
             let message = [&ledger[..], &key].concat();
             check(before, ("tidemark/key/1", &message), &signature.hex(place)?, place)?;

@@ -493,6 +493,7 @@ fn verdict_name(reply: &Reply) -> String {
         Reply::Judged { verdict, .. } => ("batch", format!("{verdict:?}")),
         Reply::Claimed(verdict) => ("claim", format!("{verdict:?}")),
         Reply::Booked(booked) => ("booking", format!("{booked:?}")),
+        Reply::Archived => ("archiving", String::new()),
         Reply::Retired(streams) => ("retirement", format!("{streams} streams")),
     };
     let name = verdict.split([' ', '{']).next().unwrap_or_default();

@@ -23,6 +23,7 @@ fn archive(batches: u32) -> TempDir {
             agent: "web-1".to_owned(),
             marks: Vec::new(),
             quarantined: None,
+            judged: Vec::new(),
             header: sealed.header,
             bytes: sealed.bytes,
         };

@@ -13,6 +13,7 @@ fn batch() -> ArchivedBatch {
         agent: "web-1".to_owned(),
         marks: vec![5],
         quarantined: None,
+        judged: Vec::new(),
         header: sealed.header,
         bytes: sealed.bytes,
     }
@@ -52,8 +53,11 @@ fn frozen_bytes() {
     let encoded = Puts(vec![put, gone]).encode();
     assert_eq!(encoded, b"\x07\x00\x00\x00\x01h\x01\x00\x00\x00\x02{}\x07\x00\x00\x00\x01x\x00");
     let record = batch().encode();
-    assert_eq!(&record[..23], b"\0\0\0\0\0\0\0\x07\x00\x05web-1\x00\x00\x00\x01\x05\x00\x00\x00");
-    assert_eq!(record[23..], batch().bytes);
+    assert_eq!(
+        &record[..27],
+        b"\0\0\0\0\0\0\0\x07\x00\x05web-1\x00\x00\x00\x01\x05\x00\x00\x00\0\0\0\0"
+    );
+    assert_eq!(record[27..], batch().bytes);
 }
 
 #[test]
@@ -62,7 +66,7 @@ fn a_batch_comes_back_whole_or_not_at_all() {
     let quarantined = ArchivedBatch { quarantined: Some("torn".to_owned()), ..batch() };
     assert_eq!(ArchivedBatch::decode(&quarantined.encode()), Ok(quarantined));
     let record = batch().encode();
-    for length in 0..23 + HEADER_BYTES {
+    for length in 0..27 + HEADER_BYTES {
         assert!(ArchivedBatch::decode(&record[..length]).is_err(), "{length}");
     }
 }

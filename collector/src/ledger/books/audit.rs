@@ -3,7 +3,7 @@
 //! **Owns** what each asks for and writes. **Does not own** what a correction does to usage (`correction.rs`), or which
 //! catalogue may follow another (`adopt.rs`).
 
-use tidemark_common::id::StreamId;
+use tidemark_common::id::{Fence, StreamId};
 use tidemark_common::time::Timestamp;
 
 use super::rows;
@@ -158,7 +158,7 @@ pub(super) fn judge_waiver(
 
 pub(super) fn judge_loss(
     change: &Change,
-    stream: StreamId,
+    (stream, fence): (StreamId, Fence),
     agent: &str,
     entry: u64,
     at: Timestamp,
@@ -168,6 +168,7 @@ pub(super) fn judge_loss(
         actor: change.actor.clone(),
         reason: change.reason.clone().unwrap_or_default(),
         entry,
+        fence: fence.0,
     };
     let subject = format!("{stream} of {agent}");
     audited(change, EntryKind::StreamLost, subject, (LossRow::key(stream), rows::write(&row)), at)

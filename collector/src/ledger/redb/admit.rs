@@ -15,6 +15,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{HeldOpening, Hello, PostedOpening};
 
+use super::archive;
 use super::books::{BOOKS, OpenBooks};
 use super::retired::SUMS;
 use super::{
@@ -22,8 +23,10 @@ use super::{
     FORMAT_WITH_RETIRED, Fault, Inner, LEDGER_FILE, MARKS, META, Memory, OPENINGS, QUARANTINE,
     STREAMS,
 };
+use crate::archive::segment::Put;
 use crate::dedupe::{self, Candidate, Content, Verdict};
 use crate::ledger::books::{self, Change};
+use crate::ledger::check::LedgerTable;
 use crate::ledger::codec::GIVEN_AWAY;
 use crate::ledger::request::{Admission, HelloRequest, Opened, Reply, Request, Welcomed};
 use crate::ledger::retired::RetiredSums;
@@ -55,6 +58,8 @@ struct Group<'a> {
     next_position: u64,
     bytes: u64,
     has_booked: bool,
+    /// The number of the next transaction that is noted for the archive.
+    redo: Option<u64>,
     /// The streams of memory that retire with the group.
     gone: BTreeSet<StreamId>,
     /// What all that retired come to, once that changes.
@@ -104,6 +109,7 @@ struct Written {
     committed: Committed,
     next_position: u64,
     bytes: u64,
+    redo: Option<u64>,
     gone: BTreeSet<StreamId>,
     retired: Option<RetiredSums>,
 }
@@ -119,9 +125,17 @@ impl Memory {
             mut committed,
             next_position,
             bytes,
+            redo,
             gone,
             retired,
         } = written;
+        if self.archive.next.is_none() && redo.is_some() {
+            self.archive.streams = self.streams.keys().copied().collect();
+        }
+        if redo.is_none() {
+            self.archive.streams.clear();
+        }
+        self.archive.next = redo;
         self.take_begun(begun, begun_at);
         let batches = next_position.saturating_sub(self.next_position);
         self.next_position = next_position;
@@ -141,6 +155,9 @@ impl Memory {
         committed.streams = changed.values().cloned().collect();
         for (stream, record) in changed {
             self.dirty.insert(stream);
+            if redo.is_some() {
+                self.archive.streams.insert(stream);
+            }
             self.streams.insert(stream, record);
         }
         for stream in rows {
@@ -185,6 +202,7 @@ impl<'a> Group<'a> {
             next_position: memory.next_position,
             bytes: 0,
             has_booked: false,
+            redo: memory.archive.next,
             gone: BTreeSet::new(),
             retired: None,
         }
@@ -216,15 +234,20 @@ impl<'a> Group<'a> {
                 Ok(Reply::Claimed(verdict))
             }
             Request::Book(change) => self.book(&change),
+            Request::Archive(step) => {
+                archive::step(self.write, &mut self.redo, &step)?;
+                Ok(Reply::Archived)
+            }
             Request::Retire { streams, after_millis } => self.retire(&streams, after_millis),
         }
     }
 
     fn book(&mut self, change: &Change) -> Result<Reply, StoreError> {
         let table = self.write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
-        let mut rows = OpenBooks { table, changed: false };
+        let mut rows = OpenBooks { table, changed: false, puts: self.redo.map(|_| Vec::new()) };
         let booked = books::book(&mut rows, change, self.at)?;
         self.has_booked |= rows.changed;
+        archive::note_puts(self.write, &mut self.redo, rows.puts.unwrap_or_default())?;
         Ok(Reply::Booked(booked))
     }
 
@@ -398,7 +421,7 @@ impl<'a> Group<'a> {
     ///   holds it can ever continue the stream.
     ///
     /// One that another copy of the journal may still ship is named, with nothing posted.
-    fn settled_openings(&self, hello: &Hello) -> Result<Vec<PostedOpening>, StoreError> {
+    fn settled_openings(&mut self, hello: &Hello) -> Result<Vec<PostedOpening>, StoreError> {
         let Some(record) = self.record(hello.stream) else { return Ok(Vec::new()) };
         let end = record.posted_end;
         let mut settled = Vec::new();
@@ -419,6 +442,9 @@ impl<'a> Group<'a> {
                 let mut table =
                     self.write.open_table(OPENINGS).map_err(Fault::write(LEDGER_FILE))?;
                 table.insert(&key, GIVEN_AWAY).map_err(Fault::write(LEDGER_FILE))?;
+                let (table, value) = (LedgerTable::Openings.number(), GIVEN_AWAY.to_be_bytes());
+                let put = Put { table, key: key.to_vec(), value: Some(value.to_vec()) };
+                archive::note_puts(self.write, &mut self.redo, vec![put])?;
             }
         }
         Ok(settled)
@@ -531,6 +557,7 @@ impl<'a> Group<'a> {
             committed: self.committed,
             next_position: self.next_position,
             bytes: self.bytes,
+            redo: self.redo,
             gone: self.gone,
             retired: self.retired,
         })
@@ -559,7 +586,7 @@ impl<'a> Group<'a> {
 }
 
 /// Older collectors refuse the ledger from now on.
-fn raise_format(
+pub(super) fn raise_format(
     meta: &mut Table<'_, &'static [u8], &'static [u8]>,
     to: u16,
 ) -> Result<(), StoreError> {

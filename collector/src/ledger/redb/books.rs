@@ -5,7 +5,9 @@ use std::ops::ControlFlow;
 use redb::{ReadOnlyTable, ReadableDatabase, ReadableTable, Table, TableDefinition, TableError};
 
 use super::{Fault, Inner, LEDGER_FILE};
+use crate::archive::segment::Put;
 use crate::ledger::books::BookRows;
+use crate::ledger::check::LedgerTable;
 use crate::ledger::store::{Books, StoreError, VisitRow};
 
 pub(super) const BOOKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new("books");
@@ -14,6 +16,17 @@ pub(super) const BOOKS: TableDefinition<'_, &[u8], &[u8]> = TableDefinition::new
 pub(super) struct OpenBooks<'t> {
     pub(super) table: Table<'t, &'static [u8], &'static [u8]>,
     pub(super) changed: bool,
+    /// What was put, for the archive; `None`: there is none.
+    pub(super) puts: Option<Vec<Put>>,
+}
+
+impl OpenBooks<'_> {
+    fn note(&mut self, key: &[u8], value: Option<&[u8]>) {
+        if let Some(puts) = &mut self.puts {
+            let (key, value) = (key.to_vec(), value.map(<[u8]>::to_vec));
+            puts.push(Put { table: LedgerTable::Books.number(), key, value });
+        }
+    }
 }
 
 impl BookRows for OpenBooks<'_> {
@@ -24,10 +37,12 @@ impl BookRows for OpenBooks<'_> {
 
     fn put(&mut self, key: &[u8], value: &[u8]) -> Result<(), StoreError> {
         self.changed = true;
+        self.note(key, Some(value));
         self.table.insert(key, value).map(drop).map_err(Fault::write(LEDGER_FILE))
     }
 
     fn remove(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.note(key, None);
         self.table.remove(key).map(drop).map_err(Fault::write(LEDGER_FILE))
     }
 }

@@ -11,9 +11,11 @@
 //! Limits: [`PIECE_BYTES_MAX`] and one batch are held in memory.
 
 use std::path::Path;
+use std::sync::Arc;
 
 use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableError, TableHandle};
 
+use super::archive::{self, REDO};
 use super::books::BOOKS;
 use super::recover::Judged;
 use super::{
@@ -21,7 +23,7 @@ use super::{
     read_header, retired,
 };
 use crate::ledger::check::LedgerTable;
-use crate::ledger::store::{StoreError, StoredBatch, VisitBatch, VisitStored};
+use crate::ledger::store::{StoreError, StoredBatch, StoredBodies, VisitBatch, VisitStored};
 
 /// Batches are read until they hold this many bytes, then shown.
 const PIECE_BYTES_MAX: usize = 8 << 20;
@@ -78,6 +80,7 @@ fn export<E: From<StoreError>>(
 /// The lines of all batches, as they were judged when they were admitted.
 pub(super) fn visit_batches(
     database: &impl ReadableDatabase,
+    bodies: Option<Arc<dyn StoredBodies>>,
     visit: VisitBatch<'_>,
 ) -> Result<(), StoreError> {
     let mut next = 0;
@@ -85,7 +88,7 @@ pub(super) fn visit_batches(
         let (piece, judged) = {
             let piece = read_piece(database, next, u64::MAX)?;
             let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-            (piece, Judged::of(&read)?)
+            (piece, Judged::of(&read, bodies.clone())?)
         };
         let Some((last, _)) = piece.last() else { return Ok(()) };
         next = last.saturating_add(1);
@@ -103,6 +106,7 @@ pub(super) fn visit_batches(
 /// All batches as they are stored.
 pub(super) fn visit_stored(
     database: &impl ReadableDatabase,
+    bodies: Option<Arc<dyn StoredBodies>>,
     visit: VisitStored<'_>,
 ) -> Result<(), StoreError> {
     let mut next = 0;
@@ -110,12 +114,14 @@ pub(super) fn visit_stored(
         let (piece, judged) = {
             let piece = read_piece(database, next, u64::MAX)?;
             let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-            (piece, Judged::of(&read)?)
+            (piece, Judged::of(&read, bodies.clone())?)
         };
         let Some((last, _)) = piece.last() else { return Ok(()) };
         next = last.saturating_add(1);
         for (position, bytes) in &piece {
             let (quarantined, marks) = judged.of_batch(*position)?;
+            let header = read_header(bytes)?;
+            let bytes = &*archive::whole(bodies.as_deref(), *position, &header, bytes)?;
             if visit(&StoredBatch { bytes, quarantined, marks: &marks }).is_break() {
                 return Ok(());
             }
@@ -170,6 +176,12 @@ fn show_rows<E: From<StoreError>>(read: &ReadTransaction, show: ShowRow<'_, E>) 
         for row in books.iter().map_err(Fault::read(LEDGER_FILE))? {
             let (key, value) = row.map_err(Fault::read(LEDGER_FILE))?;
             show(LedgerTable::Books, key.value(), value.value())?;
+        }
+    }
+    if let Some(redo) = if_there(read.open_table(REDO))? {
+        for row in redo.iter().map_err(Fault::read(LEDGER_FILE))? {
+            let (number, puts) = row.map_err(Fault::read(LEDGER_FILE))?;
+            show(LedgerTable::Redo, &number.value().to_be_bytes(), puts.value())?;
         }
     }
     Ok(())

@@ -13,6 +13,7 @@ use redb::{Database, Durability, StorageBackend};
 use tidemark_common::id::{LedgerId, StreamId};
 use tidemark_common::time::Timestamp;
 
+use super::archive::REDO;
 use super::books::BOOKS;
 use super::gather::Gather;
 use super::retired::RetiredTables;
@@ -46,7 +47,7 @@ pub struct Import {
     gather: Gather,
     created: bool,
     meta: Vec<(Vec<u8>, Vec<u8>)>,
-    rows: Vec<(LedgerTable, Vec<u8>, Vec<u8>)>,
+    rows: Vec<(LedgerTable, Vec<u8>, Option<Vec<u8>>)>,
     bytes: usize,
     bytes_max: usize,
 }
@@ -108,7 +109,17 @@ impl Import {
             return Ok(());
         }
         self.bytes = self.bytes.saturating_add(key.len()).saturating_add(value.len());
-        self.rows.push((table, key.to_vec(), value.to_vec()));
+        self.rows.push((table, key.to_vec(), Some(value.to_vec())));
+        if self.bytes < self.bytes_max { Ok(()) } else { self.write() }
+    }
+
+    /// Takes a row of the books away that came before.
+    ///
+    /// # Errors
+    /// If it cannot be written.
+    pub fn remove_book(&mut self, key: &[u8]) -> Result<(), StoreError> {
+        self.bytes = self.bytes.saturating_add(key.len());
+        self.rows.push((LedgerTable::Books, key.to_vec(), None));
         if self.bytes < self.bytes_max { Ok(()) } else { self.write() }
     }
 
@@ -170,9 +181,14 @@ impl Import {
             let mut quarantine = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
             let mut marks = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
             let mut books = write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
+            let mut redo = write.open_table(REDO).map_err(Fault::write(LEDGER_FILE))?;
             let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
             let mut retired = None;
             for (table, key, value) in self.rows.drain(..) {
+                let Some(value) = value else {
+                    books.remove(key.as_slice()).map_err(Fault::write(LEDGER_FILE))?;
+                    continue;
+                };
                 let (mut read, value) = (Fields(&key), value.as_slice());
                 let broken = || missing(table.name());
                 match table {
@@ -203,6 +219,9 @@ impl Import {
                         marks.insert(read.u64().ok_or_else(broken)?, value).map(drop)
                     }
                     LedgerTable::Books => books.insert(key.as_slice(), value).map(drop),
+                    LedgerTable::Redo => {
+                        redo.insert(read.u64().ok_or_else(broken)?, value).map(drop)
+                    }
                     LedgerTable::Batches => {
                         batches.insert(read.u64().ok_or_else(broken)?, value).map(drop)
                     }

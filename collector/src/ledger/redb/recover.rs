@@ -17,6 +17,7 @@ use tidemark_common::id::{Digest, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
+use super::archive::{self, ArchiveMemory, REDO};
 use super::books::BOOKS;
 use super::gather::Gather;
 use super::retired::{ReadTables, SUMS};
@@ -29,7 +30,7 @@ use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
 use crate::ledger::request::Opened;
 use crate::ledger::retired::RetiredSums;
-use crate::ledger::store::{Recovered, StoreError};
+use crate::ledger::store::{Recovered, StoreError, StoredBodies};
 use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::{Tail, TailBatch};
 
@@ -58,7 +59,8 @@ pub(super) fn recover(
 ) -> Result<(RedbStore, Recovered), StoreError> {
     let (meta, mut memory) = files::unless_panic(LEDGER_FILE, || {
         let meta = begin(&ledger, options, now)?;
-        let memory = read_streams(&ledger, &meta)?;
+        let mut memory = read_streams(&ledger, &meta, options)?;
+        memory.archive = ArchiveMemory::recover(&ledger, memory.streams.values().cloned())?;
         Ok((meta, memory))
     })
     .flatten()?;
@@ -82,6 +84,7 @@ pub(super) fn recover(
         streams_max: options.streams_max,
         streams_per_hour_max: options.streams_per_hour_max,
         memory: Mutex::new(memory),
+        bodies: options.bodies.clone(),
     };
     Ok((RedbStore { inner: Arc::new(inner) }, recovered))
 }
@@ -134,6 +137,7 @@ fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<M
         write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(REDO).map_err(Fault::write(LEDGER_FILE))?;
     }
     write.commit().map_err(Fault::write(LEDGER_FILE))?;
     Ok(found)
@@ -200,7 +204,11 @@ fn read_meta(held: &BTreeMap<Vec<u8>, Vec<u8>>) -> Result<Meta, StoreError> {
 }
 
 /// The stream rows, brought up to date by the batches behind the checkpoint.
-fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> {
+fn read_streams(
+    database: &Database,
+    meta: &Meta,
+    options: &RedbOptions,
+) -> Result<Memory, StoreError> {
     let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
     let mut memory = Memory { retired: meta.retired.clone(), ..Memory::default() };
     let retired = ReadTables::of(&read)?;
@@ -210,7 +218,7 @@ fn read_streams(database: &Database, meta: &Meta) -> Result<Memory, StoreError> 
         let record = codec::read_stream(row.value()).map_err(Fault::row(LEDGER_FILE))?;
         memory.streams.insert(record.stream, record);
     }
-    let judged = Judged::of(&read)?;
+    let judged = Judged::of(&read, options.bodies.clone())?;
     memory.next_position = meta.checkpoint;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
     for row in batches.range(meta.checkpoint..).map_err(Fault::read(LEDGER_FILE))? {
@@ -312,7 +320,7 @@ fn read_tail(
     memory: &mut Memory,
 ) -> Result<Tail, StoreError> {
     let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-    let judged = Judged::of(&read)?;
+    let judged = Judged::of(&read, options.bodies.clone())?;
     let retired = ReadTables::of(&read)?;
     let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
     let mut gather = Gather::new(options);
@@ -339,14 +347,19 @@ fn read_tail(
 
 /// What was judged of the stored batches when they were admitted.
 pub(super) struct Judged {
+    bodies: Option<Arc<dyn StoredBodies>>,
     quarantine: BTreeMap<u64, String>,
     marks: ReadOnlyTable<u64, &'static [u8]>,
 }
 
 impl Judged {
-    pub(super) fn of(read: &ReadTransaction) -> Result<Self, StoreError> {
+    /// `bodies` are those that have left the ledger.
+    pub(super) fn of(
+        read: &ReadTransaction,
+        bodies: Option<Arc<dyn StoredBodies>>,
+    ) -> Result<Self, StoreError> {
         let marks = read.open_table(MARKS).map_err(Fault::read(LEDGER_FILE))?;
-        Ok(Self { quarantine: quarantined(read)?, marks })
+        Ok(Self { bodies, quarantine: quarantined(read)?, marks })
     }
 
     /// Whether the batch at `position` is quarantined, and its marks.
@@ -363,7 +376,9 @@ impl Judged {
         }
         let marks = self.marks.get(position).map_err(Fault::read(LEDGER_FILE))?;
         let marks = marks.as_ref().map_or(&[][..], |marks| marks.value());
-        match Opened::read(&read_header(bytes)?, bytes, marks) {
+        let header = read_header(bytes)?;
+        let bytes = &*archive::whole(self.bodies.as_deref(), position, &header, bytes)?;
+        match Opened::read(&header, bytes, marks) {
             Ok(opened @ Opened::Readable { .. }) => Ok(opened),
             Ok(Opened::Quarantined(reason)) => Err(damaged(position, &reason)),
             Err(error) => Err(damaged(position, &error.to_string())),

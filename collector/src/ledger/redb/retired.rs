@@ -32,7 +32,7 @@ const AGENTS: TableDefinition<'_, &[u8], ()> = TableDefinition::new("agents");
 /// What is made of the rows of others.
 pub(super) const DERIVED: [&str; 2] = ["retired_ids", "agents"];
 /// The name in `meta` of what all rows come to.
-pub(super) const SUMS: &[u8] = b"retired";
+pub(crate) const SUMS: &[u8] = b"retired";
 
 /// The tables, to be written.
 pub(super) struct RetiredTables<'t> {

@@ -43,9 +43,9 @@ impl Wide {
 /// What one side says of a key.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 struct Side {
-    events: u128,
-    quantity_events: u128,
-    unique_events: u128,
+    events: u64,
+    quantity_events: u64,
+    unique_events: u64,
     sum: Wide,
     /// Least, greatest, and the latest with its time; `None` without a quantity.
     extremes: Option<(Quantity, Quantity, (Timestamp, Quantity))>,
@@ -62,9 +62,9 @@ struct More {
 
 impl Side {
     fn add(&mut self, more: &More) {
-        self.events = self.events.saturating_add(more.events.into());
-        self.quantity_events = self.quantity_events.saturating_add(more.quantity_events.into());
-        self.unique_events = self.unique_events.saturating_add(more.unique_events.into());
+        self.events = self.events.saturating_add(more.events);
+        self.quantity_events = self.quantity_events.saturating_add(more.quantity_events);
+        self.unique_events = self.unique_events.saturating_add(more.unique_events);
         self.sum.add(more.sum);
         self.extremes = match (self.extremes, more.extremes) {
             (None, only) | (only, None) => only,
@@ -93,7 +93,8 @@ struct Has {
 pub(super) struct Pair {
     batches: Side,
     totals: Side,
-    uniques: HashMap<UniqueValue, Has>,
+    /// Most keys have none.
+    uniques: Option<Box<HashMap<UniqueValue, Has>>>,
 }
 
 impl Pair {
@@ -127,20 +128,22 @@ impl Pair {
         values: impl Iterator<Item = UniqueValue>,
         mark: impl Fn(&mut Has),
     ) -> usize {
-        let before = self.uniques.len();
+        let count = |held: &Option<Box<HashMap<_, _>>>| held.as_ref().map_or(0, |all| all.len());
+        let before = count(&self.uniques);
         for value in values {
-            mark(self.uniques.entry(value).or_default());
+            mark(self.uniques.get_or_insert_default().entry(value).or_default());
         }
-        self.uniques.len().saturating_sub(before)
+        count(&self.uniques).saturating_sub(before)
     }
 
     pub(super) fn differs(&self) -> bool {
         let both = Has { batches: true, totals: true };
-        self.batches != self.totals || self.uniques.values().any(|has| *has != both)
+        self.batches != self.totals
+            || self.uniques.iter().flat_map(|all| all.values()).any(|has| *has != both)
     }
 
     /// Events by the batches, and by the totals.
-    pub(super) fn events(&self) -> (u128, u128) {
+    pub(super) fn events(&self) -> (u64, u64) {
         (self.batches.events, self.totals.events)
     }
 

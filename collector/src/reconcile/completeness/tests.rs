@@ -1,4 +1,4 @@
-use tidemark_common::id::{EventNumber, LedgerId, Sequence};
+use tidemark_common::id::{EventNumber, Fence, LedgerId, Sequence};
 use tidemark_common::tls::AgentName;
 
 use super::*;
@@ -29,6 +29,7 @@ fn record(what: &str) -> StreamRecord {
             "heard" => record.last_heard = Timestamp(number * HOUR),
             "accepted" => record.accepted = count,
             "posted" => record.posted_end = EventNumber(count),
+            "fence" => record.fence = Fence(count),
             "closed" => record.state = StreamState::Closed,
             "conflict" => record.mark_conflict(),
             "quarantine" => {
@@ -63,7 +64,10 @@ fn check_with(what: &str, lost: Option<i64>, policies: &[Policy], expected: &str
     let record = Arc::new(record(what));
     let losses = lost.map(|hour| {
         let (actor, reason) = ("ada".to_owned(), "burnt".to_owned());
-        (record.stream, Loss { at: Timestamp(hour * HOUR), actor, reason, entry: 1 })
+        (
+            record.stream,
+            Loss { at: Timestamp(hour * HOUR), actor, reason, entry: 1, fence: Fence(0) },
+        )
     });
     let losses = losses.into_iter().collect();
     let span = Span { from: Timestamp(0), to: Timestamp(99 * HOUR) };
@@ -123,6 +127,7 @@ fn a_lost_stream_bears_on_the_time_between_its_last_word_and_the_declaration() {
     check_with(lost, Some(80), &[], "lost/S 70-80 10~");
     // Heard again: it is lost no more.
     check_with("confirmed=70 heard=81", Some(80), &[], "silent/S 70-99 0~");
+    check_with("confirmed=70 heard=80 fence=1", Some(80), &[], "silent/S 70-99 0~");
     check_with("closed", Some(80), &[], "");
     // 20 hours after it was last heard.
     check_with(lost, None, &[policy()], "lost/S 70-91 21~");

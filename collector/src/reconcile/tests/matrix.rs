@@ -105,8 +105,7 @@ async fn a_lost_stream() {
     world.confirm("shop-2").await;
     let stream = world.stream("shop-2");
     let world = world.reopen("2026-11-25T00:00:00Z").await;
-    let lose = What::Lose { stream, agent: "shop-2".to_owned() };
-    world.book(lose, "its node burnt").await;
+    world.lose(stream).await;
     let world = world.december(&WELL).await;
     check(&world, &["acme: lost/S4"]).await;
     let report = world.report().await;
@@ -125,8 +124,7 @@ async fn a_lost_stream_that_is_heard_again_is_lost_no_more() {
     let mut world = World::november().await;
     world.post("shop-2", &[("acme", "calls", bucket(NOVEMBER), ONE)]).await;
     let stream = world.stream("shop-2");
-    let lose = What::Lose { stream, agent: "shop-2".to_owned() };
-    world.book(lose, "its node burnt").await;
+    world.lose(stream).await;
     let mut world = world.december(&WELL).await;
     world.confirm("shop-2").await;
     check(&world, &[]).await;

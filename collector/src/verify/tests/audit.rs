@@ -69,6 +69,7 @@ fn world(seed: u64) -> World {
             agent: format!("web-{stream}"),
             marks,
             quarantined,
+            judged: Vec::new(),
             header: sealed.header,
             bytes: sealed.bytes,
         });

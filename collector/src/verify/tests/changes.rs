@@ -194,7 +194,8 @@ fn figures(document: &Value) -> Value {
             let is_asked =
                 fields.contains(&("category".to_owned(), Value::Text("asked".to_owned())));
             let kept = fields.iter().filter(|(key, _)| {
-                !WORDS.contains(&key.as_str()) && !(is_asked && key == "percent")
+                let is_word = WORDS.contains(&key.as_str());
+                !is_word && (!is_asked || key != "percent")
             });
             Value::Object(kept.map(|(key, value)| (key.clone(), figures(value))).collect())
         }

@@ -10,7 +10,8 @@ use crate::catalog::Catalog;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
 
 /// What no answer of these worlds has: no ledger stops in them, and no totals are edited.
-const UNSEEN: [&str; 2] = ["BillingRunLine.failed", "Finding.quantity"];
+const UNSEEN: [&str; 3] =
+    ["BillingRunEnd.awaiting_archive", "BillingRunLine.failed", "Finding.quantity"];
 
 /// Fields of what is asked; `bodies_are_as_described` holds them against the handlers.
 const ASKED: [&str; 8] =
