@@ -28,8 +28,8 @@ use tidemark_collector::ledger::TimeSource;
 use tidemark_collector::reconcile::command as reconcile;
 use tidemark_collector::reconcile::door::{self, AskedLoss, AskedReport, AskedWaiver};
 use tidemark_collector::restore::Used;
-use tidemark_collector::verify::command::{Audited, Verdict};
-use tidemark_collector::{Signal, backup, fsck, restore, run, verify};
+use tidemark_collector::verify::command::{self as proofs, Audited, Verdict};
+use tidemark_collector::{Signal, backup, fsck, restore, run};
 use tidemark_common::id::NameError;
 use tidemark_common::tls::{AgentName, ServerTls};
 
@@ -298,13 +298,13 @@ fn check_files(
 
 fn verify_file(asked: &VerifyArguments) -> Result<ExitCode> {
     let VerifyArguments { file, batches, streams, keys, json } = asked;
-    let form = if *json { verify::command::Form::Json } else { verify::command::Form::Text };
+    let form = if *json { proofs::Form::Json } else { proofs::Form::Text };
     let keys = keys.as_deref();
     let Verdict { accepted, told } = match batches {
-        None => verify::command::invoice(file, keys, form)?,
+        None => proofs::invoice(file, keys, form)?,
         Some(batches) => {
             let audited = Audited { certificate: file, batches, streams: streams.as_deref() };
-            verify::command::certificate(audited, keys, form)?
+            proofs::certificate(audited, keys, form)?
         }
     };
     print(&told)?;

@@ -36,8 +36,9 @@ use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
 
 use crate::catalog::Catalog;
+use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::StoreError;
-use crate::ledger::{Ledger, LedgerError, Snapshot, StreamStatus};
+use crate::ledger::{Ledger, LedgerError, Snapshot, StreamState, StreamStatus};
 use crate::money::Money;
 
 pub use self::calculation::Wanted;
@@ -271,11 +272,11 @@ impl Reconciling<'_> {
         };
         let records = &snapshot.records;
         let mut findings = judging.findings(records);
-        findings.extend(expected::findings(&self.settings.expected.read(), records, span));
+        findings.extend(expected::findings(&self.settings.expected.read(), snapshot, span)?);
         findings.extend(suspense::findings(catalog, snapshot, span)?);
-        findings.extend(told::findings(records, span));
+        findings.extend(told::findings(snapshot, span)?);
         self.cover(&mut findings)?;
-        let mut counts = Counts::default();
+        let mut counts = Counts::of_retired(snapshot.retired());
         for record in records {
             counts.take(judging.state_of(record), &record.status());
         }
@@ -329,6 +330,19 @@ impl Reconciling<'_> {
 }
 
 impl Counts {
+    /// Streams that retired are closed, and whole.
+    fn of_retired(sums: &RetiredSums) -> Self {
+        let closed = (sums.streams > 0).then_some((StreamState::Closed.name(), sums.streams));
+        Self {
+            streams: closed.into_iter().collect(),
+            events_accepted: sums.accepted,
+            events_posted: sums.posted_events(),
+            events_quarantined: sums.quarantined_events,
+            events_in_transit: sums.in_transit,
+            ..Self::default()
+        }
+    }
+
     fn take(&mut self, state: &'static str, status: &StreamStatus) {
         let count = self.streams.entry(state).or_default();
         *count = count.saturating_add(1);

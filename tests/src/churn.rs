@@ -2,10 +2,10 @@
 //! start and to read.
 //!
 //! ```text
-//! fill   each pod: hello, a batch, a confirmation, and an hour later a close; some vanish instead. The ledger is the
-//!        product's, asked through its writer; its clock is the simulation's
-//! read   a start; what reconciliation reads: the live streams, those that retired since a month's start, whether an
-//!        agent was ever here
+//! fill   each pod: hello, a batch, a confirmation, and an hour later a close; some confirm once more instead, and
+//!        vanish. The ledger is the product's, asked through its writer; its clock is the simulation's
+//! read   a start; a reconciliation, under a policy that takes streams which vanished for lost; the streams that
+//!        retired since a month's start; whether an agent was ever here
 //! ```
 //! What is done retires as it does in a running collector, but as soon as simulated time says so: a collector
 //! looks once a minute.
@@ -23,14 +23,21 @@ use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use tidemark_collector::catalog::Catalog;
+use tidemark_collector::certificate::Certified;
+use tidemark_collector::certificate::make::{Cut, make};
 use tidemark_collector::ledger::clock::Reading;
 use tidemark_collector::ledger::redb::{RedbOptions, RedbStore};
 use tidemark_collector::ledger::request::Reply;
-use tidemark_collector::ledger::{Ledger, LedgerOptions, TimeSource};
+use tidemark_collector::ledger::stream::StreamRecord;
+use tidemark_collector::ledger::{Ledger, LedgerOptions, Snapshot, TimeSource};
+use tidemark_collector::reconcile::{
+    Cover, Finding, Judging, Kind, Reconciliation, Reconciling, Settings, Span, default_cut, losses,
+};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
-use tokio::runtime::Runtime;
+use tokio::runtime::{Handle, Runtime};
 
 use self::pods::{EVENTS_PER_POD, Pod, agent};
 use crate::process::{resident_kib, resident_peak_kib};
@@ -60,6 +67,33 @@ pub struct Options {
     pub retires: bool,
 }
 
+/// Whoever vanishes is lost after an hour, and somebody has signed for it.
+const CATALOG: &str = r#"
+[[meter]]
+name = "calls"
+aggregation = "sum"
+[[plan]]
+name = "basic"
+currency = "EUR"
+[[plan.price]]
+meter = "calls"
+unit_price = "1"
+[[customer]]
+id = "acme"
+plan = "basic"
+[[customer]]
+id = "globex"
+plan = "basic"
+[[policy]]
+name = "pods"
+signed_by = "who answers for them"
+kinds = ["lost"]
+identities = ["service-*"]
+lost_after = "1h"
+events_per_stream_max = 1000
+events_total_max = 10000000
+"#;
+
 /// What was found of a ledger that was filled.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Found {
@@ -67,6 +101,9 @@ pub struct Found {
     pub retired: u64,
     /// Of them, those that retired within the last month.
     pub of_month: u64,
+    /// Lost streams of the time looked at that the policy covers, and findings that keep invoices back.
+    pub covered: u64,
+    pub blocking: u64,
 }
 
 impl Options {
@@ -143,7 +180,8 @@ async fn open(options: Options, data_dir: &Path, wall: &Arc<AtomicI64>) -> Resul
         let passed = u64::try_from(wall.millis_since(BEGINS)).unwrap_or(0);
         Reading { wall, monotonic_micros: passed.saturating_mul(1_000) }
     });
-    Ok(Ledger::start(store, recovered, options.ledger(), time).await?)
+    let options = LedgerOptions { keys: Some(data_dir.to_owned()), ..options.ledger() };
+    Ok(Ledger::start(store, recovered, options, time).await?)
 }
 
 async fn leave(
@@ -151,7 +189,10 @@ async fn leave(
     options: Options,
     leaving: impl Iterator<Item = Pod>,
 ) -> Result<()> {
-    pods::close(ledger, leaving.filter(|pod| !options.is_dirty(pod.number))).await
+    let (dirty, clean): (Vec<_>, Vec<_>) = leaving.partition(|pod| options.is_dirty(pod.number));
+    // The last that is heard of them.
+    pods::confirm(ledger, dirty.iter()).await?;
+    pods::close(ledger, clean.into_iter()).await
 }
 
 /// Retires what is due and folded.
@@ -242,6 +283,8 @@ async fn read_all(options: Options, data_dir: &Path, out: &mut dyn Write) -> Res
 fn reconcile(ledger: &Ledger, ends: Timestamp) -> Result<(Vec<String>, Found)> {
     let mut lines = vec![told(ledger)?];
     let snapshot = ledger.snapshot()?;
+    let (told, covered, blocking) = report(ledger, &snapshot)?;
+    lines.push(told);
     let since = [("last month", ends.plus_millis(-MONTH_MILLIS)), ("all", Timestamp(0))];
     let mut counts = Vec::new();
     for (name, since) in since {
@@ -268,5 +311,59 @@ fn reconcile(ledger: &Ledger, ends: Timestamp) -> Result<(Vec<String>, Found)> {
     }
     lines.push(format!("has_agent {:>8} us each", clock.elapsed().as_micros() / 2_000));
     let live = u64::try_from(snapshot.streams().len())?;
-    Ok((lines, Found { live, retired, of_month: counts[0].0 }))
+    Ok((lines, Found { live, retired, of_month: counts[0].0, covered, blocking }))
+}
+
+/// The certificate of a run after a month: how long it takes, and how large it is. The first one lists every stream that ever
+/// was; one a month later those of the month.
+fn certify(
+    ledger: &Ledger,
+    snapshot: &Snapshot,
+    report: &Reconciliation,
+    catalog: &Catalog,
+) -> Result<String> {
+    let signer = ledger.signer().context("a place for the key")?;
+    Handle::current().block_on(signer.ensure(ledger, "churn"))?;
+    let losses = losses(&*ledger.books()?)?;
+    let judging = Judging {
+        now: report.as_of,
+        span: Span { from: report.from, to: report.at },
+        silent_after_millis: LedgerOptions::default().silent_after_millis,
+        losses: &losses,
+        policies: &catalog.policies,
+    };
+    let none = Certified { number: 0, sha256: "0".repeat(64) };
+    let state_of = |record: &StreamRecord| judging.state_of(record);
+    let cut = Cut { snapshot, reconciliation: report, before: none, state_of: &state_of };
+    let clock = Stopwatch::start();
+    let (_, certify) = make(&cut, signer)?;
+    let streams: usize = certify.streams.iter().map(Vec::len).sum();
+    Ok(format!(
+        "certificate {:>6} ms  {} bytes, and of all streams {streams} bytes, compressed",
+        clock.elapsed().as_millis(),
+        certify.file.len()
+    ))
+}
+
+/// What the gate of a billing run judges streams by.
+fn report(ledger: &Ledger, snapshot: &Snapshot) -> Result<(String, u64, u64)> {
+    let catalog = Catalog::parse(CATALOG, "churn")
+        .map_err(|problems| anyhow!("the catalogue: {problems:?}"))?;
+    let settings = Settings::default();
+    let reconciling =
+        Reconciling { ledger, catalog: &catalog, snapshot, settings: &settings, run: None };
+    let clock = Stopwatch::start();
+    let report = reconciling.quick(default_cut(snapshot))?;
+    let millis = clock.elapsed().as_millis();
+    let certified = certify(ledger, snapshot, &report, &catalog)?;
+    let is_covered =
+        |one: &&Finding| one.kind == Kind::Lost && matches!(one.cover, Some(Cover::Policy { .. }));
+    let covered = u64::try_from(report.findings.iter().filter(is_covered).count())?;
+    let blocking = u64::try_from(report.findings.iter().filter(|one| one.blocks()).count())?;
+    let told = format!(
+        "{certified}\nreconcile {millis:>8} ms  {} findings: {covered} lost and covered by the policy, {blocking} keep invoices back; {:?}",
+        report.findings.len(),
+        report.counts.streams
+    );
+    Ok((told, covered, blocking))
 }

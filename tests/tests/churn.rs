@@ -11,7 +11,7 @@ fn what_is_done_leaves_memory_and_stays_counted() -> Result<()> {
     fill(options, folder.path(), &mut told)?;
     let found = read(options, folder.path(), &mut told)?;
     let text = String::from_utf8(told)?;
-    let expected = Found { live: 20, retired: 980, of_month: 980 };
+    let expected = Found { live: 20, retired: 980, of_month: 980, covered: 20, blocking: 0 };
     ensure!(found == expected, "{found:?}\n{text}");
     for part in ["retired_ids", "complete_through in", "start "] {
         ensure!(text.contains(part), "no {part} in\n{text}");

@@ -13,6 +13,7 @@ mod doors;
 mod drained;
 mod forward;
 mod full;
+mod gate;
 mod grants;
 mod house;
 mod identity;

@@ -307,7 +307,7 @@ fn streams(cut: &Cut<'_>) -> Result<(StreamsShown, Digest, Vec<Vec<u8>>), Certif
         texts.push((record.stream, text(record, state)));
     }
     let since = as_of(&*snapshot.books, before)?;
-    let _all = snapshot.retired.visit_since(since, &mut |retired| {
+    let _all = snapshot.visit_retired(since, |retired| {
         let record = &retired.record;
         texts.push((record.stream, text(record, state_of(record))));
         ControlFlow::Continue(())

@@ -17,6 +17,7 @@
 
 mod sums;
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::ops::ControlFlow;
@@ -183,15 +184,17 @@ impl<'a> Check<'a> {
             true => ControlFlow::Break(()),
             false => ControlFlow::Continue(()),
         };
+        let mut taken = Ok(());
         self.ledger.visit_stored(&mut |batch| {
-            self.take_batch(pass, batch);
-            proceed(pass)
+            taken = self.take_batch(pass, batch);
+            if taken.is_ok() { proceed(pass) } else { ControlFlow::Break(()) }
         })?;
+        taken?;
         if proceed(pass).is_break() {
             return Ok(Err(TooMany));
         }
         if pass.part == 0 {
-            self.check_ends(pass);
+            self.check_ends(pass)?;
         }
         let totals = &self.snapshot.totals;
         totals.visit_all(self.from, self.to, &mut |customer, row| {
@@ -208,19 +211,20 @@ impl<'a> Check<'a> {
     }
 
     /// Verifies a batch, and sums the lines that this pass is about.
-    fn take_batch(&self, pass: &mut Pass, batch: &StoredBatch<'_>) {
+    fn take_batch(&self, pass: &mut Pass, batch: &StoredBatch<'_>) -> Result<(), StoreError> {
         let head = batch.bytes.get(..HEADER_BYTES).unwrap_or(batch.bytes);
         let header = match Header::decode(head) {
             Ok(header) => header,
             Err(error) => {
                 let id = "batch/unreadable".to_owned();
-                return pass.add_damage(id, Vec::new(), Scope::Global, &error.to_string());
+                pass.add_damage(id, Vec::new(), Scope::Global, &error.to_string());
+                return Ok(());
             }
         };
         // What was posted after the snapshot.
-        let Some(record) = self.streams.get(&header.stream) else { return };
+        let Some(record) = self.record_of(header.stream)? else { return Ok(()) };
         if header.sequence > record.posted_sequence {
-            return;
+            return Ok(());
         }
         if pass.part == 0 {
             pass.batches = pass.batches.saturating_add(1);
@@ -230,13 +234,23 @@ impl<'a> Check<'a> {
                 header.sequence == sequence.next() && header.previous == digest
             });
             if !continues {
-                pass.damage_at(record, header.sequence, "it does not continue the batch before it");
+                pass.damage_at(
+                    &record,
+                    header.sequence,
+                    "it does not continue the batch before it",
+                );
+            }
+            // Of retired streams there are many, and nothing follows: where one ends well, it is forgotten.
+            if matches!(record, Cow::Owned(_))
+                && (record.posted_sequence, record.posted_digest) == (header.sequence, digest)
+            {
+                pass.chains.remove(&header.stream);
             }
         }
         let is_wanted =
             header.lines > 0 && header.first_bucket < self.to && self.from <= header.last_bucket;
         if batch.quarantined || !is_wanted {
-            return;
+            return Ok(());
         }
         let body = Body::open(&header, batch.bytes.get(HEADER_BYTES..).unwrap_or_default());
         let opened = body.map_err(|error| error.to_string()).and_then(|body| {
@@ -249,25 +263,36 @@ impl<'a> Check<'a> {
                     self.take_line(pass, line, marks.class(index), Pair::take_batch);
                 }
             }
-            Err(reason) if pass.part == 0 => pass.damage_at(record, header.sequence, &reason),
+            Err(reason) if pass.part == 0 => pass.damage_at(&record, header.sequence, &reason),
             Err(_) => {}
         }
+        Ok(())
+    }
+
+    /// A stream as of the snapshot, live or retired; `None` of one that came later.
+    fn record_of(&self, stream: StreamId) -> Result<Option<Cow<'a, StreamRecord>>, StoreError> {
+        if let Some(record) = self.streams.get(&stream) {
+            return Ok(Some(Cow::Borrowed(*record)));
+        }
+        let retired = self.snapshot.retired_stream(stream)?;
+        Ok(retired.map(|retired| Cow::Owned(retired.record)))
     }
 
     /// A stream's batches end where its record says.
-    fn check_ends(&self, pass: &mut Pass) {
+    fn check_ends(&self, pass: &mut Pass) -> Result<(), StoreError> {
         let mut short = Vec::new();
         for (stream, (sequence, digest)) in &pass.chains {
-            let Some(record) = self.streams.get(stream) else { continue };
+            let Some(record) = self.record_of(*stream)? else { continue };
             let ends = (record.posted_sequence, record.posted_digest);
             if ends != (*sequence, *digest) {
-                short.push((*record, sequence.next()));
+                short.push((record, sequence.next()));
             }
         }
         short.sort_by_key(|(record, _)| record.stream);
         for (record, sequence) in short {
-            pass.damage_at(record, sequence, "it should be in the ledger and is not");
+            pass.damage_at(&record, sequence, "it should be in the ledger and is not");
         }
+        Ok(())
     }
 
     fn take_line(

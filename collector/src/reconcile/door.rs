@@ -171,7 +171,10 @@ impl Answering {
         let stream = hex::decode_array(&asked.stream).map(StreamId).ok_or_else(none)?;
         let snapshot = self.ledger.snapshot()?;
         let record = snapshot.records.iter().find(|record| record.stream == stream);
-        let record = record.ok_or_else(none)?;
+        let Some(record) = record else {
+            let retired = snapshot.retired_stream(stream).map_err(LedgerError::from)?;
+            return Err(retired.map_or_else(none, |_| AskError::Closed { stream }));
+        };
         if record.state == crate::ledger::StreamState::Closed {
             return Err(AskError::Closed { stream });
         }

@@ -12,9 +12,7 @@
 //!
 //! Limits: [`INSTANCES_MAX`] names, [`LIST_BYTES_MAX`], within [`ANSWER_MAX`].
 
-use std::collections::BTreeSet;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::time::Duration;
 
 use serde::Deserialize;
@@ -23,7 +21,8 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 
 use super::{Certainty, Finding, Kind, Scope, Span};
-use crate::ledger::stream::StreamRecord;
+use crate::ledger::Snapshot;
+use crate::ledger::store::StoreError;
 
 /// A list has at most so many names.
 const INSTANCES_MAX: usize = 200_000;
@@ -138,19 +137,20 @@ fn instance(read: InstanceRead) -> Result<Instance, String> {
 /// Who of the list never registered; or that it cannot be read.
 pub(super) fn findings(
     list: &Result<Vec<Instance>, String>,
-    streams: &[Arc<StreamRecord>],
+    snapshot: &Snapshot,
     span: Span,
-) -> Vec<Finding> {
+) -> Result<Vec<Finding>, StoreError> {
     let instances = match list {
         Ok(instances) => instances,
-        Err(reason) => return vec![unreadable(reason, span)],
+        Err(reason) => return Ok(vec![unreadable(reason, span)]),
     };
-    if instances.is_empty() {
-        return Vec::new();
+    let mut absent = Vec::new();
+    for instance in instances {
+        if !snapshot.has_agent(&instance.name)? {
+            absent.push(instance);
+        }
     }
-    let known: BTreeSet<&str> = streams.iter().map(|record| record.agent.as_str()).collect();
-    let absent = instances.iter().filter(|instance| !known.contains(instance.name.as_str()));
-    let found = absent.map(|instance| {
+    let found = absent.into_iter().map(|instance| {
         let name = instance.name.as_str();
         let from = instance.since.unwrap_or(span.from).max(span.from);
         Finding {
@@ -170,7 +170,7 @@ pub(super) fn findings(
             cover: None,
         }
     });
-    found.filter(|finding| finding.span.overlaps(span)).collect()
+    Ok(found.filter(|finding| finding.span.overlaps(span)).collect())
 }
 
 fn unreadable(reason: &str, span: Span) -> Finding {

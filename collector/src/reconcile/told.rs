@@ -6,36 +6,69 @@
 //!
 //! Limits: of each finding's streams the [`STREAMS_MAX`] with the greatest counts are named.
 
+use std::cmp::Reverse;
 use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::ops::ControlFlow;
 
 use tidemark_common::code::EvidenceCode;
+use tidemark_common::id::StreamId;
+use tidemark_common::tls::AgentName;
 
 use super::{Certainty, Finding, Kind, Scope, Span, StreamPart};
+use crate::ledger::Snapshot;
+use crate::ledger::store::StoreError;
 use crate::ledger::stream::StreamRecord;
 
 const STREAMS_MAX: usize = 20;
 
-/// Counts by what they are of.
-type Told<'a> = BTreeMap<(Kind, &'static str), Vec<(u64, &'a StreamRecord)>>;
+/// What is counted of one kind and name.
+#[derive(Default)]
+struct Told {
+    events: u64,
+    streams: u64,
+    /// The streams with the greatest counts, those first.
+    greatest: BTreeMap<(Reverse<u64>, StreamId), AgentName>,
+}
 
-pub(super) fn findings(streams: &[Arc<StreamRecord>], span: Span) -> Vec<Finding> {
-    let mut told = Told::new();
-    let heard =
-        |record: &&Arc<StreamRecord>| record.last_heard >= span.from && record.begun < span.to;
-    for record in streams.iter().filter(heard) {
-        for (number, count) in record.evidence.iter().filter(|(_, count)| *count > 0) {
-            let code = EvidenceCode::from_number(number);
-            if let Some((kind, name)) = code.and_then(|code| Some((kind(code)?, code.name()))) {
-                told.entry((kind, name)).or_default().push((count, record));
-            }
-        }
-        if record.duplicates > 0 {
-            let resent = told.entry((Kind::Duplicates, "batches")).or_default();
-            resent.push((record.duplicates, record));
+/// By what the counts are of.
+type AllTold = BTreeMap<(Kind, &'static str), Told>;
+
+pub(super) fn findings(snapshot: &Snapshot, span: Span) -> Result<Vec<Finding>, StoreError> {
+    let mut told = AllTold::new();
+    for record in &snapshot.records {
+        take(&mut told, record, span);
+    }
+    let _all = snapshot.visit_retired(span.from, |retired| {
+        take(&mut told, &retired.record, span);
+        ControlFlow::Continue(())
+    })?;
+    Ok(told.into_iter().map(|((kind, name), counts)| finding(kind, name, counts, span)).collect())
+}
+
+fn take(told: &mut AllTold, record: &StreamRecord, span: Span) {
+    if record.last_heard < span.from || span.to <= record.begun {
+        return;
+    }
+    for (number, count) in record.evidence.iter().filter(|(_, count)| *count > 0) {
+        let code = EvidenceCode::from_number(number);
+        if let Some((kind, name)) = code.and_then(|code| Some((kind(code)?, code.name()))) {
+            told.entry((kind, name)).or_default().add(count, record);
         }
     }
-    told.into_iter().map(|((kind, name), counts)| finding(kind, name, counts, span)).collect()
+    if record.duplicates > 0 {
+        told.entry((Kind::Duplicates, "batches")).or_default().add(record.duplicates, record);
+    }
+}
+
+impl Told {
+    fn add(&mut self, count: u64, record: &StreamRecord) {
+        self.events = self.events.saturating_add(count);
+        self.streams = self.streams.saturating_add(1);
+        self.greatest.insert((Reverse(count), record.stream), record.agent.clone());
+        if self.greatest.len() > STREAMS_MAX {
+            self.greatest.pop_last();
+        }
+    }
 }
 
 fn kind(code: EvidenceCode) -> Option<Kind> {
@@ -49,14 +82,11 @@ fn kind(code: EvidenceCode) -> Option<Kind> {
     }
 }
 
-fn finding(kind: Kind, name: &str, mut counts: Vec<(u64, &StreamRecord)>, span: Span) -> Finding {
-    let events = counts.iter().fold(0_u64, |sum, (count, _)| sum.saturating_add(*count));
-    let of = counts.len();
-    counts.sort_by_key(|(count, record)| (std::cmp::Reverse(*count), record.stream));
-    counts.truncate(STREAMS_MAX);
-    let streams = counts.iter().map(|(_, record)| StreamPart {
-        stream: record.stream,
-        agent: record.agent.clone(),
+fn finding(kind: Kind, name: &str, counts: Told, span: Span) -> Finding {
+    let Told { events, streams: of, greatest } = counts;
+    let streams = greatest.into_iter().map(|((_, stream), agent)| StreamPart {
+        stream,
+        agent,
         sequences: None,
     });
     let (told, remedy) = match kind {

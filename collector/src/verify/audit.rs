@@ -168,6 +168,9 @@ fn take_batches(
             continue;
         }
         let body = body.map_err(|error| Refusal::new(&place, error.to_string()))?;
+        ensure(batch.judged.is_empty(), &place, || {
+            "the collector judged it by more than this version knows; use a newer one".to_owned()
+        })?;
         gathered.take(&body.lines, &batch.marks, &place)?;
     }
     ensure(counted.batches == head.batches, "the archive", || {

@@ -71,19 +71,25 @@ pub(super) async fn arrive(ledger: &Ledger, numbers: Range<u64>) -> Result<Vec<P
         replies.push(ledger.submit(Request::Admit(Box::new(admission))).await?);
         pods.push(Pod { number, stream, fence });
     }
-    for reply in replies.drain(..) {
+    for reply in replies {
         let reply = reply.await?;
         let admitted = matches!(reply, Reply::Judged { verdict: Verdict::Admit, .. });
         ensure!(admitted, "{reply:?}");
     }
-    for Pod { stream, fence, .. } in &pods {
+    confirm(ledger, pods.iter()).await?;
+    Ok(pods)
+}
+
+/// All that these accepted is posted, say their agents.
+pub(super) async fn confirm(ledger: &Ledger, pods: impl Iterator<Item = &Pod>) -> Result<()> {
+    let mut replies = Vec::new();
+    for Pod { stream, fence, .. } in pods {
         let (sequence, accepted) = (SEQUENCE, EVENTS_PER_POD);
         let (ledger_time, fence, extras) = (ledger.now(), *fence, Vec::new());
         let confirm = Confirm { ledger_time, sequence, accepted, fence, extras };
         replies.push(ledger.submit(Request::Confirm { stream: *stream, confirm }).await?);
     }
-    taken(replies).await?;
-    Ok(pods)
+    taken(replies).await
 }
 
 /// These leave, and say that nothing is left of them.

@@ -346,3 +346,55 @@ async fn a_finding_that_grew_beyond_its_waiver_keeps_back_again() {
     world.confirm("shop-1").await;
     check(&world, &["acme: suspense/acme/mystery/unknown_meter"]).await;
 }
+
+/// Its agent leaves in good order, and the stream retires.
+async fn leave(world: &mut World, agent: &'static str) {
+    world.greet(agent).await;
+    let request = world.journal(agent).close();
+    let reply = world.ask(request).await;
+    assert_eq!(reply, Reply::Claimed(crate::session::claim::ClaimVerdict::Take));
+    let stream = world.stream(agent);
+    // Once its batches are folded.
+    loop {
+        let request = Request::Retire { streams: vec![stream], after_millis: 0 };
+        match world.ask(request).await {
+            Reply::Retired(0) => tokio::task::yield_now().await,
+            other => return assert_eq!(other, Reply::Retired(1)),
+        }
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn streams_that_retired_keep_nobody_back_and_are_counted() {
+    let mut world = World::november().await;
+    world.post("shop-2", &[("acme", "calls", bucket(NOVEMBER), ONE)]).await;
+    world.confirm("shop-2").await;
+    let list = world.folder.path().join("expected");
+    std::fs::write(&list, "shop-2\nweb-1\n").unwrap();
+    world.settings.expected = ExpectedSource::File(list);
+    let mut world = world.december(&WELL).await;
+    let before = world.report().await;
+    for agent in ["shop-2", "web-1"] {
+        leave(&mut world, agent).await;
+    }
+    assert_eq!(world.ledger.snapshot().unwrap().streams().len(), 2);
+    let after = world.report().await;
+    // Their usage is in the totals, their batches are read, and their instances were here.
+    assert_eq!(blocking(&after), [""; 0]);
+    assert_eq!((after.counts.streams["open"], after.counts.streams["closed"]), (2, 2));
+    let sums = |report: &Reconciliation| {
+        let Counts { events_accepted, events_posted, batches, rows, .. } = report.counts;
+        (events_accepted, events_posted, batches, rows)
+    };
+    assert_eq!(sums(&after), sums(&before));
+    assert_eq!(sums(&after).0, 4);
+    check(&world, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_is_edited_of_a_retired_stream_is_found() {
+    let mut world = World::november().await.december(&WELL).await;
+    leave(&mut world, "web-1").await;
+    let world = world.damage(|folder| edit_totals(folder, "globex")).await;
+    check(&world, &["globex: totals/globex/calls"]).await;
+}

@@ -429,6 +429,10 @@ fn what_differs_is_named() {
         "the statement's ",
     );
     check(|world| world.batches[3].quarantined = None, "the statement's ");
+    check(
+        |world| world.batches.iter_mut().for_each(|batch| batch.judged = vec![1, 0, 0, 0, 0]),
+        "judged it by more than this version knows",
+    );
     check(|world| drop(world.corrections.remove(0)), "corrections");
     check(
         |world| {
