@@ -8,13 +8,16 @@
 //! batch use the same numbers.
 //!
 //! Invariants: the order in which events are added does not change the encoded lines; a line whose
-//! sum would overflow, or whose set of unique values is full, goes on in a next part.
+//! sum would overflow, or whose set of unique values is full, goes on in a next part. An event that has an id in
+//! the whole ledger is a part of its own, behind the others, in the order of ids.
 
 use std::collections::BTreeSet;
 use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
-use tidemark_common::batch::{BodyError, BodyWriter, EncodedBody, Evidence, LineValue};
+use tidemark_common::batch::{
+    BodyError, BodyWriter, EncodedBody, Evidence, Extras, KeyedId, LineId, LineValue,
+};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 
@@ -22,6 +25,10 @@ use tidemark_common::time::{Bucket, Timestamp};
 pub const UNIQUES_PER_PART_MAX: usize = 65_536;
 /// The raw body of an open batch stays below this, so that its sealed frame always fits.
 pub const OPEN_BODY_BYTES_MAX: usize = 15 << 20;
+/// An open batch is closed at this many events with an id: a line has 65,536 parts, and one message 1,024 events.
+pub const ID_EVENTS_MAX: usize = 32_768;
+/// What the id of a line takes in a raw body.
+const LINE_ID_BYTES: usize = 4 + 16;
 /// What a line takes in a raw body beyond its series and unique digests, in bytes: its length, bucket,
 /// part and value.
 const LINE_BYTES: usize = 4 + 4 + 2 + 3 * 8 + 3 * 16 + 8 + 16 + 2 + 4;
@@ -31,7 +38,7 @@ const LINE_BYTES: usize = 4 + 4 + 2 + 3 * 8 + 3 * 16 + 8 + 16 + 2 + 4;
 pub struct SeriesSlot(pub u32);
 
 /// What one event adds to its line. At least one of the two is there.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount {
     pub quantity: Option<Quantity>,
     /// The keyed digest of the unique value.
@@ -49,6 +56,8 @@ pub struct OpenBatch {
     lines: Vec<LineSlot>,
     /// Lines of a series in buckets other than its current one.
     elsewhere: HashMap<(SeriesSlot, Bucket), u32>,
+    /// Events that become lines of their own.
+    id_events: Vec<IdEvent>,
     hasher: DefaultHashBuilder,
     events: u64,
     /// Raw bytes of the lines so far, unique digests aside.
@@ -85,6 +94,24 @@ struct LineSlot {
     uniques: Option<Box<BTreeSet<[u8; 16]>>>,
 }
 
+/// An event that has an id in the whole ledger.
+#[derive(Debug, Clone, Copy)]
+struct IdEvent {
+    series: SeriesSlot,
+    time: Timestamp,
+    amount: Amount,
+    id: KeyedId,
+}
+
+/// Which line of its batch.
+type Place = (SeriesSlot, Bucket, u16);
+
+/// What an event with an id, of `series`, takes in a raw body, unless it has a unique value.
+#[must_use]
+pub fn id_event_bytes(series: usize) -> usize {
+    LINE_BYTES.saturating_add(LINE_ID_BYTES).saturating_add(series)
+}
+
 impl OpenBatch {
     #[must_use]
     pub fn new(unique_key: u16) -> Self {
@@ -95,6 +122,7 @@ impl OpenBatch {
             index: HashTable::new(),
             lines: Vec::new(),
             elsewhere: HashMap::new(),
+            id_events: Vec::new(),
             hasher: DefaultHashBuilder::default(),
             events: 0,
             line_bytes: 0,
@@ -115,7 +143,13 @@ impl OpenBatch {
     /// Lines and series held, whichever is more: what memory grows with.
     #[must_use]
     pub fn lines(&self) -> usize {
-        self.lines.len().max(self.series.len())
+        self.lines.len().saturating_add(self.id_events.len()).max(self.series.len())
+    }
+
+    /// Events with an id, against [`ID_EVENTS_MAX`].
+    #[must_use]
+    pub fn id_events(&self) -> usize {
+        self.id_events.len()
     }
 
     /// How long the raw body of this batch will be, in bytes, its evidence aside.
@@ -153,19 +187,28 @@ impl OpenBatch {
     /// Adds one event.
     pub fn add(&mut self, slot: SeriesSlot, time: Timestamp, amount: Amount) {
         self.events = self.events.saturating_add(1);
-        let bucket = Bucket::of(time).expect("times are judged at intake to lie after 1970");
+        let bucket = bucket_of(time);
         let line = self.line_of(slot, bucket);
         let current = &mut self.lines[index(line)];
         if current.takes(amount) {
             self.uniques = self.uniques.saturating_add(current.add(time, amount));
             return;
         }
-        let part = current.part.checked_add(1).expect("a line has fewer than 65,536 parts");
+        let part = next_part(current.part);
         let mut next = LineSlot::new(slot, bucket, part);
         self.uniques = self.uniques.saturating_add(next.add(time, amount));
         let line = self.push(next);
         self.series[index(slot.0)].line = line;
         self.elsewhere.insert((slot, bucket), line);
+    }
+
+    /// Adds one event as a line of its own, for the collector to judge by its id.
+    pub fn add_alone(&mut self, slot: SeriesSlot, time: Timestamp, amount: Amount, id: KeyedId) {
+        self.events = self.events.saturating_add(1);
+        let bytes = id_event_bytes(bytes_of(&self.arena, &self.series, slot).len());
+        self.line_bytes = self.line_bytes.saturating_add(bytes);
+        self.uniques = self.uniques.saturating_add(usize::from(amount.unique.is_some()));
+        self.id_events.push(IdEvent { series: slot, time, amount, id });
     }
 
     fn line_of(&mut self, slot: SeriesSlot, bucket: Bucket) -> u32 {
@@ -203,6 +246,7 @@ impl OpenBatch {
     /// # Errors
     /// If the body would be larger than the format allows.
     pub fn encode(mut self, salt: [u8; 32], evidence: &Evidence) -> Result<EncodedBody, BodyError> {
+        let ids = self.place_id_events();
         let (arena, series) = (&self.arena, &self.series);
         self.lines.sort_unstable_by(|a, b| {
             bytes_of(arena, series, a.series)
@@ -210,12 +254,54 @@ impl OpenBatch {
                 .then(a.bucket.cmp(&b.bucket))
                 .then(a.part.cmp(&b.part))
         });
-        let mut writer = BodyWriter::new(salt, evidence);
+        let mut ids = ids.into_iter().peekable();
+        let mut line_ids = Vec::with_capacity(ids.len());
+        for (index, line) in (0..).zip(&self.lines) {
+            if let Some((_, id)) = ids.next_if(|(place, _)| *place == line.place()) {
+                line_ids.push(LineId { line: index, id });
+            }
+        }
+        assert!(ids.next().is_none(), "ids stand in the order of their lines");
+        let mut extras = Extras::default();
+        extras.set_line_ids(self.unique_key, &line_ids);
+        let mut writer = BodyWriter::with_extras(salt, evidence, extras);
         for line in &self.lines {
             let value = line.value(self.unique_key);
             writer.line(bytes_of(arena, series, line.series), line.bucket, line.part, &value)?;
         }
         writer.finish()
+    }
+
+    /// Makes lines of the events with an id, behind the parts that are there; in the order of encoded lines.
+    fn place_id_events(&mut self) -> Vec<(Place, KeyedId)> {
+        let mut events = std::mem::take(&mut self.id_events);
+        if events.is_empty() {
+            return Vec::new();
+        }
+        let (arena, series) = (&self.arena, &self.series);
+        events.sort_unstable_by(|a, b| {
+            bytes_of(arena, series, a.series)
+                .cmp(bytes_of(arena, series, b.series))
+                .then_with(|| bucket_of(a.time).cmp(&bucket_of(b.time)))
+                .then_with(|| a.id.cmp(&b.id))
+                .then_with(|| (a.time, a.amount).cmp(&(b.time, b.amount)))
+        });
+        let mut parts: HashMap<(SeriesSlot, Bucket), u16> = HashMap::new();
+        for line in &self.lines {
+            let next = parts.entry((line.series, line.bucket)).or_default();
+            *next = (*next).max(next_part(line.part));
+        }
+        let placed = events.into_iter().map(|IdEvent { series, time, amount, id }| {
+            let bucket = bucket_of(time);
+            let part = parts.entry((series, bucket)).or_default();
+            let mut line = LineSlot::new(series, bucket, *part);
+            *part = next_part(*part);
+            line.add(time, amount);
+            let place = line.place();
+            self.lines.push(line);
+            (place, id)
+        });
+        placed.collect()
     }
 }
 
@@ -235,6 +321,10 @@ impl LineSlot {
             latest: Quantity::ZERO,
             uniques: None,
         }
+    }
+
+    fn place(&self) -> Place {
+        (self.series, self.bucket, self.part)
     }
 
     fn takes(&self, amount: Amount) -> bool {
@@ -286,6 +376,14 @@ impl LineSlot {
             uniques: self.uniques.iter().flat_map(|held| held.iter().copied()).collect(),
         }
     }
+}
+
+fn bucket_of(time: Timestamp) -> Bucket {
+    Bucket::of(time).expect("times are judged at intake to lie after 1970")
+}
+
+fn next_part(part: u16) -> u16 {
+    part.checked_add(1).expect("a line has fewer than 65,536 parts")
 }
 
 fn index(number: u32) -> usize {

@@ -4,7 +4,7 @@
 //! version, first event number, evidence: `journal/`), nor compression.
 //!
 //! ```text
-//! CHUNK    version u8 = 1, unique key id u16 big-endian (0: unique values are held raw),
+//! CHUNK    version u8 = 1, or 2 with ids; unique key id u16 big-endian (0: unique values are held raw),
 //!          base time varint (zigzag, unix ms), then records to the end
 //! RECORD   head varint = slot * 16 + form
 //!            form bit 0: a quantity follows   bit 1: a unique value follows
@@ -14,6 +14,8 @@
 //!          time delta varint (zigzag, ms)       to the record before, at first to the base time
 //!          quantity varint                      zigzag(whole) * 2, or zigzag(units of 10^-9) * 2 + 1
 //!          unique [16], or length varint, text  by the key id above
+//! ID       marker varint = 2^26, then keyed id [16], or id digest [16], number varint, by the key id above:
+//!          of the event in the record behind it
 //! varint   little-endian base 128; zigzag maps 0, -1, 1, -2, ... to 0, 1, 2, 3, ...
 //! ```
 //!
@@ -21,10 +23,12 @@
 //! that an earlier one defined, and the chunks of a group are read together and die together.
 
 use thiserror::Error;
+use tidemark_common::batch::KeyedId;
 use tidemark_common::quantity::{Quantity, UNITS_PER_ONE};
 use tidemark_common::time::Timestamp;
 
 use crate::aggregate::SeriesSlot;
+use crate::event::IdDigest;
 
 /// A chunk is handed to the journal once its raw bytes reach this. One line's packed values come on
 /// top; compressed, a chunk stays under 65,500 bytes, where redb's pages are well filled.
@@ -35,6 +39,7 @@ pub const CHUNK_RAW_BYTES_MAX: usize = 56_000;
 pub const RAW_BYTES_LIMIT: usize = 4 << 20;
 
 const VERSION: u8 = 1;
+const VERSION_WITH_IDS: u8 = 2;
 const QUANTITY: u64 = 1;
 const UNIQUE: u64 = 2;
 const TIME: u64 = 4;
@@ -42,6 +47,8 @@ const SERIES: u64 = 8;
 
 /// A slot is below this; intake closes a batch long before.
 const SLOTS_MAX: u32 = 1 << 22;
+/// In place of a head: an id follows.
+const ID: u64 = (SLOTS_MAX as u64) << 4;
 
 /// The unique value of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -52,6 +59,21 @@ pub enum Unique<'a> {
     Raw(&'a str),
 }
 
+/// What stands for an event's id in the whole ledger.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RecordId {
+    Keyed(KeyedId),
+    /// What it will be made of, while no key is known.
+    Raw(NumberedId),
+}
+
+/// The id of a message, and which of the events of one meter that it was expanded to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct NumberedId {
+    pub id: IdDigest,
+    pub number: u32,
+}
+
 /// One event, as a chunk holds it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Record<'a> {
@@ -59,6 +81,7 @@ pub struct Record<'a> {
     pub time: Timestamp,
     pub quantity: Option<Quantity>,
     pub unique: Option<Unique<'a>>,
+    pub id: Option<RecordId>,
 }
 
 /// Writes the chunks of one group, one after the other.
@@ -98,12 +121,15 @@ impl ChunkWriter {
     /// Appends one event; `series` are the bytes of its slot.
     ///
     /// # Panics
-    /// If a slot is out of bounds, or a unique value does not fit the key.
+    /// If a slot is out of bounds, or a unique value or an id does not fit the key.
     pub fn record(&mut self, record: &Record<'_>, series: &[u8]) {
         if self.bytes.is_empty() {
             self.begin(record.time);
         }
         self.events = self.events.saturating_add(1);
+        if let Some(id) = record.id {
+            self.id(id);
+        }
         let moved = record.time.millis_since(self.time);
         let form = if record.quantity.is_some() { QUANTITY } else { 0 }
             | if record.unique.is_some() { UNIQUE } else { 0 }
@@ -126,6 +152,20 @@ impl ChunkWriter {
             (Some(Unique::Raw(text)), 0) => put_bytes(&mut self.bytes, text.as_bytes()),
             (Some(Unique::Digest(digest)), 1..) => self.bytes.extend_from_slice(&digest),
             (Some(unique), key) => panic!("{unique:?} does not fit unique key {key}"),
+        }
+    }
+
+    fn id(&mut self, id: RecordId) {
+        // The one byte that an older agent looks at first.
+        self.bytes[0] = VERSION_WITH_IDS;
+        put(&mut self.bytes, u128::from(ID));
+        match (id, self.unique_key) {
+            (RecordId::Keyed(KeyedId(id)), 1..) => self.bytes.extend_from_slice(&id),
+            (RecordId::Raw(NumberedId { id: IdDigest(id), number }), 0) => {
+                self.bytes.extend_from_slice(&id);
+                put(&mut self.bytes, u128::from(number));
+            }
+            (id, key) => panic!("{id:?} does not fit unique key {key}"),
         }
     }
 
@@ -191,7 +231,7 @@ impl GroupReader {
     ) -> Result<u32, ChunkError> {
         let mut input = Input { bytes: chunk, at: 0 };
         let version = input.byte()?;
-        if version != VERSION {
+        if !(VERSION..=VERSION_WITH_IDS).contains(&version) {
             return Err(ChunkError::Version { found: version });
         }
         let unique_key = u16::from_be_bytes([input.byte()?, input.byte()?]);
@@ -211,7 +251,12 @@ impl GroupReader {
         unique_key: u16,
         time: &mut Timestamp,
     ) -> Result<Record<'a>, ChunkError> {
-        let head = input.unsigned("head")?;
+        let mut head = input.unsigned("head")?;
+        let mut id = None;
+        if head == ID {
+            id = Some(read_id(input, unique_key)?);
+            head = input.unsigned("head")?;
+        }
         let slot = u32::try_from(head >> 4).ok().filter(|slot| *slot < SLOTS_MAX);
         let slot = SeriesSlot(slot.ok_or_else(|| input.range("slot"))?);
         if head & SERIES != 0 {
@@ -239,8 +284,17 @@ impl GroupReader {
             }
             (_, 1..) => Some(Unique::Digest(input.array()?)),
         };
-        Ok(Record { slot, time: *time, quantity, unique })
+        Ok(Record { slot, time: *time, quantity, unique, id })
     }
+}
+
+fn read_id(input: &mut Input<'_>, unique_key: u16) -> Result<RecordId, ChunkError> {
+    let id = input.array()?;
+    if unique_key > 0 {
+        return Ok(RecordId::Keyed(KeyedId(id)));
+    }
+    let number = u32::try_from(input.unsigned("number")?).map_err(|_| input.range("number"))?;
+    Ok(RecordId::Raw(NumberedId { id: IdDigest(id), number }))
 }
 
 struct Input<'a> {

@@ -107,10 +107,17 @@ impl Task {
     }
 }
 
+/// What of events that were taken before there were rules is counted when they are sealed.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct AtReplay {
+    pub dropped_dimensions: u64,
+    pub without_id: u64,
+}
+
 /// What comes back from the sealer, in the order in which it was handed over.
 #[derive(Debug)]
 pub enum Sealed {
-    Batch { seal: Box<Seal>, dropped_dimensions: u64 },
+    Batch { seal: Box<Seal>, at_replay: AtReplay },
     Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
     Failed(SealError),
 }
@@ -345,8 +352,8 @@ impl Committer {
                 Task::Write { writes: more, reply } => {
                     after.push(self.push_writes(more, reply, &mut writes));
                 }
-                Task::Sealed(Sealed::Batch { seal, dropped_dimensions }) => {
-                    self.shared.dropped_at_replay.fetch_add(dropped_dimensions, Ordering::Relaxed);
+                Task::Sealed(Sealed::Batch { seal, at_replay }) => {
+                    self.shared.count_at_replay(at_replay);
                     writes.push(Write::Seal(*seal));
                     after.push(After::Sealed);
                 }

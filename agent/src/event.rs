@@ -35,6 +35,8 @@ pub struct UsageEvent {
     pub time: Option<Timestamp>,
     pub quantity: Option<Quantity>,
     pub unique: Option<String>,
+    /// Which of the events of its meter that its message was expanded to, from 0; rejected ones count.
+    pub number: u32,
 }
 
 /// What one line or one CloudEvent says: one key, and one event or more after expansion.

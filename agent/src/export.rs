@@ -32,14 +32,14 @@ use std::path::PathBuf;
 use clap::Args;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
-use tidemark_common::batch::{Body, Dimensions, Line, parse_series};
+use tidemark_common::batch::{Body, Dimensions, Header, KeyedId, Line, parse_series};
 use tidemark_common::hex;
 use tidemark_common::id::{EventNumber, OpeningId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::HeldOpening;
 
-use crate::chunk::{GroupReader, RAW_BYTES_LIMIT, Unique};
+use crate::chunk::{GroupReader, NumberedId, RAW_BYTES_LIMIT, RecordId, Unique};
 use crate::journal::{ChunkHeld, Held, Journal, Leftover, OpenError, hashed};
 
 /// The version of these rows.
@@ -168,6 +168,12 @@ pub struct EventRow {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub unique_digest: Option<String>,
     pub unique_key: u16,
+    /// What stands for its id in the whole ledger, made with the same key. Where there was none yet, the digest of its
+    /// id, and beside it which of its message's events of the meter it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_number: Option<u32>,
 }
 
 /// A line of a batch that holds the events from `first_event` to before `end_event`.
@@ -195,6 +201,11 @@ pub struct LineRow {
     pub latest: String,
     pub unique_key: u16,
     pub uniques: Vec<String>,
+    /// What stands for the id of its one event in the whole ledger, and the key that made it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub id_key: Option<u16>,
 }
 
 /// Writes what the journal holds, and says to `notes` what that is.
@@ -298,7 +309,7 @@ pub(crate) fn write_rows(
         let rows = match row {
             Held::Batch(header, stored, _) => {
                 let body = Body::open(&header, stored).map_err(|error| unreadable(&error))?;
-                body.lines.iter().map(|line| Row::Line(line_row(&header, &body, line))).collect()
+                line_rows(&header, &body)
             }
             Held::Chunk(chunk) => {
                 if group.0 != chunk.group {
@@ -385,6 +396,13 @@ fn event_rows(chunk: &ChunkHeld<'_>, reader: &mut GroupReader) -> Result<Vec<Row
                 Some(Unique::Raw(text)) => (Some(text.to_owned()), None),
                 Some(Unique::Digest(digest)) => (None, Some(hex::encode(&digest))),
             };
+            let (id, id_number) = match record.id {
+                None => (None, None),
+                Some(RecordId::Keyed(KeyedId(id))) => (Some(hex::encode(&id)), None),
+                Some(RecordId::Raw(NumberedId { id, number })) => {
+                    (Some(hex::encode(&id.0)), Some(number))
+                }
+            };
             rows.push(Row::Event(EventRow {
                 opening: chunk.opening.to_string(),
                 event,
@@ -397,6 +415,8 @@ fn event_rows(chunk: &ChunkHeld<'_>, reader: &mut GroupReader) -> Result<Vec<Row
                 unique,
                 unique_digest,
                 unique_key,
+                id,
+                id_number,
             }));
             event = event.saturating_add(1);
         })
@@ -407,7 +427,17 @@ fn event_rows(chunk: &ChunkHeld<'_>, reader: &mut GroupReader) -> Result<Vec<Row
     }
 }
 
-fn line_row(header: &tidemark_common::batch::Header, body: &Body, line: &Line) -> LineRow {
+fn line_rows(header: &Header, body: &Body) -> Vec<Row> {
+    let mut ids = body.extras.line_ids().peekable();
+    let row = |(index, line)| {
+        let id = ids.next_if(|id| id.line == index).map(|id| hex::encode(&id.id.0));
+        let id_key = id.is_some().then(|| body.extras.id_key());
+        Row::Line(LineRow { id, id_key, ..line_row(header, body, line) })
+    };
+    (0..).zip(&body.lines).map(row).collect()
+}
+
+fn line_row(header: &Header, body: &Body, line: &Line) -> LineRow {
     let (key, value) = (&line.key, &line.value);
     let text = |quantity: Quantity| quantity.to_string();
     LineRow {
@@ -432,6 +462,8 @@ fn line_row(header: &tidemark_common::batch::Header, body: &Body, line: &Line) -
         latest: text(value.latest),
         unique_key: value.unique_key,
         uniques: value.uniques.iter().map(|unique| hex::encode(unique)).collect(),
+        id: None,
+        id_key: None,
     }
 }
 

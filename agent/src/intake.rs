@@ -42,7 +42,7 @@ use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{mpsc, oneshot};
 
 use crate::Machine;
-use crate::commit::{JobSender, Shared, Task, Waiter};
+use crate::commit::{AtReplay, JobSender, Shared, Task, Waiter};
 use crate::event::{Door, Parsed, RejectReason};
 pub use answer::{Answer, Answered, Barrier, IntakeClosed};
 use datagram::{Datagram, Received};
@@ -325,9 +325,14 @@ impl IntakeThread {
         self.submissions()?;
         forward(&mut self.core, &mut self.forwarder, Packed::All);
         self.controls()?;
-        let dropped = self.shared.take_dropped_at_replay();
-        if dropped > 0 {
-            self.core.count(EvidenceCode::DroppedDimensions, dropped);
+        let AtReplay { dropped_dimensions, without_id } = self.shared.take_at_replay();
+        for (code, count) in [
+            (EvidenceCode::DroppedDimensions, dropped_dimensions),
+            (EvidenceCode::WithoutId, without_id),
+        ] {
+            if count > 0 {
+                self.core.count(code, count);
+            }
         }
         self.log_new_rejections();
         self.count_drops(datagrams);

@@ -117,6 +117,9 @@ pub struct EventFigures {
     /// Accepted from dead letters: counted as rejected, too, when they first came.
     #[serde(default)]
     pub replayed: u64,
+    /// Of meters whose events are told apart by their ids in the whole ledger.
+    #[serde(default)]
+    pub without_id: u64,
     /// Datagrams that the kernel dropped.
     pub kernel_drops: u64,
     /// Numbers missing in the counters of numbered sources.

@@ -7,6 +7,7 @@
 //! GET /v1/bills                  every customer's bill, from one snapshot
 //! GET /v1/streams                every stream   GET /metrics   Prometheus text
 //! GET /v1/suspense               what the catalogue does not explain
+//! GET /v1/duplicates             what was admitted before, and is not billed again
 //! GET /v1/reconciliation, waivers, POST /v1/waivers, /v1/streams/{id}/lost   reconciliation.rs
 //! GET /v1/invoices ...           documents: invoices.rs      POST /v1/billing-runs   runs.rs
 //! GET, PUT /v1/catalog           catalog.rs
@@ -32,6 +33,7 @@ mod clock;
 mod corrections;
 mod cut;
 mod door;
+mod duplicates;
 mod entries;
 mod explain;
 mod invoices;
@@ -133,6 +135,7 @@ fn routes() -> [Routes; 5] {
         .route("/v1/bills", get(bills::handle))
         .route("/v1/streams", get(streams::handle))
         .route("/v1/suspense", get(suspense::handle))
+        .route("/v1/duplicates", get(duplicates::handle))
         .route("/v1/test-clock", get(clock::show))
         .route("/v1/invoices", get(invoices::list))
         .route("/v1/customers/{customer}/invoices", get(invoices::list_of_customer))

@@ -306,6 +306,8 @@ impl<'a> Gathering<'a> {
 
     fn take(&mut self, catalog: &Catalog, row: &UsageRow) -> Result<(), BillError> {
         let reason = match row.class {
+            // Its event is charged where it came first.
+            Class::Suppressed => return Ok(()),
             Class::Unauthorised => Unbilled::Unauthorised,
             Class::Normal if !catalog.meters.contains_key(&row.meter) => Unbilled::UnknownMeter,
             Class::Normal => match terms::charged_by(catalog, self.id, row) {

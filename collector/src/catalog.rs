@@ -5,7 +5,7 @@
 //!
 //! ```toml
 //! seal_interval = "1s"
-//! [[meter]]     name, aggregation, dimensions = [..], negative, unit,
+//! [[meter]]     name, aggregation, dimensions = [..], negative, unit, deduplicate,
 //!               cloud_event = { type, quantity, unique, dimensions = { NAME = PATH } }
 //! [[plan]]      name, currency, interval, rounding, effective; [[plan.fee]], [[plan.price]]: see `read/plan.rs`
 //! [[seller]]    name, legal_name, address = [..], tax_id, email, time_zone, invoice_prefix, credit_note_prefix,
@@ -94,10 +94,35 @@ pub struct Meter {
     pub dimensions: Vec<String>,
     /// Whether quantities below zero are accepted.
     pub negative: bool,
+    /// How far events with the same id are known again.
+    pub deduplicate: Deduplicate,
     /// What one is called, for people: `token`, `GiB hour`.
     pub unit: Option<String>,
     /// How CloudEvents become usage; without it their `type` is the meter's name.
     pub cloud_event: Option<CloudEvent>,
+}
+
+/// How far events with the same id are known again.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Deduplicate {
+    /// By the agent that they are sent to.
+    #[default]
+    Agent,
+    /// In the whole ledger.
+    Global,
+}
+
+impl Deduplicate {
+    pub const ALL: [Self; 2] = [Self::Agent, Self::Global];
+
+    /// The name in the catalogue.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Agent => "agent",
+            Self::Global => "global",
+        }
+    }
 }
 
 /// The CloudEvents that a meter is drawn from.
@@ -179,11 +204,14 @@ impl Catalog {
             dimensions: meter.dimensions.clone(),
             negative: meter.negative,
         });
+        let global = |meter: &&Meter| meter.deduplicate == Deduplicate::Global;
+        let deduplicated = self.meters.values().filter(global).map(|meter| meter.name.clone());
         Rules {
             version: RulesVersion(0),
             seal_interval_millis: self.seal_interval_millis,
             meters: meters.collect(),
             cloud_events: cloud_events.collect(),
+            deduplicated: deduplicated.collect(),
         }
     }
 

@@ -24,6 +24,7 @@ pub mod check;
 pub mod clock;
 pub mod codec;
 pub mod completeness;
+pub mod duplicates;
 pub mod entry;
 pub mod figures;
 pub mod fold;
@@ -80,6 +81,7 @@ use self::request::{Reply, Request};
 use self::retired::RetiredSums;
 use self::store::{
     Books, LedgerStore, Recovered, Retired, StoreError, Totals, VisitBatch, VisitStored,
+    VisitSuppressed,
 };
 use self::stream::StreamRecord;
 use self::tail::{Tail, TailSize};
@@ -172,6 +174,9 @@ type VisitAllStored = dyn Fn(VisitStored<'_>) -> Result<(), StoreError> + Send +
 /// Shows all batches.
 type VisitAll = dyn Fn(VisitBatch<'_>) -> Result<(), StoreError> + Send + Sync;
 
+/// Shows batches with suppressed lines, from a position on.
+type VisitAllSuppressed = dyn Fn(u64, VisitSuppressed<'_>) -> Result<(), StoreError> + Send + Sync;
+
 /// What the handle, the writer and the folder share.
 struct Shared {
     ledger: LedgerId,
@@ -185,6 +190,7 @@ struct Shared {
     books: Box<dyn Fn() -> Result<Box<dyn Books>, StoreError> + Send + Sync>,
     retired: Box<dyn Fn() -> Result<Box<dyn Retired>, StoreError> + Send + Sync>,
     batches: Box<VisitAll>,
+    suppressed: Box<VisitAllSuppressed>,
     signer: Option<Signer>,
     stored: Box<VisitAllStored>,
     counters: LedgerCounters,
@@ -312,6 +318,10 @@ impl Ledger {
             let store = Arc::clone(&store);
             Box::new(move |visit: VisitBatch<'_>| store.visit_batches(visit))
         };
+        let suppressed = {
+            let store = Arc::clone(&store);
+            Box::new(move |from, visit: VisitSuppressed<'_>| store.visit_suppressed(from, visit))
+        };
         let stored = {
             let store = Arc::clone(&store);
             Box::new(move |visit: VisitStored<'_>| store.visit_stored(visit))
@@ -346,6 +356,7 @@ impl Ledger {
             books,
             retired,
             batches,
+            suppressed,
             stored,
             counters: LedgerCounters::default(),
             stage: watch::Sender::new(Stage::Running),
@@ -448,6 +459,18 @@ impl Ledger {
     /// If they cannot be read.
     pub fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), LedgerError> {
         Ok((self.shared.batches)(visit)?)
+    }
+
+    /// Shows batches with suppressed lines from `position` on, until `visit` breaks. Blocks.
+    ///
+    /// # Errors
+    /// If they cannot be read.
+    pub fn visit_suppressed(
+        &self,
+        position: u64,
+        visit: VisitSuppressed<'_>,
+    ) -> Result<(), LedgerError> {
+        Ok((self.shared.suppressed)(position, visit)?)
     }
 
     /// Shows every batch as it is stored, until `visit` breaks. Blocks for as long as reading all of them takes.

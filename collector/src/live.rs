@@ -155,7 +155,7 @@ impl Snapshot {
         let lines = self
             .unfolded()?
             .flat_map(|batch| batch.lines.iter().map(move |line| (&batch.agent, line)));
-        for (agent, ClassedLine { class, line: Line { key, value } }) in lines {
+        for (agent, ClassedLine { class, line: Line { key, value }, .. }) in lines {
             let seen = Seen {
                 customer: key.customer.clone(),
                 meter: key.meter.clone(),
@@ -248,7 +248,7 @@ impl std::fmt::Debug for Snapshot {
     }
 }
 
-fn row_of(ClassedLine { class, line }: &ClassedLine) -> UsageRow {
+fn row_of(ClassedLine { class, line, .. }: &ClassedLine) -> UsageRow {
     UsageRow {
         class: *class,
         sign: Sign::Added,

@@ -41,13 +41,15 @@ pub struct Accumulator {
 )]
 pub struct Overflow;
 
-/// Whether an identity may bill what it sent. Decided at admission, stored in the totals' keys.
+/// Whether a line is billed. Decided at admission, stored in the totals' keys.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Class {
     #[default]
     Normal,
     /// Posted, never billed: shows as suspense.
     Unauthorised,
+    /// Posted, never billed: its event was admitted before.
+    Suppressed,
 }
 
 impl Class {
@@ -57,6 +59,7 @@ impl Class {
         match self {
             Self::Normal => 0,
             Self::Unauthorised => 1,
+            Self::Suppressed => 2,
         }
     }
 
@@ -65,6 +68,7 @@ impl Class {
         match number {
             0 => Some(Self::Normal),
             1 => Some(Self::Unauthorised),
+            2 => Some(Self::Suppressed),
             _ => None,
         }
     }
@@ -75,6 +79,7 @@ impl Class {
         match self {
             Self::Normal => "normal",
             Self::Unauthorised => "unauthorised",
+            Self::Suppressed => "suppressed",
         }
     }
 }
@@ -101,11 +106,12 @@ pub enum Sign {
     Taken,
 }
 
-/// What usage is seen as: billable, or whose identity may not bill it.
+/// What usage is seen as: billable, sent by an identity that may not bill it, or admitted before.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub enum SeenAs {
     Normal,
     Unauthorised(AgentName),
+    Suppressed,
 }
 
 impl SeenAs {
@@ -115,6 +121,7 @@ impl SeenAs {
         match class {
             Class::Normal => Self::Normal,
             Class::Unauthorised => Self::Unauthorised(agent.clone()),
+            Class::Suppressed => Self::Suppressed,
         }
     }
 }

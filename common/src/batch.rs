@@ -6,6 +6,7 @@
 //! body digest     H("tidemark/body/1" + body as stored)
 //! previous of 1   H("tidemark/genesis/1" + ledger id [16] + stream [16])
 //! unique digest   first 16 bytes of HMAC-SHA256(key, "tidemark/unique/1" + meter str + customer str + value)
+//! keyed id        first 16 bytes of HMAC-SHA256(key, "tidemark/id/1" + meter str + customer str + id digest [16] + n u32)
 //! ```
 //!
 //! `H` is SHA-256, `str` a u16 length and UTF-8, all numbers are big-endian, `+` joins bytes. The whole
@@ -20,6 +21,7 @@
 mod body;
 mod bytes;
 mod evidence;
+mod extras;
 mod header;
 mod line;
 pub mod merkle;
@@ -35,13 +37,14 @@ use crate::wire::{self, UniqueKey};
 
 pub use body::{Body, BodyError, BodyWriter, EncodedBody};
 pub use evidence::Evidence;
+pub use extras::{Extras, ExtrasError, KeyedId, LineId};
 pub use header::{Codec, HEADER_BYTES, Header, HeaderError};
 pub use line::{Dimensions, Line, LineError, LineKey, LineValue, parse_series, series_bytes};
 
 /// The header version that this code writes, and the only one that it reads.
 pub const HEADER_VERSION: u16 = 1;
-/// The body version that this code writes, and the only one that it reads.
-pub const BODY_VERSION: u16 = 1;
+/// The body version that this code writes. It reads those from 1 on; of version 1 are bodies without extras.
+pub const BODY_VERSION: u16 = 2;
 /// A body's raw form is at most this many bytes.
 pub const BODY_RAW_BYTES_MAX: usize = 32 << 20;
 /// A body has at most this many lines.
@@ -144,6 +147,31 @@ pub fn unique_digest(key: &UniqueKey, meter: &str, customer: &str, value: &str) 
     }
     mac.update(value.as_bytes());
     first_half(mac)
+}
+
+/// The id of one event in a whole ledger. `id` is the digest of the message's (source or empty, name as sent, id);
+/// `number` counts the events of one meter that the message was expanded to, from 0. No time is in it. The customer
+/// is, so that an agent which may bill one customer cannot take another's event for a duplicate.
+///
+/// # Panics
+/// With a meter or customer beyond 65,535 bytes, which no valid name is.
+#[must_use]
+pub fn keyed_id(
+    key: &UniqueKey,
+    meter: &str,
+    customer: &str,
+    id: &[u8; 16],
+    number: u32,
+) -> KeyedId {
+    let mut mac = hmac(&key.key);
+    mac.update(b"tidemark/id/1");
+    for name in [meter, customer] {
+        mac.update(&bytes::str_length(name).to_be_bytes());
+        mac.update(name.as_bytes());
+    }
+    mac.update(id);
+    mac.update(&number.to_be_bytes());
+    KeyedId(first_half(mac))
 }
 
 fn sha256(tag: &[u8], parts: &[&[u8]]) -> Digest {

@@ -25,6 +25,8 @@ pub enum EvidenceCode {
     DroppedDimensions = 8,
     /// Events of dead letters that were replayed: counted as rejected once, and as accepted since.
     Replayed = 9,
+    /// Events without an id, of a meter whose events are told apart by their ids in the whole ledger.
+    WithoutId = 10,
 
     // Rejected, by reason: 100 and up.
     RejectedMalformed = 100,
@@ -59,7 +61,7 @@ pub enum EvidenceCode {
 
 impl EvidenceCode {
     /// Every code, ascending.
-    pub const ALL: [Self; 36] = {
+    pub const ALL: [Self; 37] = {
         use EvidenceCode::*;
         [
             Accepted,
@@ -71,6 +73,7 @@ impl EvidenceCode {
             ExcludedByMetered,
             DroppedDimensions,
             Replayed,
+            WithoutId,
             RejectedMalformed,
             RejectedTruncated,
             RejectedOversize,
@@ -133,6 +136,7 @@ impl EvidenceCode {
             ExcludedByMetered => "excluded_by_metered",
             DroppedDimensions => "dropped_dimensions",
             Replayed => "replayed",
+            WithoutId => "without_id",
             RejectedMalformed => "malformed",
             RejectedTruncated => "truncated",
             RejectedOversize => "oversize",

@@ -14,6 +14,7 @@
 //! refused. The order of enum variants and fields is the format: append only.
 
 mod codec;
+mod deduplicated;
 mod held;
 mod rules;
 

@@ -8,6 +8,7 @@ mod catalogue;
 mod churn;
 mod commands;
 mod dead_letters;
+mod deduplicated;
 mod delivery;
 mod doors;
 mod drained;

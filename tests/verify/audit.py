@@ -86,8 +86,12 @@ def read_batch(record, streams, ledger, rows, from_day):
     """Checks a batch and adds its lines to the rows of their customers and days."""
     record.bytes(2)
     marks, is_quarantined = int.from_bytes(record.bytes(4), "little"), record.number(1)
-    _, judged = record.bytes(2), record.bytes(4)
-    need(not judged, "archive", "what was judged of a batch is not known to this verifier")
+    _, judged, again = record.bytes(2), Bytes(record.bytes(4)), Bytes(b"")
+    if judged.rest():
+        need(judged.number(1) == 1, "archive", "what was judged of a batch is not known to this verifier")
+        again = Bytes(judged.bytes(4))
+        need(not judged.rest(), "archive", "what was judged of a batch is not known to this verifier")
+    suppressed = {again.number(4): again.take(28) for _ in range(len(again.data) // 32)}
     header, stored = record.take(192), record.data[record.at:]
     (magic, version, body_version, name, _, sequence, first, end, first_bucket, last_bucket, lines, codec, zero, stored_length,
      raw_length, _, previous, body_digest, lines_root) = struct.unpack(">4sHH16s16sQQQIIIHHIIQ32s32s32s", header)
@@ -98,10 +102,12 @@ def read_batch(record, streams, ledger, rows, from_day):
     if is_quarantined:
         stream.quarantined += end - first
         return
-    need(body_version == 1 and H(b"tidemark/body/1", stored) == body_digest, place, "its body was changed")
+    need(body_version in (1, 2) and H(b"tidemark/body/1", stored) == body_digest, place, "its body was changed")
     body = Bytes(decompressed(stored) if codec else stored)
     need(len(body.data) == raw_length, place, "its raw length is another")
     salt, _ = body.take(32), [body.take(10) for _ in range(body.number(2))]
+    extras = [(body.number(2), body.bytes(4)) for _ in range(body.number(2) if body_version == 2 else 0)]
+    need(all(one[0] < other[0] for one, other in zip(extras, extras[1:])), place, "its extras are out of order")
     leaves, before, events, buckets = [], b"", 0, []
     for index in range(lines):
         line = Bytes(body.bytes(4))
@@ -119,7 +125,7 @@ def read_batch(record, streams, ledger, rows, from_day):
         buckets.append(bucket)
         if bucket // DAY >= from_day:
             of_day = rows.setdefault(customer, {}).setdefault(bucket // DAY, {})
-            category = "unauthorised" if marks >> index & 1 else "normal"
+            category = "unauthorised" if marks >> index & 1 else "suppressed" if index in suppressed else "normal"
             row = of_day.setdefault((meter, write(dimensions), category, bucket), [[0, 0, 0], 0, [], set()])
             row[0], row[1] = [a + b for a, b in zip(row[0], counts)], row[1] + values[0]
             row[2].append((values[1], values[2], latest)) if counts[1] else None

@@ -107,6 +107,11 @@ fn events(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         events.dropped_dimensions,
     )?;
     page.counter("replayed_events", "Events accepted from dead letters.", events.replayed)?;
+    page.counter(
+        "events_without_id",
+        "Events without an id, of meters that the catalogue deduplicates.",
+        events.without_id,
+    )?;
     page.counter("kernel_drops", "Datagrams that the kernel dropped.", events.kernel_drops)?;
     page.counter("source_gaps", "Numbers missing in numbered sources.", events.source_gaps)?;
     page.counter(

@@ -315,6 +315,7 @@ fn events(journal: &JournalState) -> EventFigures {
         duplicates: count(EvidenceCode::Duplicates),
         dropped_dimensions: count(EvidenceCode::DroppedDimensions),
         replayed: count(EvidenceCode::Replayed),
+        without_id: count(EvidenceCode::WithoutId),
         kernel_drops: count(EvidenceCode::KernelDrops),
         source_gaps: count(EvidenceCode::SourceGaps),
         unclean_starts: count(EvidenceCode::UncleanStarts),

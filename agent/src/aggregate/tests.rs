@@ -12,6 +12,10 @@ use super::*;
 type Event = (usize, i64, Option<i128>, Option<u8>);
 
 fn lines(batch: OpenBatch) -> Vec<Line> {
+    body(batch).lines
+}
+
+fn body(batch: OpenBatch) -> Body {
     let events = batch.events();
     let body = batch.encode([7; 32], &Evidence::default()).expect("it fits");
     let sealed = SealedBatch::assemble(
@@ -27,7 +31,7 @@ fn lines(batch: OpenBatch) -> Vec<Line> {
         body,
     );
     let (header, stored) = SealedBatch::split(&sealed.bytes).expect("it was just sealed");
-    Body::open(&header, stored).expect("it was just sealed").lines
+    Body::open(&header, stored).expect("it was just sealed")
 }
 
 fn batch_of(events: &[Event]) -> OpenBatch {
@@ -71,6 +75,60 @@ proptest! {
         let sum: i128 = lines.iter().map(|line| line.value.sum.0).sum();
         prop_assert_eq!(sum, events.iter().filter_map(|event| event.2).sum::<i128>());
     }
+}
+
+fn with_ids(events: &[(Event, Option<u8>)]) -> OpenBatch {
+    let mut batch = batch_of(&[]);
+    for ((number, time, quantity, unique), id) in events {
+        let slot = batch.slot(&series_bytes(["b", "a", "ab"][*number], "c", &[("d", "v")]));
+        let amount =
+            Amount { quantity: quantity.map(Quantity), unique: unique.map(|byte| [byte; 16]) };
+        match id {
+            Some(id) => batch.add_alone(slot, Timestamp(*time), amount, KeyedId([*id; 16])),
+            None => batch.add(slot, Timestamp(*time), amount),
+        }
+    }
+    batch
+}
+
+proptest! {
+    #[test]
+    fn events_with_ids_are_lines_of_their_own_in_whatever_order(
+        mut events in proptest::collection::vec((any_event(), proptest::option::of(any::<u8>())), 1..60),
+    ) {
+        let batch = with_ids(&events);
+        let foretold = batch.raw_bytes();
+        let sealed = body(batch);
+        let mut ids: Vec<u8> = events.iter().filter_map(|(_, id)| *id).collect();
+        let mut found: Vec<u8> = sealed.extras.line_ids().map(|id| id.id.0[0]).collect();
+        for id in sealed.extras.line_ids() {
+            let line = &sealed.lines[usize::try_from(id.line).unwrap()];
+            let of_it = |(event, own): &(Event, Option<u8>)| {
+                *own == Some(id.id.0[0])
+                    && event.2.unwrap_or(0) == line.value.sum.0
+                    && Bucket::of(Timestamp(event.1)) == Some(line.key.bucket)
+            };
+            prop_assert!(line.value.events == 1 && events.iter().any(of_it), "{line:?}");
+        }
+        ids.sort_unstable();
+        found.sort_unstable();
+        prop_assert_eq!(&found, &ids);
+        let extras = if ids.is_empty() { 0 } else { 8 };
+        let encoded = with_ids(&events).encode([7; 32], &Evidence::default()).unwrap();
+        prop_assert_eq!(foretold + 32 + 2 + 2 + extras, usize::try_from(encoded.raw_length).unwrap());
+        events.reverse();
+        prop_assert_eq!(body(with_ids(&events)), sealed);
+    }
+}
+
+#[test]
+fn a_line_has_parts_for_as_many_events_as_a_batch_takes() {
+    let event = ((0, 0, Some(1), None), Some(7));
+    let batch = with_ids(&vec![event; ID_EVENTS_MAX + 1_024]);
+    assert_eq!(batch.lines(), ID_EVENTS_MAX + 1_024);
+    let body = body(batch);
+    assert_eq!(body.lines.len(), ID_EVENTS_MAX + 1_024);
+    assert_eq!(body.extras.id_key(), 1);
 }
 
 #[test]
@@ -134,6 +192,6 @@ fn the_length_of_the_body_is_known_before_it_is_encoded() {
     }
     let foretold = batch.raw_bytes();
     let body = batch.encode([0; 32], &Evidence::default()).expect("it fits");
-    // Besides the lines: the salt, and no evidence.
-    assert_eq!(foretold + 32 + 2, usize::try_from(body.raw_length).unwrap());
+    // Besides the lines: the salt, no evidence, no extras.
+    assert_eq!(foretold + 32 + 2 + 2, usize::try_from(body.raw_length).unwrap());
 }

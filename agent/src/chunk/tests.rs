@@ -14,6 +14,7 @@ fn record(slot: u32, time: i64, quantity: Option<i128>, unique: Option<Unique<'_
         time: Timestamp(time),
         quantity: quantity.map(Quantity),
         unique,
+        id: None,
     }
 }
 
@@ -54,6 +55,27 @@ fn golden_chunk_before_any_rules() {
     assert_eq!(hex(&writer.take().expect("one record").bytes), "010000000a0173027531");
 }
 
+#[test]
+fn golden_chunks_with_ids() {
+    let with = |id| Record { id: Some(id), ..record(0, 0, Some(1), None) };
+    let mut writer = ChunkWriter::new(1);
+    writer.record(&record(0, 0, Some(1), None), b"s");
+    writer.record(&with(RecordId::Keyed(KeyedId([0xa1; 16]))), b"s");
+    let first = writer.take().expect("two records");
+    let keyed = "a1".repeat(16);
+    assert_eq!(hex(&first.bytes), format!("020001000901730580808020{keyed}0105"));
+    assert_eq!(first.events, 2);
+    writer.record(&record(0, 0, Some(1), None), b"s");
+    assert_eq!(hex(&writer.take().expect("one record").bytes), "010001000105");
+
+    let mut early = ChunkWriter::new(0);
+    let id = NumberedId { id: IdDigest([0xb2; 16]), number: 300 };
+    early.record(&with(RecordId::Raw(id)), b"s");
+    let digest = "b2".repeat(16);
+    let bytes = hex(&early.take().expect("one record").bytes);
+    assert_eq!(bytes, format!("0200000080808020{digest}ac0209017305"));
+}
+
 fn check(records: &[Record<'_>], unique_key: u16, chunk_every: usize) {
     let series: Vec<Vec<u8>> = (0..32_u8).map(|slot| vec![b's', slot]).collect();
     let mut writer = ChunkWriter::new(unique_key);
@@ -88,8 +110,16 @@ fn any_record(raw: bool) -> impl Strategy<Value = Record<'static>> {
         Just(None),
         Just(Some(if raw { Unique::Raw("x") } else { Unique::Digest(DIGEST) }))
     ];
-    (0..32_u32, 0..4_000_000_000_000_i64, quantity, unique)
-        .prop_map(|(slot, time, quantity, unique)| record(slot, time, quantity, unique))
+    let id = prop_oneof![
+        Just(None),
+        any::<([u8; 16], u32)>().prop_map(move |(id, number)| Some(match raw {
+            true => RecordId::Raw(NumberedId { id: IdDigest(id), number }),
+            false => RecordId::Keyed(KeyedId(id)),
+        })),
+    ];
+    (0..32_u32, 0..4_000_000_000_000_i64, quantity, unique, id).prop_map(
+        |(slot, time, quantity, unique, id)| Record { id, ..record(slot, time, quantity, unique) },
+    )
 }
 
 proptest! {
@@ -105,7 +135,7 @@ proptest! {
 
     #[test]
     fn hostile_bytes_are_refused_without_panic(bytes in proptest::collection::vec(any::<u8>(), 0..300)) {
-        let mut forged = vec![VERSION, 0, 1];
+        let mut forged = vec![VERSION_WITH_IDS, 0, 1];
         forged.extend_from_slice(&bytes);
         let _read = GroupReader::default().read(&forged, |_, _, _| {});
         let _read = GroupReader::default().read(&bytes, |_, _, _| {});
@@ -115,7 +145,7 @@ proptest! {
 #[test]
 fn what_no_writer_wrote_is_named() {
     let read = |bytes: &[u8]| GroupReader::default().read(bytes, |_, _, _| {});
-    assert_eq!(read(&[2]), Err(ChunkError::Version { found: 2 }));
+    assert_eq!(read(&[3]), Err(ChunkError::Version { found: 3 }));
     assert_eq!(read(&[1, 0]), Err(ChunkError::Truncated { at: 2 }));
     assert_eq!(
         read(&[1, 0, 0, 0, 0x10]),

@@ -7,15 +7,15 @@
 use std::sync::{Arc, mpsc};
 use std::thread;
 
-use tidemark_common::batch::{parse_series, series_bytes, unique_digest};
+use tidemark_common::batch::{KeyedId, keyed_id, parse_series, series_bytes, unique_digest};
 use tidemark_common::id::RulesVersion;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::oneshot;
 
-use super::{Aggregate, JobSender, SealError, Sealed, Task};
+use super::{Aggregate, AtReplay, JobSender, SealError, Sealed, Task};
 use crate::Machine;
 use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
-use crate::chunk::{GroupReader, RAW_BYTES_LIMIT, Record, Unique};
+use crate::chunk::{GroupReader, NumberedId, RAW_BYTES_LIMIT, Record, RecordId, Unique};
 use crate::intake::answer::{Barrier, IntakeClosed};
 use crate::intake::job::Position;
 use crate::journal::{JournalReader, Seal};
@@ -89,15 +89,17 @@ impl Drop for LastWord {
 fn carry_out(order: Order, reader: &JournalReader, machine: Machine) -> Result<Sealed, SealError> {
     match order {
         Order::Encode { group, aggregate, position } => {
-            seal(Some(group), aggregate.batch, position, 0, machine)
+            seal(Some(group), aggregate.batch, position, AtReplay::default(), machine)
         }
-        Order::Evidence(position) => seal(None, OpenBatch::new(0), position, 0, machine),
+        Order::Evidence(position) => {
+            seal(None, OpenBatch::new(0), position, AtReplay::default(), machine)
+        }
         Order::Replay { group, mut position, rules, unique_key } => {
-            let (batch, dropped) = replay(group, &position, reader, &rules, unique_key)?;
+            let (batch, at_replay) = replay(group, &position, reader, &rules, unique_key)?;
             if position.rules == RulesVersion(0) {
                 position.rules = rules.version;
             }
-            seal(Some(group), batch, position, dropped, machine)
+            seal(Some(group), batch, position, at_replay, machine)
         }
         Order::Barrier { reply, accepted } => Ok(Sealed::Barrier { reply, accepted }),
     }
@@ -107,7 +109,7 @@ fn seal(
     group: Option<u64>,
     batch: OpenBatch,
     position: Position,
-    dropped_dimensions: u64,
+    at_replay: AtReplay,
     machine: Machine,
 ) -> Result<Sealed, SealError> {
     let mut salt = [0; 32];
@@ -123,17 +125,17 @@ fn seal(
         end_event: position.end_event,
         body,
     };
-    Ok(Sealed::Batch { seal: Box::new(seal), dropped_dimensions })
+    Ok(Sealed::Batch { seal: Box::new(seal), at_replay })
 }
 
-/// Makes a group's aggregate from its chunks; also tells how many dimensions the rules dropped.
+/// Makes a group's aggregate from its chunks; also tells what intake could not count.
 fn replay(
     group: u64,
     position: &Position,
     reader: &JournalReader,
     rules: &Rules,
     unique_key: UniqueKey,
-) -> Result<(OpenBatch, u64), SealError> {
+) -> Result<(OpenBatch, AtReplay), SealError> {
     let unreadable = |reason: String| SealError::Chunks { group, reason };
     let mut chunks = GroupReader::default();
     let mut projection = Projection::new(position, rules, unique_key);
@@ -150,7 +152,7 @@ fn replay(
         let found = projection.batch.events();
         return Err(unreadable(format!("they hold {found} events instead of {expected}")));
     }
-    Ok((projection.batch, projection.dropped))
+    Ok((projection.batch, projection.counted))
 }
 
 /// From a group's recorded series to those of its batch.
@@ -160,7 +162,7 @@ struct Projection<'a> {
     unique_key: UniqueKey,
     batch: OpenBatch,
     slots: Vec<Option<(SeriesSlot, u64)>>,
-    dropped: u64,
+    counted: AtReplay,
 }
 
 impl<'a> Projection<'a> {
@@ -171,13 +173,14 @@ impl<'a> Projection<'a> {
             unique_key,
             batch: OpenBatch::new(unique_key.id),
             slots: Vec::new(),
-            dropped: 0,
+            counted: AtReplay::default(),
         }
     }
 
     fn add(&mut self, key_id: u16, record: &Record<'_>, series: &[u8]) {
         let (slot, dropped) = self.slot(record.slot, series);
-        self.dropped = self.dropped.saturating_add(dropped);
+        let counted = &mut self.counted.dropped_dimensions;
+        *counted = counted.saturating_add(dropped);
         let unique = record.unique.map(|unique| match unique {
             Unique::Digest(digest) => digest,
             Unique::Raw(value) => self.digest(slot, value),
@@ -185,7 +188,11 @@ impl<'a> Projection<'a> {
         if key_id != 0 {
             self.batch.set_unique_key(key_id);
         }
-        self.batch.add(slot, record.time, Amount { quantity: record.quantity, unique });
+        let amount = Amount { quantity: record.quantity, unique };
+        match self.id(slot, record.id) {
+            Some(id) => self.batch.add_alone(slot, record.time, amount, id),
+            None => self.batch.add(slot, record.time, amount),
+        }
     }
 
     fn slot(&mut self, recorded: SeriesSlot, series: &[u8]) -> (SeriesSlot, u64) {
@@ -205,6 +212,25 @@ impl<'a> Projection<'a> {
         };
         self.slots[index] = Some(projected);
         projected
+    }
+
+    /// The event's id in the whole ledger, if its meter asks for one. Without an id it counts, where intake could
+    /// not know that it should have one.
+    fn id(&mut self, slot: SeriesSlot, id: Option<RecordId>) -> Option<KeyedId> {
+        if let Some(RecordId::Keyed(id)) = id {
+            return Some(id);
+        }
+        let rules = self.rules.filter(|rules| !rules.deduplicated.is_empty())?;
+        let (meter, customer, _) =
+            parse_series(self.batch.series(slot)).expect("intake encodes every series");
+        if !rules.deduplicates(meter.as_str()) {
+            return None;
+        }
+        let Some(RecordId::Raw(NumberedId { id, number })) = id else {
+            self.counted.without_id = self.counted.without_id.saturating_add(1);
+            return None;
+        };
+        Some(keyed_id(&self.unique_key, meter.as_str(), customer.as_str(), &id.0, number))
     }
 
     fn digest(&self, slot: SeriesSlot, value: &str) -> [u8; 16] {

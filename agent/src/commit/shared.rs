@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering}
 use tidemark_common::time::Timestamp;
 use tokio::sync::Semaphore;
 
-use super::AGGREGATES_MAX;
+use super::{AGGREGATES_MAX, AtReplay};
 
 /// Flags and counters that the threads share.
 #[derive(Debug)]
@@ -15,7 +15,8 @@ pub struct Shared {
     pub(super) full: AtomicBool,
     pub(super) uplink_room: AtomicBool,
     pub(super) seals_under_way: AtomicUsize,
-    pub(super) dropped_at_replay: AtomicU64,
+    dropped_at_replay: AtomicU64,
+    without_id_at_replay: AtomicU64,
     clock_offset_millis: AtomicI64,
 }
 
@@ -27,6 +28,7 @@ impl Default for Shared {
             uplink_room: AtomicBool::new(false),
             seals_under_way: AtomicUsize::new(0),
             dropped_at_replay: AtomicU64::new(0),
+            without_id_at_replay: AtomicU64::new(0),
             clock_offset_millis: AtomicI64::new(0),
         }
     }
@@ -59,8 +61,16 @@ impl Shared {
         corrected.max(Timestamp(0))
     }
 
-    /// Dimensions that the rules dropped when early chunks were read back, since the last call.
-    pub fn take_dropped_at_replay(&self) -> u64 {
-        self.dropped_at_replay.swap(0, Ordering::Relaxed)
+    /// What was counted when early chunks were read back, since the last call.
+    pub fn take_at_replay(&self) -> AtReplay {
+        AtReplay {
+            dropped_dimensions: self.dropped_at_replay.swap(0, Ordering::Relaxed),
+            without_id: self.without_id_at_replay.swap(0, Ordering::Relaxed),
+        }
+    }
+
+    pub(super) fn count_at_replay(&self, counted: AtReplay) {
+        self.dropped_at_replay.fetch_add(counted.dropped_dimensions, Ordering::Relaxed);
+        self.without_id_at_replay.fetch_add(counted.without_id, Ordering::Relaxed);
     }
 }

@@ -7,6 +7,7 @@ use std::path::Path;
 use std::thread;
 
 use tidemark_common::batch::{Body, Line, SealedBatch};
+use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{LedgerId, MeterName, OpeningId, RulesVersion, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
@@ -32,6 +33,7 @@ fn rules() -> Rules {
             negative: false,
         }],
         cloud_events: vec![],
+        deduplicated: vec![MeterName::parse("logins").unwrap()],
     }
 }
 
@@ -166,9 +168,13 @@ impl Life {
     }
 
     fn lines(&self, sequence: u64) -> Vec<Line> {
+        self.body(sequence).lines
+    }
+
+    fn body(&self, sequence: u64) -> Body {
         let bytes = self.handle.reader().batch(Sequence(sequence)).unwrap().expect("it is sealed");
         let (header, stored) = SealedBatch::split(&bytes).unwrap();
-        Body::open(&header, stored).unwrap().lines
+        Body::open(&header, stored).unwrap()
     }
 
     /// Ends as by kill -9, as far as the journal can tell: nothing more is written.
@@ -186,7 +192,14 @@ fn assert_conserved(state: &JournalState) {
 }
 
 const EVENTS: &str = "calls:1:2|c|#customer:a,plan:x,host:h1\ncalls:4|c|#customer:a,plan:x,host:h2\n\
-                      calls:8|c|#customer:b,plan:y\nusers:u1|s|#customer:a\nusers:u1|s|#customer:a\nusers:u2|s|#customer:a";
+                      calls:8|c|#customer:b,plan:y\nusers:u1|s|#customer:a\nusers:u1|s|#customer:a\nusers:u2|s|#customer:a\n\
+                      logins:1:1|c|#customer:a,id:9\nlogins:1|c|#customer:a\ncalls:1|c|#customer:c,id:9";
+/// Of [`EVENTS`].
+const ALL: u64 = 11;
+
+fn same_but_for_salt_and_evidence(found: &Body, expected: &Body) {
+    assert_eq!((&found.lines, &found.extras), (&expected.lines, &expected.extras));
+}
 
 #[test]
 fn a_replay_makes_the_lines_that_the_aggregate_had() {
@@ -194,8 +207,12 @@ fn a_replay_makes_the_lines_that_the_aggregate_had() {
     let mut live = Life::begin(&folder.path().join("live.redb"), 1);
     live.welcome();
     live.send(EVENTS);
-    assert_eq!(live.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
-    let expected = live.lines(1);
+    assert_eq!(live.seal(), Barrier { sequence: Sequence(1), accepted: ALL });
+    let expected = live.body(1);
+    let ids: Vec<_> = expected.extras.line_ids().collect();
+    assert_eq!((ids.len(), expected.extras.id_key()), (2, KEY.id));
+    assert_ne!(ids[0].id, ids[1].id, "two values of one line are two events");
+    assert_eq!(expected.evidence.get(EvidenceCode::WithoutId), 1);
     live.die();
 
     // Under rules, and killed before the seal.
@@ -206,8 +223,8 @@ fn a_replay_makes_the_lines_that_the_aggregate_had() {
     killed.commit();
     killed.die();
     let mut next = Life::begin(&path, 2);
-    assert_eq!(next.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
-    assert_eq!(next.lines(1), expected);
+    assert_eq!(next.seal(), Barrier { sequence: Sequence(1), accepted: ALL });
+    same_but_for_salt_and_evidence(&next.body(1), &expected);
     next.die();
 
     // Before any rules were known.
@@ -216,8 +233,9 @@ fn a_replay_makes_the_lines_that_the_aggregate_had() {
     early.commit();
     assert_conserved(&early.state());
     early.welcome();
-    assert_eq!(early.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
-    assert_eq!(early.lines(1), expected);
+    assert_eq!(early.seal(), Barrier { sequence: Sequence(1), accepted: ALL });
+    same_but_for_salt_and_evidence(&early.body(1), &expected);
+    assert_eq!(early.shared.take_at_replay(), AtReplay { dropped_dimensions: 3, without_id: 1 });
     assert_conserved(&early.state());
     early.die();
 }
@@ -240,7 +258,7 @@ fn earlier_openings_are_sealed_before_anything_new() {
     assert_eq!(third.seal(), Barrier { sequence: Sequence(3), accepted: 3 });
     let sums: Vec<Quantity> = (1..=3).map(|sequence| third.lines(sequence)[0].value.sum).collect();
     assert_eq!(sums, [Quantity::whole(1), Quantity::whole(2), Quantity::whole(4)]);
-    assert_eq!(third.state().evidence.get(tidemark_common::code::EvidenceCode::UncleanStarts), 2);
+    assert_eq!(third.state().evidence.get(EvidenceCode::UncleanStarts), 2);
     assert_conserved(&third.state());
     third.die();
 }
@@ -383,8 +401,8 @@ fn more_closed_batches_than_memory_has_room_for_are_made_from_their_chunks() {
         .map(|_| Arc::clone(&life.shared.aggregates).try_acquire_owned().unwrap())
         .collect();
     life.send(EVENTS);
-    assert_eq!(life.seal(), Barrier { sequence: Sequence(1), accepted: 7 });
-    assert_eq!(life.lines(1).iter().map(|line| line.value.events).sum::<u64>(), 7);
+    assert_eq!(life.seal(), Barrier { sequence: Sequence(1), accepted: ALL });
+    assert_eq!(life.lines(1).iter().map(|line| line.value.events).sum::<u64>(), ALL);
     drop(places);
     life.die();
 }

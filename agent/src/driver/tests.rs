@@ -140,7 +140,7 @@ fn welcome(posted: u64) -> Frame {
         posted_digest: digest(posted),
         ledger_time: Timestamp(3_000),
         header_version: 1,
-        body_version: 1,
+        body_version: 2,
         rules: Some(Rules { version: RulesVersion(3), ..Rules::default() }),
         unique_key: UniqueKey { id: 1, key: [0; 32] },
         batches_in_flight_max: 4,

@@ -44,7 +44,7 @@ fn three(journal: &Journal, group: u64) -> Entry {
     let mut writer = ChunkWriter::new(1);
     for _ in 0..3 {
         let quantity = Some(Quantity::ONE);
-        let record = Record { slot: SeriesSlot(0), time: NOON, quantity, unique: None };
+        let record = Record { slot: SeriesSlot(0), time: NOON, quantity, unique: None, id: None };
         writer.record(&record, &series_bytes("calls", "a", &[]));
     }
     let mut evidence = Evidence::default();

@@ -11,7 +11,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use tidemark_common::batch::{Evidence, Line, series_bytes};
+use tidemark_common::batch::{Evidence, Extras, KeyedId, Line, LineId, series_bytes};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::hex;
 use tidemark_common::id::{LedgerId, OpeningId, RulesVersion, StreamId};
@@ -20,9 +20,10 @@ use tidemark_common::wire::UniqueKey;
 
 use super::read::{read_line, read_quantity, read_series, read_time};
 use super::{ImportError, RowError, bad};
-use crate::aggregate::{Amount, OPEN_BODY_BYTES_MAX, OpenBatch};
-use crate::chunk::{ChunkWriter, Record, Unique};
+use crate::aggregate::{Amount, ID_EVENTS_MAX, OPEN_BODY_BYTES_MAX, OpenBatch, id_event_bytes};
+use crate::chunk::{ChunkWriter, NumberedId, Record, RecordId, Unique};
 use crate::config::Config;
+use crate::event::IdDigest;
 use crate::export::{EventRow, LineRow};
 use crate::journal::{
     Carried, Carrier, FreshIds, Journal, JournalState, Leftover, OpenError, hashed,
@@ -95,6 +96,8 @@ struct Batch {
     end: u64,
     salt: [u8; 32],
     lines: Vec<Line>,
+    id_key: u16,
+    ids: Vec<LineId>,
 }
 
 /// Events that will be one batch.
@@ -109,6 +112,9 @@ struct Group {
     begun: bool,
     /// Values that will be digests.
     raw_uniques: usize,
+    /// Ids that lines of their own will have, and what these will take at most.
+    raw_ids: usize,
+    raw_id_bytes: usize,
     oldest: Timestamp,
 }
 
@@ -177,14 +183,22 @@ impl Opening {
             end: row.end_event,
             salt,
             lines: Vec::new(),
+            id_key: 0,
+            ids: Vec::new(),
         });
+        if let Some(id) = &row.id {
+            let id = KeyedId(hex::decode_array(id).ok_or_else(bad("id"))?);
+            let line = u32::try_from(batch.lines.len()).map_err(|_| bad("number of lines")())?;
+            batch.id_key = row.id_key.filter(|key| *key > 0).ok_or_else(bad("id_key"))?;
+            batch.ids.push(LineId { line, id });
+        }
         batch.lines.push(read_line(&row)?);
         Ok(())
     }
 
     fn end_batch(&mut self) -> Result<(), RowError> {
         let Some(batch) = self.batch.take() else { return Ok(()) };
-        let Batch { rules, first, end, salt, lines, .. } = batch;
+        let Batch { rules, first, end, salt, lines, id_key, ids, .. } = batch;
         let events = end.saturating_sub(first);
         if end <= self.origin.posted_below {
             self.skipped = self.skipped.saturating_add(events);
@@ -195,7 +209,9 @@ impl Opening {
             let times = lines.iter().map(|line| line.key.bucket.start());
             let oldest = times.min().unwrap_or(Timestamp(0));
             let carried = self.carried(rules, events, oldest)?;
-            self.carrier.batch(carried, salt, &lines)?;
+            let mut extras = Extras::default();
+            extras.set_line_ids(id_key, &ids);
+            self.carrier.batch(carried, salt, extras, &lines)?;
         }
         Ok(())
     }
@@ -309,15 +325,19 @@ impl Group {
             chunk: waits.then(|| ChunkWriter::new(unique_key)),
             begun: false,
             raw_uniques: 0,
+            raw_ids: 0,
+            raw_id_bytes: 0,
             oldest: Timestamp(i64::MAX),
         }
     }
 
     fn takes(&self, rules: RulesVersion, unique_key: u16) -> bool {
         let uniques = self.raw_uniques.saturating_mul(DIGEST_BYTES);
+        let later = uniques.saturating_add(self.raw_id_bytes);
         (self.rules, self.unique_key) == (rules, unique_key)
+            && self.batch.id_events().max(self.raw_ids) < ID_EVENTS_MAX
             && self.batch.events() < EVENTS_PER_GROUP_MAX
-            && self.batch.raw_bytes().saturating_add(uniques) < OPEN_BODY_BYTES_MAX
+            && self.batch.raw_bytes().saturating_add(later) < OPEN_BODY_BYTES_MAX
     }
 
     fn add(&mut self, row: &EventRow) -> Result<(), RowError> {
@@ -340,14 +360,35 @@ impl Group {
             return Err(bad("quantity")());
         }
         let slot = self.batch.slot(&series);
-        self.batch.add(slot, time, Amount { quantity, unique: digest });
+        let amount = Amount { quantity, unique: digest };
+        let id = self.id(row)?;
+        match id {
+            Some(RecordId::Keyed(id)) => self.batch.add_alone(slot, time, amount, id),
+            Some(RecordId::Raw(_)) => {
+                self.raw_ids = self.raw_ids.saturating_add(1);
+                self.raw_id_bytes = self.raw_id_bytes.saturating_add(id_event_bytes(series.len()));
+                self.batch.add(slot, time, amount);
+            }
+            None => self.batch.add(slot, time, amount),
+        }
         if let Some(chunk) = &mut self.chunk {
             let raw = row.unique.as_deref();
             self.raw_uniques = self.raw_uniques.saturating_add(usize::from(raw.is_some()));
             let unique = raw.map(Unique::Raw).or(digest.map(Unique::Digest));
-            chunk.record(&Record { slot, time, quantity, unique }, &series);
+            chunk.record(&Record { slot, time, quantity, unique, id }, &series);
         }
         self.oldest = self.oldest.min(time);
         Ok(())
+    }
+    fn id(&self, row: &EventRow) -> Result<Option<RecordId>, RowError> {
+        let Some(id) = &row.id else { return Ok(None) };
+        let id = hex::decode_array(id).ok_or_else(bad("id"))?;
+        match (self.unique_key, row.id_number) {
+            (1.., None) => Ok(Some(RecordId::Keyed(KeyedId(id)))),
+            (0, Some(number)) if self.chunk.is_some() => {
+                Ok(Some(RecordId::Raw(NumberedId { id: IdDigest(id), number })))
+            }
+            _ => Err(bad("id")()),
+        }
     }
 }

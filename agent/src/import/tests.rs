@@ -1,5 +1,7 @@
 //! What is made of an export, before any of it is shipped.
 
+mod ids;
+
 use std::collections::BTreeMap;
 use std::fs;
 
@@ -51,6 +53,8 @@ fn event_row(nth: u8, event: u64) -> EventRow {
         unique: None,
         unique_digest: None,
         unique_key: 1,
+        id: None,
+        id_number: None,
     }
 }
 
@@ -82,6 +86,8 @@ fn line(nth: u8, first_event: u64, customer: &str) -> Row {
         latest: "2".to_owned(),
         unique_key: 0,
         uniques: vec![],
+        id: None,
+        id_key: None,
     })
 }
 

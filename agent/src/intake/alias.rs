@@ -29,6 +29,8 @@ pub(crate) enum Alias {
 pub(crate) struct Known {
     pub(crate) slot: SeriesSlot,
     pub(crate) negative: bool,
+    /// Whether the rules have its events told apart by their ids in the whole ledger.
+    pub(crate) deduplicated: bool,
     /// Dimensions that the rules drop from each event.
     pub(crate) dropped: u16,
 }
@@ -105,7 +107,8 @@ mod tests {
     use super::*;
 
     fn known(slot: u32) -> Alias {
-        Alias::Series(Known { slot: SeriesSlot(slot), negative: false, dropped: 0 })
+        let slot = SeriesSlot(slot);
+        Alias::Series(Known { slot, negative: false, deduplicated: false, dropped: 0 })
     }
 
     #[test]

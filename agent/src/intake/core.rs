@@ -14,15 +14,15 @@ mod turn;
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
-use tidemark_common::batch::{Evidence, parse_series, series_bytes, unique_digest};
+use tidemark_common::batch::{Evidence, keyed_id, parse_series, series_bytes, unique_digest};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{EventNumber, OpeningId, RulesVersion};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
-use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
-use crate::chunk::{ChunkWriter, Record, Unique};
+use crate::aggregate::{Amount, OpenBatch, SeriesSlot, id_event_bytes};
+use crate::chunk::{ChunkWriter, NumberedId, Record, RecordId, Unique};
 use crate::event::{
     Door, IdDigest, Message, Parsed, RejectReason, SourceCount, UsageEvent, judge_time,
 };
@@ -65,6 +65,9 @@ pub struct Core {
     batch: OpenBatch,
     /// Unique values held raw in this group's chunks, which its aggregate does not see.
     raw_uniques: usize,
+    /// Ids held raw, and what lines of their events will take at most.
+    raw_ids: usize,
+    raw_id_bytes: usize,
     chunk_bytes: u64,
     aliases: Aliases,
 
@@ -91,6 +94,21 @@ pub struct Core {
     jobs: Vec<Job>,
 }
 
+/// What an event says besides its series and time.
+#[derive(Debug, Clone, Copy)]
+struct Content<'a> {
+    quantity: Option<Quantity>,
+    unique: Option<&'a str>,
+    id: Option<NumberedId>,
+}
+
+impl<'a> Content<'a> {
+    fn of(event: &'a UsageEvent, id: Option<IdDigest>) -> Self {
+        let id = id.map(|id| NumberedId { id, number: event.number });
+        Self { quantity: event.quantity, unique: event.unique.as_deref(), id }
+    }
+}
+
 impl Core {
     #[must_use]
     pub fn new(mut settings: IntakeSettings, start: IntakeStart) -> Self {
@@ -114,6 +132,8 @@ impl Core {
             group_began: 0,
             batch: OpenBatch::new(key_id),
             raw_uniques: 0,
+            raw_ids: 0,
+            raw_id_bytes: 0,
             chunk_bytes: 0,
             aliases: Aliases::default(),
             chunk: ChunkWriter::new(key_id),
@@ -177,7 +197,7 @@ impl Core {
         match self.aliases.find(raw.name, raw.tags) {
             Some(Alias::Series(_)) if self.full => self.refuse(door, &raw),
             Some(Alias::Series(known)) => {
-                self.values(door, &raw, known, line, arrival);
+                self.values(door, &raw, known, None, line, arrival);
             }
             Some(Alias::NotMetered { excluded }) => self.not_metered(line, excluded),
             None => self.first_sight(door, &raw, line, arrival),
@@ -217,7 +237,7 @@ impl Core {
         if labels.id.is_none() && labels.source.is_none() {
             self.aliases.remember(raw.name, raw.tags, Alias::Series(known));
         }
-        let recorded = self.values(door, raw, known, line, arrival);
+        let recorded = self.values(door, raw, known, labels.id, line, arrival);
         self.mark(labels.id.filter(|_| recorded), labels.source);
     }
 
@@ -227,6 +247,7 @@ impl Core {
         door: Door,
         raw: &RawMetric<'_>,
         known: Known,
+        id: Option<IdDigest>,
         line: &[u8],
         arrival: Timestamp,
     ) -> bool {
@@ -240,7 +261,7 @@ impl Core {
             }
         };
         let mut recorded = false;
-        for value in dogstatsd::values(raw) {
+        for (number, value) in (0..).zip(dogstatsd::values(raw)) {
             let (quantity, unique) = match value {
                 Ok(Value::Quantity(quantity)) if quantity.is_negative() && !known.negative => {
                     self.reject(door, RejectReason::Negative, line, arrival);
@@ -253,7 +274,8 @@ impl Core {
                     continue;
                 }
             };
-            self.record(known, time, arrival, quantity, unique);
+            let id = id.map(|id| NumberedId { id, number });
+            self.record(known, time, arrival, Content { quantity, unique, id });
             recorded = true;
         }
         recorded
@@ -288,7 +310,7 @@ impl Core {
         let mut answer = Answer::Accepted;
         let mut recorded = false;
         for event in &message.events {
-            match self.event(event, arrival) {
+            match self.event(event, message.id, arrival) {
                 Ok(()) => recorded = true,
                 Err(reason) => {
                     self.reject(door, reason, raw, arrival);
@@ -303,11 +325,12 @@ impl Core {
     fn event(
         &mut self,
         event: &Result<UsageEvent, RejectReason>,
+        id: Option<IdDigest>,
         arrival: Timestamp,
     ) -> Result<(), RejectReason> {
         let event = event.as_ref().map_err(|reason| *reason)?;
         let (known, time) = self.judge(event, event.time, arrival)?;
-        self.record(known, time, arrival, event.quantity, event.unique.as_deref());
+        self.record(known, time, arrival, Content::of(event, id));
         Ok(())
     }
 
@@ -351,18 +374,14 @@ impl Core {
         let dropped = labels.dimensions.len().saturating_sub(kept.len());
         let negative =
             rule.is_some_and(|rule| rule.negative) || self.settings.negative.matches(meter);
+        let deduplicated = self.rules.as_ref().is_some_and(|rules| rules.deduplicates(meter));
         let slot = self.batch.slot(&series_bytes(meter, labels.customer.as_str(), &kept));
-        Known { slot, negative, dropped: u16::try_from(dropped).unwrap_or(u16::MAX) }
+        let dropped = u16::try_from(dropped).unwrap_or(u16::MAX);
+        Known { slot, negative, deduplicated, dropped }
     }
 
-    fn record(
-        &mut self,
-        known: Known,
-        time: Timestamp,
-        arrival: Timestamp,
-        quantity: Option<Quantity>,
-        unique: Option<&str>,
-    ) {
+    fn record(&mut self, known: Known, time: Timestamp, arrival: Timestamp, content: Content<'_>) {
+        let Content { quantity, unique, id } = content;
         if self.chunk.events() == 0 {
             self.chunk_first = self.next_event;
             self.chunk_oldest = arrival;
@@ -380,14 +399,40 @@ impl Core {
             }
             (None, None) => None,
         };
-        self.batch.add(known.slot, time, Amount { quantity, unique: digest });
-        let record = Record { slot: known.slot, time, quantity, unique: held };
+        let id = id.and_then(|id| self.ledger_id(known, id));
+        let amount = Amount { quantity, unique: digest };
+        match id {
+            Some(RecordId::Keyed(id)) => self.batch.add_alone(known.slot, time, amount, id),
+            Some(RecordId::Raw(_)) | None => self.batch.add(known.slot, time, amount),
+        }
+        let record = Record { slot: known.slot, time, quantity, unique: held, id };
         self.chunk.record(&record, self.batch.series(known.slot));
         self.next_event = self.next_event.plus(1);
         self.settings.time.newest = self.settings.time.newest.max(arrival);
+        if known.deduplicated && id.is_none() {
+            self.count(EvidenceCode::WithoutId, 1);
+        }
         if known.dropped > 0 {
             self.count(EvidenceCode::DroppedDimensions, u64::from(known.dropped));
         }
+    }
+
+    /// What stands for an event's id in the whole ledger. While it is not known whether its meter asks for it, that is
+    /// what it would be made of.
+    fn ledger_id(&mut self, known: Known, id: NumberedId) -> Option<RecordId> {
+        let series = self.batch.series(known.slot);
+        let Some(key) = self.unique_key.as_ref() else {
+            self.raw_ids = self.raw_ids.saturating_add(1);
+            self.raw_id_bytes = self.raw_id_bytes.saturating_add(id_event_bytes(series.len()));
+            return Some(RecordId::Raw(id));
+        };
+        if !known.deduplicated {
+            return None;
+        }
+        let (meter, customer, _) = parse_series(series).expect("intake encoded it");
+        let NumberedId { id, number } = id;
+        let keyed = keyed_id(key, meter.as_str(), customer.as_str(), &id.0, number);
+        Some(RecordId::Keyed(keyed))
     }
 
     fn digest(&self, slot: SeriesSlot, value: &str) -> Option<[u8; 16]> {

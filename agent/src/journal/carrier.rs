@@ -3,7 +3,7 @@
 //! **Owns** the order of its writes, and how a sealed batch gets a new number. **Does not own** which events
 //! are carried, or where to (`moving.rs`, `import.rs`).
 
-use tidemark_common::batch::{BodyWriter, EncodedBody, Evidence, Line};
+use tidemark_common::batch::{BodyWriter, EncodedBody, Evidence, Extras, Line};
 use tidemark_common::id::{EventNumber, LedgerId, OpeningId, RulesVersion, Sequence};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
@@ -61,9 +61,10 @@ impl Carrier {
         &mut self,
         carried: Carried,
         salt: [u8; 32],
+        extras: Extras,
         lines: &[Line],
     ) -> Result<(), OpenError> {
-        let body = encode(salt, lines, &carried.evidence)?;
+        let body = encode(salt, extras, lines, &carried.evidence)?;
         self.sealed(carried, body)
     }
 
@@ -135,8 +136,13 @@ impl Carrier {
     }
 }
 
-fn encode(salt: [u8; 32], lines: &[Line], evidence: &Evidence) -> Result<EncodedBody, OpenError> {
-    let mut writer = BodyWriter::new(salt, evidence);
+fn encode(
+    salt: [u8; 32],
+    extras: Extras,
+    lines: &[Line],
+    evidence: &Evidence,
+) -> Result<EncodedBody, OpenError> {
+    let mut writer = BodyWriter::with_extras(salt, evidence, extras);
     let mut written = Ok(());
     for line in lines {
         let (bucket, part) = (line.key.bucket, line.key.part);

@@ -229,7 +229,7 @@ pub(super) fn carry_over(
                 oldest: oldest.unwrap_or(old.newest),
                 evidence: counts.evidence(),
             };
-            new.batch(carried, body.salt, &body.lines)
+            new.batch(carried, body.salt, body.extras, &body.lines)
         }
         Held::Chunk(chunk) => {
             let ChunkHeld { group, opening, rules, events, oldest, evidence, payload, .. } = chunk;

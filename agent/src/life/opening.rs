@@ -124,5 +124,6 @@ pub(super) fn seed_rules(config: &config::SeedRules) -> Option<Arc<Rules>> {
         seal_interval_millis: 1_000,
         meters,
         cloud_events: vec![],
+        deduplicated: vec![],
     }))
 }

@@ -142,7 +142,15 @@ impl<'a> Event<'a> {
         let (id, source) =
             identify(&self.event_type, Some(&self.id), Some(&self.source), self.count)?;
         let events: Vec<_> = match rules.cloud_event(&self.event_type) {
-            Some(rule) => rule.meters.iter().map(|meter| self.ruled(meter, rules)).collect(),
+            Some(rule) => {
+                let event = |(index, meter): (usize, &CloudEventMeter)| {
+                    let before = rule.meters.iter().take(index);
+                    let same = before.filter(|before| before.meter == meter.meter).count();
+                    let number = u32::try_from(same).unwrap_or(u32::MAX);
+                    Ok(UsageEvent { number, ..self.ruled(meter, rules)? })
+                };
+                rule.meters.iter().enumerate().map(event).collect()
+            }
             None => vec![Ok(self.unruled(parse_meter(&self.event_type)?, rules)?)],
         };
         if events.is_empty() {
@@ -189,6 +197,7 @@ impl<'a> Event<'a> {
             time: self.time,
             quantity,
             unique,
+            number: 0,
         }
     }
 

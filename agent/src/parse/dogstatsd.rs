@@ -215,7 +215,7 @@ pub fn message(line: &[u8], naming: &Naming) -> Parsed {
         }
         Err(reason) => return Parsed::Rejected(reason),
     };
-    let event = |value: Value<'_>| {
+    let event = |number: u32, value: Value<'_>| {
         let (quantity, unique) = match value {
             Value::Quantity(quantity) => (Some(quantity), None),
             Value::Unique(unique) => (None, Some(unique.to_owned())),
@@ -227,9 +227,11 @@ pub fn message(line: &[u8], naming: &Naming) -> Parsed {
             time: raw.time(),
             quantity,
             unique,
+            number,
         }
     };
-    let events = values(&raw).map(|value| value.map(event)).collect();
+    let events = (0..).zip(values(&raw));
+    let events = events.map(|(number, value)| value.map(|value| event(number, value))).collect();
     Parsed::Message(Message { id: labels.id, source: labels.source, events })
 }
 

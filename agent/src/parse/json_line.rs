@@ -64,6 +64,7 @@ fn read(line: &[u8], naming: &Naming) -> Result<Message, RejectReason> {
         time: object.get("time").map(read_time).transpose()?,
         quantity,
         unique,
+        number: 0,
     };
     Ok(Message { id, source, events: vec![Ok(event)] })
 }

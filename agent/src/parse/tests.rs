@@ -82,6 +82,7 @@ pub(super) fn rules() -> Rules {
             rule("Prompt", vec![tokens, plain("prompts")]),
             rule("ignored", vec![]),
         ],
+        deduplicated: vec![],
     }
 }
 

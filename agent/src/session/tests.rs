@@ -303,7 +303,7 @@ fn welcome(posted: u64) -> Welcome {
         posted_digest: digest(posted),
         ledger_time: Timestamp(6_000),
         header_version: 1,
-        body_version: 1,
+        body_version: 2,
         rules: Some(Rules { version: RulesVersion(3), ..Rules::default() }),
         unique_key: UniqueKey { id: 1, key: [0; 32] },
         batches_in_flight_max: u32::try_from(WINDOW).unwrap(),

@@ -236,6 +236,11 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
         ("commits", "Ledger commits since the start", figures.groups),
         ("folds", "Folds since the start", figures.folds),
         ("folded_lines", "Batch lines folded since the start", figures.folded_lines),
+        (
+            "duplicates_suppressed",
+            "Events that were admitted before and are not billed, since the start",
+            figures.suppressed,
+        ),
         ("clock_jumps", "Jumps of the machine's clock by over a minute", figures.clock_jumps),
     ] {
         counter(registry, name, help, value);

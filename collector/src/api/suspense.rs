@@ -106,7 +106,7 @@ fn answer(catalog: &Catalog, snapshot: &Snapshot, page: &Page) -> Result<Answer,
         last = codec::seen_key(&seen.customer, &seen.meter, &seen.seen_as);
         if let Some(reason) = reason(catalog, &seen) {
             let agent = match seen.seen_as {
-                SeenAs::Normal => None,
+                SeenAs::Normal | SeenAs::Suppressed => None,
                 SeenAs::Unauthorised(agent) => Some(agent.to_string()),
             };
             entries.push(Entry {
@@ -162,6 +162,8 @@ impl Counts {
 pub(super) fn reason(catalog: &Catalog, seen: &Seen) -> Option<Unbilled> {
     match &seen.seen_as {
         SeenAs::Unauthorised(_) => Some(Unbilled::Unauthorised),
+        // Billed once, by the event that came first.
+        SeenAs::Suppressed => None,
         SeenAs::Normal => catalog.unbilled(&seen.customer, &seen.meter),
     }
 }

@@ -4,6 +4,7 @@ mod bills;
 #[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod certificates;
 mod corrections;
+mod duplicates;
 #[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod held;
 mod hostile;

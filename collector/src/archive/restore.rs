@@ -38,7 +38,7 @@ use crate::ledger::redb::{
     ARCHIVE_LEFT, ARCHIVE_MEANS, ARCHIVE_NOTE, FORMAT_WITH_ARCHIVE, Import, RETIRED_SUMS,
     RedbOptions, Restored,
 };
-use crate::ledger::request::Opened;
+use crate::ledger::request::{Opened, Stored};
 use crate::ledger::stream::StreamRecord;
 use crate::restore::{self, RestoreError, Used};
 
@@ -295,6 +295,8 @@ impl Merge {
                     LedgerTable::Openings
                     | LedgerTable::Quarantine
                     | LedgerTable::Marks
+                    | LedgerTable::Ids
+                    | LedgerTable::Suppressed
                     | LedgerTable::Books => self.import.row(table, key, value)?,
                     LedgerTable::Batches => {
                         let fetched = batch.as_ref().and_then(|batch| batch.fetched.as_deref());
@@ -438,6 +440,10 @@ impl Merge {
             if !batch.marks.is_empty() {
                 self.import.row(LedgerTable::Marks, &key, &batch.marks)?;
             }
+            let suppressed = batch.suppressed().map_err(forked)?;
+            if !suppressed.is_empty() {
+                self.import.row(LedgerTable::Suppressed, &key, suppressed)?;
+            }
             if let Some(reason) = &batch.quarantined {
                 self.import.row(LedgerTable::Quarantine, &key, reason.as_bytes())?;
             }
@@ -469,7 +475,10 @@ impl Merge {
         for Put { table, key, value } in puts.0 {
             let known = LedgerTable::from_number(table);
             match (known, value) {
-                (Some(table @ (LedgerTable::Books | LedgerTable::Openings)), Some(value)) => {
+                (
+                    Some(table @ (LedgerTable::Books | LedgerTable::Openings | LedgerTable::Ids)),
+                    Some(value),
+                ) => {
                     if key.starts_with(DOCUMENTS) && table == LedgerTable::Books {
                         self.found_documents = self.found_documents.saturating_add(1);
                     }
@@ -536,7 +545,8 @@ pub(super) fn open(batch: &ArchivedBatch) -> Result<Opened, String> {
     if let Some(reason) = &batch.quarantined {
         return Ok(Opened::Quarantined(reason.clone()));
     }
-    match Opened::read(&batch.header, &batch.bytes, &batch.marks) {
+    let stored = Stored { marks: &batch.marks, suppressed: batch.suppressed()? };
+    match Opened::read(&batch.header, &batch.bytes, stored) {
         Ok(Opened::Quarantined(reason)) => Err(reason),
         Ok(opened) => Ok(opened),
         Err(error) => Err(error.to_string()),

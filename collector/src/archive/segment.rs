@@ -5,10 +5,11 @@
 //! RECORD    length u32, and so many bytes:
 //!   batches   position u64, agent str16, marks bytes32, quarantined u8 (0 or 1), reason str16, JUDGED bytes32,
 //!             header [192], body as stored
-//! JUDGED    what else was judged when it was admitted: (tag u8, bytes32), to its end; none is known yet
+//! JUDGED    what else was judged when it was admitted: (tag u8, bytes32), to its end; 1: the suppressed lines
+//!           (ledger/duplicates.rs)
 //!   books     number u64, then PUTs to the end
 //!   streams   a row of what is known of a stream (ledger/codec.rs)
-//! PUT       table u8 (3 openings, 7 books), key bytes32, is put u8 (0: the row goes; 1: value bytes32)
+//! PUT       table u8 (3 openings, 7 books, 9 ids), key bytes32, is put u8 (0: the row goes; 1: value bytes32)
 //! ```
 //! `str16`: length u16 and UTF-8; `bytes32`: length u32 and bytes; numbers are big-endian. Objects of books and streams are
 //! compressed as a whole (Zstandard); bodies are already.
@@ -170,11 +171,39 @@ pub struct ArchivedBatch {
     pub bytes: Vec<u8>,
 }
 
+/// Of suppressed lines, in what was judged.
+const SUPPRESSED_TAG: u8 = 1;
+
 impl ArchivedBatch {
     /// The body as stored.
     #[must_use]
     pub fn body(&self) -> &[u8] {
         self.bytes.get(HEADER_BYTES..).unwrap_or_default()
+    }
+
+    /// How suppressed lines stand in `judged`.
+    #[must_use]
+    pub fn judged_of(suppressed: &[u8]) -> Vec<u8> {
+        let mut judged = Vec::new();
+        if !suppressed.is_empty() {
+            judged.push(SUPPRESSED_TAG);
+            put_bytes(&mut judged, suppressed);
+        }
+        judged
+    }
+
+    /// The suppressed lines, as the ledger's row has them; empty without any.
+    ///
+    /// # Errors
+    /// Another judgement, which this version does not know.
+    pub fn suppressed(&self) -> Result<&[u8], &'static str> {
+        let mut fields = Fields(&self.judged);
+        if fields.0.is_empty() {
+            return Ok(&[]);
+        }
+        let is_known = fields.array() == Some([SUPPRESSED_TAG]);
+        let row = take_bytes(&mut fields).filter(|_| is_known && fields.0.is_empty());
+        row.ok_or("was judged by more than this version knows; use a newer one")
     }
 
     /// As a record.

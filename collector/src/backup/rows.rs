@@ -3,7 +3,7 @@
 //! ```text
 //! HEAD   "TMLR", version u16 = 1, zero u16
 //! ROW    table u8 (1 meta, 2 streams, 8 retired, 3 openings, 4 quarantine, 6 marks,
-//!        7 books, 11 redo, 5 batches), key length u8,
+//!        7 books, 9 ids, 10 suppressed, 11 redo, 5 batches), key length u8,
 //!        value length u32, key, value                       as they stand in ledger.redb
 //! END    0 u8, rows u64                                     last
 //! FAIL   255 u8, reason length u16, reason                  in place of END: there is no more

@@ -18,7 +18,7 @@ use tidemark_common::wire::{CONTROL_BYTES_MAX, CloudEventMeter, DimensionPath, e
 use crate::document::{self, Located, Problem, Problems, Table, closest};
 use crate::duration;
 
-use super::{Aggregation, Catalog, CloudEvent, METERS_MAX, Meter, identities};
+use super::{Aggregation, Catalog, CloudEvent, Deduplicate, METERS_MAX, Meter, identities};
 
 const SEAL_INTERVAL_DEFAULT_MILLIS: u32 = 1_000;
 const SEAL_INTERVAL_MIN_MILLIS: u32 = 10;
@@ -113,6 +113,8 @@ fn meter(
     let aggregation = aggregation(table, problems);
     let dimensions = dimensions(table, problems);
     let negative = table.flag("negative", problems);
+    let deduplicate =
+        one_of(table, "deduplicate", &Deduplicate::ALL, Deduplicate::name, problems).flatten();
     let unit = label(table, "unit", problems);
     let event = table.table("cloud_event", problems);
     let cloud_event = match (event, name) {
@@ -124,6 +126,7 @@ fn meter(
         aggregation: aggregation?,
         dimensions,
         negative,
+        deduplicate: deduplicate.unwrap_or_default(),
         unit,
         cloud_event,
     })

@@ -20,6 +20,7 @@ cloud_event = { type = "com.example.completion", quantity = "data.tokens", dimen
 name = "seats"
 aggregation = "unique_count"
 negative = true
+deduplicate = "global"
 
 [[customer]]
 id = "acme"
@@ -127,6 +128,7 @@ fn agents_get_the_rules_in_order() {
     assert_eq!((rules.version, rules.seal_interval_millis), (RulesVersion(0), 500));
     assert_eq!(rules.meter("llm.tokens").unwrap().dimensions, ["model", "region"]);
     assert!(rules.meter("seats").unwrap().negative);
+    assert!(rules.deduplicates("seats") && !rules.deduplicates("llm.tokens"));
     let event = &rules.cloud_event("com.example.completion").unwrap().meters[0];
     assert_eq!(event.quantity.as_deref(), Some("data.tokens"));
     assert_eq!(event.dimensions[0].path, "data.model");

@@ -319,6 +319,7 @@ fn write_meter(text: &mut String, meter: &Meter) {
     let dimensions: Vec<_> = meter.dimensions.iter().map(|name| quoted(name)).collect();
     line(text, format_args!("dimensions = [{}]", dimensions.join(", ")));
     line(text, format_args!("negative = {}", meter.negative));
+    line(text, format_args!("deduplicate = {}", quoted(meter.deduplicate.name())));
     if let Some(unit) = &meter.unit {
         line(text, format_args!("unit = {}", quoted(unit)));
     }

@@ -7,11 +7,12 @@
 //! position. A break is named once: the walk goes on from where the batch stands.
 //!
 //! Limits: memory holds one entry for each stream, live or retired, for each opening and quarantined
-//! batch, and the marks of each batch that has some; of the findings the first [`FINDINGS_MAX`] are kept, all are counted.
+//! batch, and the marks and suppressed lines of each batch that has some; of the findings the first [`FINDINGS_MAX`] are kept, all are counted.
 
 mod finding;
 mod left;
 mod retired;
+mod suppressed;
 mod walk;
 
 #[cfg(test)]
@@ -28,13 +29,14 @@ use tidemark_common::tls::AgentName;
 pub use self::finding::{FINDINGS_MAX, Finding, FindingKind, Findings, Place};
 use self::left::{Found, LeftCheck};
 use self::retired::RetiredCheck;
+use self::suppressed::SuppressedCheck;
 pub use self::walk::StreamRow;
 use self::walk::{Walk, Walked};
 use crate::archive::segment::Puts;
 use crate::ledger::books::check::BooksCheck;
 use crate::ledger::codec::{self, Fields, GIVEN_AWAY};
 use crate::ledger::redb::{ARCHIVE_LEFT, FORMAT_WITH_BOOKS, FORMAT_WITHOUT_MARKS};
-use crate::ledger::request::Opened;
+use crate::ledger::request::{Opened, Stored};
 use crate::ledger::store::StoredBodies;
 use crate::ledger::stream::StreamRecord;
 use crate::ledger::tail::TailBatch;
@@ -49,12 +51,14 @@ pub enum LedgerTable {
     Quarantine,
     Marks,
     Books,
+    Ids,
+    Suppressed,
     Redo,
     Batches,
 }
 
 impl LedgerTable {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Meta,
         Self::Streams,
         Self::Retired,
@@ -62,6 +66,8 @@ impl LedgerTable {
         Self::Quarantine,
         Self::Marks,
         Self::Books,
+        Self::Ids,
+        Self::Suppressed,
         Self::Redo,
         Self::Batches,
     ];
@@ -77,6 +83,8 @@ impl LedgerTable {
             Self::Quarantine => "quarantine",
             Self::Marks => "marks",
             Self::Books => "books",
+            Self::Ids => "ids",
+            Self::Suppressed => "suppressed",
             Self::Redo => "redo",
             Self::Batches => "batches",
         }
@@ -95,6 +103,8 @@ impl LedgerTable {
             Self::Books => 7,
             Self::Redo => 11,
             Self::Retired => 8,
+            Self::Ids => 9,
+            Self::Suppressed => 10,
         }
     }
 
@@ -190,6 +200,7 @@ pub struct Checker {
     openings: BTreeMap<(StreamId, OpeningId), EventNumber>,
     quarantine: BTreeMap<u64, String>,
     marks: BTreeMap<u64, Vec<u8>>,
+    suppressed: SuppressedCheck,
     books: BooksCheck,
     /// The last transaction that is noted for the archive.
     noted: Option<u64>,
@@ -210,6 +221,7 @@ impl Checker {
             openings: BTreeMap::new(),
             quarantine: BTreeMap::new(),
             marks: BTreeMap::new(),
+            suppressed: SuppressedCheck::default(),
             books: BooksCheck::default(),
             noted: None,
             left: LeftCheck::default(),
@@ -237,6 +249,10 @@ impl Checker {
             LedgerTable::Marks => self.marked(key, value),
             LedgerTable::Books => self.book(key, value),
             LedgerTable::Redo => self.noted(key, value),
+            LedgerTable::Ids => {
+                self.suppressed.id(key, value, self.facts.format, &self.rows, &mut self.findings);
+            }
+            LedgerTable::Suppressed => self.suppressed.row(key, value, &mut self.findings),
             LedgerTable::Batches => return self.batch(key, value),
         }
         None
@@ -427,8 +443,10 @@ impl Checker {
             }
         };
         self.counts.events = self.counts.events.saturating_add(header.events());
+        let suppressed = self.suppressed.take(position);
+        let stored = Stored { marks: &marks, suppressed: &suppressed };
         let opened = whole
-            .and_then(|bytes| self.body(&header, position, bytes, &marks, quarantined.as_ref()));
+            .and_then(|bytes| self.body(&header, position, bytes, stored, quarantined.as_ref()));
         let is_quarantined = quarantined.is_some();
         if is_quarantined {
             let counts = &mut self.counts;
@@ -451,7 +469,7 @@ impl Checker {
         header: &Header,
         position: u64,
         bytes: &[u8],
-        marks: &[u8],
+        stored: Stored<'_>,
         quarantined: Option<&String>,
     ) -> Option<Opened> {
         match self.bodies {
@@ -460,12 +478,12 @@ impl Checker {
         }
         let place = Place::Batch { stream: header.stream, sequence: header.sequence, position };
         let events = Some(header.events());
-        let opened = match (Opened::read(header, bytes, marks), quarantined) {
+        let opened = match (Opened::read(header, bytes, stored), quarantined) {
             (Err(error), _) => {
                 self.findings.add(FindingKind::Marks, place, events, || error.to_string());
                 Opened::Quarantined(error.to_string())
             }
-            (Ok(_), Some(_)) if !marks.is_empty() => {
+            (Ok(_), Some(_)) if !(stored.marks.is_empty() && stored.suppressed.is_empty()) => {
                 let why = || "it is quarantined, and has marks of lines".to_owned();
                 self.findings.add(FindingKind::Marks, place, events, why);
                 return None;
@@ -478,6 +496,8 @@ impl Checker {
             (Ok(opened), _) => opened,
         };
         if let Opened::Readable { lines, .. } = &opened {
+            let posted = |stream: &StreamId| self.walk.sequence(stream);
+            self.suppressed.judged((header, position), &opened, posted, &mut self.findings);
             self.counts.line_events = self.counts.line_events.saturating_add(lines.events());
         }
         Some(opened)
@@ -524,6 +544,7 @@ impl Checker {
             let why = || "no batch stands where one has marks".to_owned();
             self.findings.add(FindingKind::Marks, place, None, why);
         }
+        self.suppressed.finish(&mut self.findings);
         for ((stream, opening), end) in &self.openings {
             self.findings.add(FindingKind::Opening, Place::Stream(*stream), None, || {
                 format!("opening {opening} is said to end at event {end}, and no batch says so")

@@ -216,6 +216,7 @@ pub fn seen_key(customer: &CustomerId, meter: &MeterName, seen_as: &SeenAs) -> V
             bytes.push(Class::Unauthorised.number());
             put_str(&mut bytes, agent.as_str());
         }
+        SeenAs::Suppressed => bytes.push(Class::Suppressed.number()),
     }
     bytes
 }
@@ -258,6 +259,7 @@ pub fn read_seen(key: &[u8], value: &[u8]) -> Result<Seen, RowError> {
                 let agent = std::str::from_utf8(agent.get(2..)?).ok()?;
                 SeenAs::Unauthorised(AgentName::parse_identity(agent).ok()?)
             }
+            Class::Suppressed => SeenAs::Suppressed,
         };
         let mut fields = Fields(value);
         let (events, first, last) = (fields.u64()?, fields.bucket()?, fields.bucket()?);

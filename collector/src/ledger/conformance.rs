@@ -6,8 +6,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tidemark_common::batch::{
-    BodyWriter, Evidence, HEADER_BYTES, Line, LineKey, LineValue, NewHeader, SealedBatch, genesis,
-    series_bytes,
+    BodyWriter, Evidence, Extras, HEADER_BYTES, KeyedId, Line, LineId, LineKey, LineValue,
+    NewHeader, SealedBatch, genesis, series_bytes,
 };
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{
@@ -33,6 +33,9 @@ pub(crate) const NOW: Timestamp = Timestamp(1_000);
 
 /// One event of a batch: customer, meter, bucket, units.
 pub(crate) type Use = (&'static str, &'static str, u32, i128);
+
+/// Lines by their keys, some with the id of their event.
+type Lines = BTreeMap<(Vec<u8>, u32, u16), (LineValue, Option<u8>)>;
 
 /// An agent's journal, as far as the ledger meets it.
 #[derive(Debug, Clone)]
@@ -62,10 +65,16 @@ impl Journal {
 
     /// Seals one batch, one event a use.
     pub(crate) fn seal(&mut self, uses: &[Use]) -> SealedBatch {
+        let without: Vec<_> = uses.iter().map(|one| (*one, None)).collect();
+        self.seal_with_ids(&without)
+    }
+
+    /// The same, of events of which some have an id.
+    pub(crate) fn seal_with_ids(&mut self, uses: &[(Use, Option<u8>)]) -> SealedBatch {
         let events = u64::try_from(uses.len()).unwrap();
         self.evidence.add(EvidenceCode::Accepted, events);
-        let mut lines: BTreeMap<(Vec<u8>, u32, u16), LineValue> = BTreeMap::new();
-        for (customer, meter, bucket, units) in uses {
+        let mut lines = Lines::new();
+        for ((customer, meter, bucket, units), id) in uses {
             let series = series_bytes(meter, customer, &[]);
             let part = lines.keys().filter(|(held, at, _)| *held == series && at == bucket).count();
             let value = LineValue {
@@ -80,10 +89,15 @@ impl Journal {
                 unique_key: 1,
                 uniques: vec![[u8::try_from(units.rem_euclid(251)).unwrap(); 16]],
             };
-            lines.insert((series, *bucket, u16::try_from(part).unwrap()), value);
+            lines.insert((series, *bucket, u16::try_from(part).unwrap()), (value, *id));
         }
-        let mut body = BodyWriter::new([7; 32], &self.evidence);
-        for ((series, bucket, part), value) in &lines {
+        let ids = (0..)
+            .zip(lines.values())
+            .filter_map(|(line, (_, id))| Some(LineId { line, id: KeyedId([(*id)?; 16]) }));
+        let mut extras = Extras::default();
+        extras.set_line_ids(1, &ids.collect::<Vec<_>>());
+        let mut body = BodyWriter::with_extras([7; 32], &self.evidence, extras);
+        for ((series, bucket, part), (value, _)) in &lines {
             body.line(series, Bucket(*bucket), *part, value).unwrap();
         }
         let header = NewHeader {

@@ -24,6 +24,7 @@ pub struct LedgerCounters {
     fenced: AtomicU64,
     refused: AtomicU64,
     quarantined: AtomicU64,
+    suppressed: AtomicU64,
     groups: AtomicU64,
     folds: AtomicU64,
     folded_lines: AtomicU64,
@@ -44,6 +45,8 @@ pub struct LedgerFigures {
     pub refused: u64,
     /// Of the admitted ones, those that cannot be read.
     pub quarantined: u64,
+    /// Events of admitted batches that were admitted before.
+    pub suppressed: u64,
     /// Transactions of the writer.
     pub groups: u64,
     pub commit: Durations,
@@ -85,6 +88,7 @@ impl Default for LedgerCounters {
             fenced: AtomicU64::new(0),
             refused: AtomicU64::new(0),
             quarantined: AtomicU64::new(0),
+            suppressed: AtomicU64::new(0),
             groups: AtomicU64::new(0),
             folds: AtomicU64::new(0),
             folded_lines: AtomicU64::new(0),
@@ -111,6 +115,10 @@ impl LedgerCounters {
         self.quarantined.fetch_add(batches, Ordering::Relaxed);
     }
 
+    pub fn count_suppressed(&self, events: u64) {
+        self.suppressed.fetch_add(events, Ordering::Relaxed);
+    }
+
     pub fn count_commit(&self, micros: u64) {
         self.groups.fetch_add(1, Ordering::Relaxed);
         record(&self.commits, micros);
@@ -134,6 +142,7 @@ impl LedgerCounters {
             fenced: read(&self.fenced),
             refused: read(&self.refused),
             quarantined: read(&self.quarantined),
+            suppressed: read(&self.suppressed),
             groups: read(&self.groups),
             commit: durations(&self.commits),
             folds: read(&self.folds),

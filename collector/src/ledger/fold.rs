@@ -91,7 +91,7 @@ impl FoldSlice {
     }
 
     fn add_line(&mut self, line: &ClassedLine, agent: &AgentName) {
-        let ClassedLine { class, line } = line;
+        let ClassedLine { class, line, .. } = line;
         self.lines = self.lines.saturating_add(1);
         self.events = self.events.saturating_add(line.value.events);
         let parts = self.totals.entry(total_key(&line.key, *class)).or_default();

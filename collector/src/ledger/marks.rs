@@ -30,7 +30,7 @@ impl Marks {
     pub fn of(lines: &[Line], class: impl Fn(&Line) -> Class) -> Self {
         let byte = |lines: &[Line]| {
             lines.iter().rev().fold(0_u8, |byte, line| match class(line) {
-                Class::Normal => byte << 1,
+                Class::Normal | Class::Suppressed => byte << 1,
                 Class::Unauthorised => (byte << 1) | 1,
             })
         };

@@ -5,6 +5,7 @@
 //!               streams    stream [16] -> stream row (ledger/codec.rs)
 //!               openings   stream [16] + opening [16] -> end event u64
 //!               quarantine position u64 -> reason
+//!               ids        id key -> id, suppressed  position u64 -> suppressed lines (ledger/duplicates.rs)
 //!               marks      position u64 -> marks (ledger/marks.rs), of batches with unauthorised lines only
 //!               books      entries, documents and what they changed (ledger/books/rows.rs)
 //!               redo       what was booked and is not archived yet (archive.rs)
@@ -30,6 +31,7 @@ mod compare;
 mod export;
 mod files;
 mod gather;
+mod ids;
 mod import;
 mod recover;
 mod retired;
@@ -64,7 +66,7 @@ use crate::ledger::request::Request;
 use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{
     Books, Committed, LedgerStore, Recovered, Retired, StoreError, StoredBodies, Totals,
-    VisitBatch, VisitStored,
+    VisitBatch, VisitStored, VisitSuppressed,
 };
 use crate::ledger::stream::StreamRecord;
 
@@ -92,6 +94,8 @@ const FORMAT_WITH_MARKS: u16 = 2;
 pub(super) const FORMAT_WITH_BOOKS: u16 = 3;
 /// What one has of which streams retired: collectors that know of none would not know these.
 pub(super) const FORMAT_WITH_RETIRED: u16 = 4;
+/// What one with ids of events has: collectors that know of none would bill what came again.
+pub(super) const FORMAT_WITH_IDS: u16 = 5;
 /// What one with an archive has: collectors that know of none would not note for it what they book.
 pub(crate) const FORMAT_WITH_ARCHIVE: u16 = 6;
 /// After this many bytes of batches the stream rows are written, so that a start reads no more.
@@ -267,6 +271,14 @@ impl LedgerStore for RedbStore {
 
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
         export::visit_batches(&self.inner.ledger, self.inner.bodies.clone(), visit)
+    }
+
+    fn visit_suppressed(
+        &self,
+        position: u64,
+        visit: VisitSuppressed<'_>,
+    ) -> Result<(), StoreError> {
+        self.inner.visit_suppressed(position, visit)
     }
 
     fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {

@@ -5,7 +5,10 @@
 
 use std::time::Duration;
 
-use tidemark_common::batch::{BODY_RAW_BYTES_MAX, Body, BodyError, Evidence, HEADER_BYTES, Header};
+use thiserror::Error;
+use tidemark_common::batch::{
+    BODY_RAW_BYTES_MAX, Body, BodyError, Evidence, HEADER_BYTES, Header, LineId,
+};
 use tidemark_common::id::{Digest, Fence, Sequence, StreamId};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{Close, Confirm, Hello, PostedOpening};
@@ -14,6 +17,7 @@ use crate::dedupe::Verdict;
 use crate::grants::Grant;
 use crate::ledger::archived::ArchiveStep;
 use crate::ledger::books::{Booked, Change, Refused};
+use crate::ledger::duplicates::{Suppressed, SuppressedError};
 use crate::ledger::marks::{Marks, MarksError};
 use crate::ledger::tail::CustomerLines;
 use crate::session::claim::ClaimVerdict;
@@ -108,6 +112,10 @@ pub enum Opened {
         lines: CustomerLines,
         /// The lines that the sender's identity may not bill; stored with the batch.
         marks: Marks,
+        /// The ids of lines that are judged by them.
+        ids: Vec<LineId>,
+        /// The lines whose events were admitted before; stored with the batch.
+        suppressed: Suppressed,
     },
     /// Why the body cannot be read. It is stored, counted and visible; the stream goes on.
     Quarantined(String),
@@ -127,15 +135,18 @@ impl Opened {
         }
     }
 
-    /// Opens the body of a batch that was judged before; `marks` are the stored ones.
+    /// Opens the body of a batch that was judged before.
     ///
     /// # Errors
-    /// Marks of another batch.
-    pub fn read(header: &Header, bytes: &[u8], marks: &[u8]) -> Result<Self, MarksError> {
+    /// What was judged of another batch.
+    pub fn read(header: &Header, bytes: &[u8], stored: Stored<'_>) -> Result<Self, StoredError> {
         Ok(match open_body(header, bytes) {
             Ok(body) => {
-                let marks = Marks::read(marks, body.lines.len())?;
-                Self::readable(body, marks)
+                let marks = Marks::read(stored.marks, body.lines.len())?;
+                let suppressed = Suppressed::read(stored.suppressed, body.lines.len())?;
+                let mut opened = Self::readable(body, marks);
+                opened.suppress(suppressed);
+                opened
             }
             Err(error) => Self::Quarantined(error.to_string()),
         })
@@ -143,7 +154,19 @@ impl Opened {
 
     fn readable(body: Body, marks: Marks) -> Self {
         let lines = CustomerLines::new(body.lines, &marks);
-        Self::Readable { evidence: body.evidence, lines, marks }
+        let (ids, suppressed) = (body.extras.line_ids().collect(), Suppressed::default());
+        Self::Readable { evidence: body.evidence, lines, marks, ids, suppressed }
+    }
+
+    /// Says which lines hold events that were admitted before; how many events these are.
+    pub fn suppress(&mut self, found: Suppressed) -> u64 {
+        match self {
+            Self::Readable { lines, suppressed, .. } if !found.is_empty() => {
+                *suppressed = found;
+                lines.suppress(suppressed)
+            }
+            Self::Readable { .. } | Self::Quarantined(_) => 0,
+        }
     }
 
     /// The lines; `None` of a body that cannot be read.
@@ -154,6 +177,22 @@ impl Opened {
             Self::Quarantined(_) => None,
         }
     }
+}
+
+/// What was judged of a batch when it was admitted, as stored.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Stored<'a> {
+    pub marks: &'a [u8],
+    pub suppressed: &'a [u8],
+}
+
+/// What is stored of the judgement is not of its batch.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Error)]
+pub enum StoredError {
+    #[error(transparent)]
+    Marks(#[from] MarksError),
+    #[error(transparent)]
+    Suppressed(#[from] SuppressedError),
 }
 
 fn open_body(header: &Header, bytes: &[u8]) -> Result<Body, BodyError> {

@@ -16,6 +16,7 @@ use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::UniqueKey;
 
+use crate::ledger::duplicates::Suppressed;
 use crate::ledger::fold::FoldSlice;
 use crate::ledger::request::{Reply, Request};
 use crate::ledger::retired::{RetiredStream, RetiredSums};
@@ -68,6 +69,14 @@ pub trait LedgerStore: Debug + Send + Sync + 'static {
     /// If the ledger cannot be read.
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError>;
 
+    /// Shows the batches with suppressed lines from `position` on, in the order of admission, until `visit` breaks.
+    /// Blocks.
+    ///
+    /// # Errors
+    /// If the ledger cannot be read.
+    fn visit_suppressed(&self, position: u64, visit: VisitSuppressed<'_>)
+    -> Result<(), StoreError>;
+
     /// Shows every batch as it is stored, in the order of admission, until `visit` breaks: nothing of it is opened or
     /// verified. Blocks; writers do not wait for it.
     ///
@@ -103,6 +112,8 @@ pub struct Committed {
     pub streams: Vec<StreamRecord>,
     /// How many of the admitted batches are quarantined.
     pub quarantined: u64,
+    /// Events of theirs that were admitted before.
+    pub suppressed: u64,
     /// The streams that retired.
     pub retired: Vec<StreamId>,
     /// What all that ever retired come to, if that changed.
@@ -282,6 +293,9 @@ pub type VisitRow<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 /// What is shown a batch: its header, how many bytes it has as stored, and its lines.
 pub type VisitBatch<'v> = &'v mut dyn FnMut(&Header, u64, &CustomerLines) -> ControlFlow<()>;
 
+/// What is shown a batch: its position, its header, its lines, and which of them are suppressed.
+pub type VisitSuppressed<'v> =
+    &'v mut dyn FnMut(u64, &Header, &CustomerLines, &Suppressed) -> ControlFlow<()>;
 /// A batch's bytes in the ledger, and what was judged of it when it was admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredBatch<'a> {
@@ -290,6 +304,8 @@ pub struct StoredBatch<'a> {
     pub quarantined: bool,
     /// Which of its lines are unauthorised (`ledger/marks.rs`).
     pub marks: &'a [u8],
+    /// Which of them were admitted before (`ledger/duplicates.rs`).
+    pub suppressed: &'a [u8],
 }
 
 /// What is shown a batch as it is stored.

@@ -17,6 +17,7 @@ use tidemark_common::id::{CustomerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 
+use crate::ledger::duplicates::Suppressed;
 use crate::ledger::marks::Marks;
 use crate::usage::Class;
 
@@ -66,10 +67,12 @@ pub struct CustomerLines {
     events: u64,
 }
 
-/// A line, and whether its sender may bill it.
+/// A line, and whether it is billed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ClassedLine {
     pub class: Class,
+    /// Its place in the body.
+    pub index: u32,
     pub line: Line,
 }
 
@@ -78,19 +81,31 @@ impl CustomerLines {
     #[must_use]
     pub fn new(all: Vec<Line>, marks: &Marks) -> Self {
         let mut found = Self::default();
-        for (index, line) in all.into_iter().enumerate() {
-            let class = marks.class(index);
+        for (index, line) in (0..).zip(all) {
+            let class = marks.class(usize::try_from(index).unwrap_or(usize::MAX));
             found.lines = found.lines.saturating_add(1);
             found.events = found.events.saturating_add(line.value.events);
             match found.by_customer.get_mut(&line.key.customer) {
-                Some(lines) => lines.push(ClassedLine { class, line }),
+                Some(lines) => lines.push(ClassedLine { class, index, line }),
                 None => {
                     let customer = line.key.customer.clone();
-                    found.by_customer.insert(customer, vec![ClassedLine { class, line }]);
+                    found.by_customer.insert(customer, vec![ClassedLine { class, index, line }]);
                 }
             }
         }
         found
+    }
+
+    /// Gives suppressed lines their class; how many events they hold.
+    pub fn suppress(&mut self, suppressed: &Suppressed) -> u64 {
+        let mut events = 0_u64;
+        for held in self.by_customer.values_mut().flatten() {
+            if suppressed.first_of(held.index).is_some() {
+                held.class = Class::Suppressed;
+                events = events.saturating_add(held.line.value.events);
+            }
+        }
+        events
     }
 
     /// The lines of `customer`.

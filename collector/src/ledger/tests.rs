@@ -12,7 +12,7 @@ use super::clock::Reading;
 use super::conformance::{Journal, NOW, commit, greet};
 use super::fold::FoldSlice;
 use super::request::Welcomed;
-use super::store::{Books, Committed, UsageQuestion, VisitBatch, VisitStored};
+use super::store::{Books, Committed, UsageQuestion, VisitBatch, VisitStored, VisitSuppressed};
 use super::*;
 use crate::dedupe::Verdict;
 use crate::session::claim::ClaimVerdict;
@@ -304,6 +304,14 @@ impl LedgerStore for Broken {
         self.store.visit_batches(visit)
     }
 
+    fn visit_suppressed(
+        &self,
+        position: u64,
+        visit: VisitSuppressed<'_>,
+    ) -> Result<(), StoreError> {
+        self.store.visit_suppressed(position, visit)
+    }
+
     fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {
         self.store.visit_stored(visit)
     }
@@ -467,6 +475,14 @@ impl LedgerStore for Watched {
 
     fn retired(&self) -> Result<Box<dyn Retired>, StoreError> {
         self.store.retired()
+    }
+
+    fn visit_suppressed(
+        &self,
+        position: u64,
+        visit: VisitSuppressed<'_>,
+    ) -> Result<(), StoreError> {
+        self.store.visit_suppressed(position, visit)
     }
 
     fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {

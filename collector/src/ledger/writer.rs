@@ -166,7 +166,7 @@ async fn commit<S: LedgerStore>(
         (clock.now(began), clock.extension_due(began))
     };
     show_returning(shared, store, &group).await?;
-    let Committed { replies, admitted, streams, quarantined, retired, retired_sums } =
+    let Committed { replies, admitted, streams, quarantined, suppressed, retired, retired_sums } =
         store.commit(group, at, limit).await?;
     if let Some(limit) = limit {
         shared.clock().extended(limit);
@@ -174,6 +174,7 @@ async fn commit<S: LedgerStore>(
     let micros = shared.time.read().monotonic_micros.saturating_sub(began.monotonic_micros);
     shared.counters.count_commit(micros);
     shared.counters.count_quarantined(quarantined);
+    shared.counters.count_suppressed(suppressed);
     for reply in &replies {
         if let Reply::Judged { verdict, .. } = reply {
             shared.counters.count_verdict(verdict);

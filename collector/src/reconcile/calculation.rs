@@ -35,6 +35,7 @@ use crate::catalog::{Catalog, Unbilled};
 use crate::ledger::books::check::BooksCheck;
 use crate::ledger::books::sha256;
 use crate::ledger::check::Findings;
+use crate::ledger::duplicates::Suppressed;
 use crate::ledger::marks::Marks;
 use crate::ledger::store::{Books, StoreError, StoredBatch};
 use crate::ledger::stream::StreamRecord;
@@ -254,13 +255,21 @@ impl<'a> Check<'a> {
         }
         let body = Body::open(&header, batch.bytes.get(HEADER_BYTES..).unwrap_or_default());
         let opened = body.map_err(|error| error.to_string()).and_then(|body| {
-            let marks = Marks::read(batch.marks, body.lines.len());
-            marks.map(|marks| (body, marks)).map_err(|error| error.to_string())
+            let lines = body.lines.len();
+            let marks = Marks::read(batch.marks, lines).map_err(|error| error.to_string())?;
+            let suppressed = Suppressed::read(batch.suppressed, lines);
+            let suppressed = suppressed.map_err(|error| error.to_string())?;
+            Ok((body, marks, suppressed))
         });
         match opened {
-            Ok((body, marks)) => {
+            Ok((body, marks, suppressed)) => {
                 for (index, line) in body.lines.iter().enumerate() {
-                    self.take_line(pass, line, marks.class(index), Pair::take_batch);
+                    let place = u32::try_from(index).unwrap_or(u32::MAX);
+                    let class = match suppressed.first_of(place) {
+                        Some(_) => Class::Suppressed,
+                        None => marks.class(index),
+                    };
+                    self.take_line(pass, line, class, Pair::take_batch);
                 }
             }
             Err(reason) if pass.part == 0 => pass.damage_at(&record, header.sequence, &reason),

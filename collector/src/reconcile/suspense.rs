@@ -65,6 +65,8 @@ pub fn of_bill(
 fn reason(catalog: &Catalog, seen: &Seen) -> Option<Unbilled> {
     match &seen.seen_as {
         SeenAs::Unauthorised(_) => Some(Unbilled::Unauthorised),
+        // Billed once, by the event that came first.
+        SeenAs::Suppressed => None,
         SeenAs::Normal => catalog.unbilled(&seen.customer, &seen.meter),
     }
 }

@@ -25,7 +25,7 @@ use super::{FILE_BYTES_MAX, Keys, Refusal, ensure};
 use crate::archive::ArchiveError;
 use crate::archive::read::Archive;
 use chains::{Chains, Taken};
-use gathered::{Corrections, Gathered, Sums};
+use gathered::{Corrections, Gathered, Judged, Sums};
 use statement::Statement;
 
 /// Verifies the bytes of `certificate.json` with the batches that it counts; with the texts of its streams, if they are given.
@@ -168,10 +168,8 @@ fn take_batches(
             continue;
         }
         let body = body.map_err(|error| Refusal::new(&place, error.to_string()))?;
-        ensure(batch.judged.is_empty(), &place, || {
-            "the collector judged it by more than this version knows; use a newer one".to_owned()
-        })?;
-        gathered.take(&body.lines, &batch.marks, &place)?;
+        let suppressed = batch.suppressed().map_err(|what| Refusal::new(&place, what))?;
+        gathered.take(&body.lines, Judged { marks: &batch.marks, suppressed }, &place)?;
     }
     ensure(counted.batches == head.batches, "the archive", || {
         format!("it has {} batches, and the certificate counts {}", counted.batches, head.batches)

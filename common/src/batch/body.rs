@@ -1,13 +1,14 @@
-//! A batch's body: salt, evidence, lines; written and read as a stream.
+//! A batch's body: salt, evidence, extras, lines; written and read as a stream.
 //!
 //! ```text
 //! raw form   salt [32]
 //!            n u16, then n * (evidence code u16, cumulative count u64), codes ascending
+//!            n u16, then n * (tag u16, length u32, extra), tags ascending        (from version 2 on)
 //!            then `lines` times: length u32, line
 //! as stored  the raw form itself (codec 0), or one zstd frame of it (codec 1)
 //! ```
 //!
-//! **Owns** the raw form, its compression and its limits. **Does not own** the bytes of a line.
+//! **Owns** the raw form, its compression and its limits. **Does not own** the bytes of a line or an extra.
 //!
 //! Invariants: lines stand strictly ascending by the bytes of their key. Neither side ever holds a raw
 //! body: written bytes go straight into zstd and into the Merkle tree, and are read a line at a time.
@@ -27,6 +28,7 @@ use crate::id::Digest;
 use crate::time::Bucket;
 
 use super::evidence::Evidence;
+use super::extras::{Extras, ExtrasError};
 use super::header::Codec;
 use super::line::{Line, LineError, LineValue, parse_series, put_key_end};
 use super::merkle::{Salts, Tree, leaf};
@@ -43,6 +45,7 @@ const RAW_KEPT_BYTES_MAX: usize = 4_096;
 pub struct Body {
     pub salt: [u8; 32],
     pub evidence: Evidence,
+    pub extras: Extras,
     pub lines: Vec<Line>,
 }
 
@@ -90,6 +93,8 @@ pub enum BodyError {
     Trailing { raw: usize, stored: usize },
     #[error("failed to read a batch body: evidence code {code} does not come after the one before")]
     EvidenceOrder { code: u16 },
+    #[error("failed to make or read a batch body: {error}")]
+    Extras { error: ExtrasError },
     #[error("failed to make or read line {index} of a batch body: {error}")]
     Line { index: u32, error: LineError },
     #[error(
@@ -108,6 +113,7 @@ pub enum BodyError {
 
 /// Writes a body line by line.
 pub struct BodyWriter {
+    extras: Extras,
     salts: Salts,
     tree: Tree,
     buckets: Option<(Bucket, Bucket)>,
@@ -128,7 +134,17 @@ impl BodyWriter {
     /// If zstd cannot have its memory.
     #[must_use]
     pub fn new(salt: [u8; 32], evidence: &Evidence) -> Self {
+        Self::with_extras(salt, evidence, Extras::default())
+    }
+
+    /// Begins a body that has extras. They stand before the lines, and are judged with the last.
+    ///
+    /// # Panics
+    /// If zstd cannot have its memory, or an extra is beyond 4 GiB.
+    #[must_use]
+    pub fn with_extras(salt: [u8; 32], evidence: &Evidence, extras: Extras) -> Self {
         let mut writer = Self {
+            extras: Extras::default(),
             salts: Salts::new(&salt),
             tree: Tree::default(),
             buckets: None,
@@ -147,6 +163,15 @@ impl BodyWriter {
             writer.put(&number.to_be_bytes());
             writer.put(&count.to_be_bytes());
         }
+        let tags = u16::try_from(extras.iter().len()).expect("extras are fewer than their tags");
+        writer.put(&tags.to_be_bytes());
+        for (tag, bytes) in extras.iter() {
+            let length = u32::try_from(bytes.len()).expect("an extra is far below 4 GiB");
+            writer.put(&tag.to_be_bytes());
+            writer.put(&length.to_be_bytes());
+            writer.put(bytes);
+        }
+        writer.extras = extras;
         writer
     }
 
@@ -221,11 +246,19 @@ impl BodyWriter {
     /// Ends the body.
     ///
     /// # Errors
-    /// Only if it is too large as stored: unique digests do not compress, and 16 MiB hold a million.
+    /// If it is too large, raw by its extras alone or as stored: digests do not compress, and 16 MiB hold a
+    /// million. Or if its extras tell of lines that there are not.
     ///
     /// # Panics
     /// If zstd cannot have its memory.
     pub fn finish(self) -> Result<EncodedBody, BodyError> {
+        self.extras.check(self.tree.leaves()).map_err(|error| BodyError::Extras { error })?;
+        if self.raw_length > BODY_RAW_BYTES_MAX {
+            return Err(BodyError::RawTooLarge {
+                bytes: self.raw_length,
+                bytes_max: BODY_RAW_BYTES_MAX,
+            });
+        }
         let compressed = self.encoder.finish().expect(ZSTD_IN_MEMORY);
         let (codec, stored) = match self.raw {
             Some(raw) if raw.len() <= compressed.len() => (Codec::Raw, raw),

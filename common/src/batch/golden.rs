@@ -70,6 +70,14 @@ const BODY_START: &str = "
     0003                                                                # three evidence codes
     0001 0000000000000003   0003 0000000000000001   0064 0000000000000002";
 
+/// Since body version 2 they stand between evidence and lines.
+const EXTRAS: &str = "
+    0003                                                                # three extras
+    0001 00000020 e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0e0  # digest of raw events
+    0002 00000016 0001 00000000 14ec182a72be0f5186afba864718a076        # key id, line 0 and its keyed id
+    0009 00000005 6c61746572                                            # of a later version
+    ";
+
 /// The same body as a released agent compressed it. Others may compress it otherwise, and all read this.
 const COMPRESSED: &str = "
     28b52ffd0048150600040a000102030405060708090a0b0c0d0e0f101112131415161718191a1b1c1d1e1f0003000100
@@ -116,8 +124,14 @@ pub(super) fn lines() -> Vec<Line> {
     ]
 }
 
+/// Of version 1.
 pub(super) fn raw_body() -> Vec<u8> {
+    raw_body_with("")
+}
+
+fn raw_body_with(extras: &str) -> Vec<u8> {
     let mut bytes = hex(BODY_START);
+    bytes.extend(hex(extras));
     for line in [SEATS, CALLS] {
         let line = hex(line);
         bytes.extend_from_slice(&u32::try_from(line.len()).unwrap().to_be_bytes());
@@ -147,8 +161,29 @@ pub(super) fn header() -> Header {
     }
 }
 
-pub(super) fn encoded() -> EncodedBody {
-    let mut writer = BodyWriter::new(SALT, &evidence());
+/// The header of the body with [`EXTRAS`].
+fn header_of_version_2() -> Header {
+    Header {
+        body_version: 2,
+        stored_length: 427,
+        raw_length: 427,
+        body_digest: hex_digest("9f11631b10b3ba417291821a901338f1784936102b9c82cea798f53c4a3ccaaa"),
+        ..header()
+    }
+}
+
+fn extras() -> Extras {
+    let mut extras = Extras::default();
+    extras.set_events_digest(Digest([0xe0; 32]));
+    let id = hex("837e9e6c092f14fdaae3269f76503f6b").try_into().unwrap();
+    let id = keyed_id(&UNIQUE_KEY, "seats", "acme", &id, 0);
+    extras.set_line_ids(UNIQUE_KEY.id, &[LineId { line: 0, id }]);
+    extras.push(9, b"later".to_vec()).unwrap();
+    extras
+}
+
+pub(super) fn encoded(extras: Extras) -> EncodedBody {
+    let mut writer = BodyWriter::with_extras(SALT, &evidence(), extras);
     for Line { key, value } in &lines() {
         writer.line(&key.series(), key.bucket, key.part, value).unwrap();
     }
@@ -166,6 +201,12 @@ fn digests() {
     let check = |found: &[u8], expected: &str| assert_eq!(to_hex(found), expected);
     check(&header().previous.0, "ec956f4e67e4182253344373099311c212d5858ebe2705711498128f92cfd731");
     check(&header().digest().0, "bb8dcc04a873d6ee555c331eaef3a639a7d7d62e9d7ab7317e2ce58817785c35");
+    check(
+        &header_of_version_2().digest().0,
+        "adf39d0b125845632a603880df7ac148891fb456bf3f5964f2ee054b90a7a7d7",
+    );
+    let id = hex("837e9e6c092f14fdaae3269f76503f6b").try_into().unwrap();
+    check(&keyed_id(&UNIQUE_KEY, "seats", "acme", &id, 0).0, "14ec182a72be0f5186afba864718a076");
     check(&unique_digest(&UNIQUE_KEY, "seats", "acme", "ada"), "cb24db239382c28e32d96f9314288129");
     let salts = merkle::Salts::new(&SALT);
     check(&salts.of(0), "1ce5ecdfbcab9e7af7683371115ab292");
@@ -195,18 +236,23 @@ fn lines_are_as_drawn() {
 
 #[test]
 fn bodies_are_written_as_drawn() {
-    let body = encoded();
-    assert_eq!(body.codec, Codec::Zstd, "348 bytes, most of them zeros, become smaller");
-    let raw = zstd::stream::decode_all(&body.stored[..]).unwrap();
-    assert_eq!(to_hex(&raw), to_hex(&raw_body()));
-    assert_eq!((body.raw_length, body.lines), (348, 2));
+    for (extras, drawing, length) in [(Extras::default(), "0000", 350), (extras(), EXTRAS, 427)] {
+        let body = encoded(extras);
+        let raw = zstd::stream::decode_all(&body.stored[..]).unwrap();
+        assert_eq!(to_hex(&raw), to_hex(&raw_body_with(drawing)));
+        assert_eq!((body.raw_length, body.lines), (length, 2));
+    }
+    let body = encoded(Extras::default());
+    assert_eq!(body.codec, Codec::Zstd, "350 bytes, most of them zeros, become smaller");
     assert_eq!((body.first_bucket, body.last_bucket), (Bucket(1_888_888), Bucket(1_888_889)));
     assert_eq!(body.lines_root, header().lines_root);
 }
 
 #[test]
 fn bodies_are_read_as_drawn_and_as_compressed() {
-    let expected = Ok(Body { salt: SALT, evidence: evidence(), lines: lines() });
+    let body = |extras| Ok(Body { salt: SALT, evidence: evidence(), extras, lines: lines() });
+    assert_eq!(Body::open(&header_of_version_2(), &raw_body_with(EXTRAS)), body(extras()));
+    let expected = body(Extras::default());
     assert_eq!(Body::open(&header(), &raw_body()), expected);
 
     let compressed = hex(COMPRESSED);
@@ -221,7 +267,7 @@ fn bodies_are_read_as_drawn_and_as_compressed() {
 
 #[test]
 fn a_batch_is_its_header_and_its_body() {
-    let body = encoded();
+    let body = encoded(extras());
     let Header { stream, opening, sequence, first_event, end_event, rules, previous, .. } =
         header();
     let fields = NewHeader { stream, opening, sequence, first_event, end_event, rules, previous };

@@ -5,7 +5,9 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use thiserror::Error;
 
-use super::{BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Extra, Frame, OPENINGS_MAX, Rules};
+use super::{
+    BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Extra, Frame, OPENINGS_MAX, Rules, deduplicated,
+};
 
 const LENGTH_BYTES: usize = 4;
 const TYPE_BYTES: usize = 2;
@@ -38,7 +40,9 @@ impl Frame {
         self.check_limits()?;
         match self {
             Self::Hello(frame) => control(1, frame),
-            Self::Welcome(frame) => control(2, frame),
+            Self::Welcome(frame) => {
+                control(2, deduplicated::to_extras(frame)?.as_ref().unwrap_or(frame))
+            }
             Self::Batch(bytes) => envelope(BATCH, bytes, BATCH_FRAME_BYTES_MAX),
             Self::Ack(frame) => control(4, frame),
             Self::Refuse(frame) => control(5, frame),
@@ -52,7 +56,11 @@ impl Frame {
     fn decode_control(number: u16, payload: &[u8]) -> Result<Self, FrameError> {
         let frame = match number {
             1 => Self::Hello(read("Hello", payload)?),
-            2 => Self::Welcome(read("Welcome", payload)?),
+            2 => {
+                let mut welcome = read("Welcome", payload)?;
+                deduplicated::from_extras(&mut welcome)?;
+                Self::Welcome(welcome)
+            }
             4 => Self::Ack(read("Ack", payload)?),
             5 => Self::Refuse(read("Refuse", payload)?),
             6 => Self::Confirm(read("Confirm", payload)?),
@@ -215,7 +223,11 @@ impl FrameBuffer {
 /// # Errors
 /// Only if the rules are larger than a control frame may be.
 pub fn encode_rules(rules: &Rules) -> Result<Vec<u8>, FrameError> {
-    write(rules)
+    let mut bytes = write(rules)?;
+    if !rules.deduplicated.is_empty() {
+        bytes.extend(write(&rules.deduplicated)?);
+    }
+    Ok(bytes)
 }
 
 /// Reads what [`encode_rules`] wrote.
@@ -223,7 +235,15 @@ pub fn encode_rules(rules: &Rules) -> Result<Vec<u8>, FrameError> {
 /// # Errors
 /// Bytes that are no rules of this version.
 pub fn decode_rules(bytes: &[u8]) -> Result<Rules, FrameError> {
-    read("Rules", bytes)
+    let (mut rules, rest): (Rules, _) = read_first("Rules", bytes)?;
+    if !rest.is_empty() {
+        rules.deduplicated = read("Rules", rest)?;
+        if rules.deduplicated.is_empty() {
+            let reason = "an empty list stands behind them".to_owned();
+            return Err(FrameError::Payload { frame: "Rules", reason });
+        }
+    }
+    Ok(rules)
 }
 
 fn control<T: Serialize>(number: u16, frame: &T) -> Result<Vec<u8>, FrameError> {
@@ -250,17 +270,31 @@ fn config() -> ControlConfig {
     bincode::config::standard().with_limit::<CONTROL_BYTES_MAX>()
 }
 
-fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
+pub(super) fn write<T: Serialize>(value: &T) -> Result<Vec<u8>, FrameError> {
     bincode::serde::encode_to_vec(value, config())
         .map_err(|error| FrameError::Encode { reason: error.to_string() })
 }
 
-fn read<T: DeserializeOwned>(frame: &'static str, payload: &[u8]) -> Result<T, FrameError> {
-    let payload_error = |reason: String| FrameError::Payload { frame, reason };
-    let (value, consumed) = bincode::serde::decode_from_slice(payload, config())
-        .map_err(|error| payload_error(error.to_string()))?;
-    if consumed != payload.len() {
-        return Err(payload_error(format!("{consumed} of its {} bytes are read", payload.len())));
+pub(super) fn read<T: DeserializeOwned>(
+    frame: &'static str,
+    payload: &[u8],
+) -> Result<T, FrameError> {
+    match read_first(frame, payload)? {
+        (value, []) => Ok(value),
+        (_, rest) => {
+            let (all, consumed) = (payload.len(), payload.len().saturating_sub(rest.len()));
+            let reason = format!("{consumed} of its {all} bytes are read");
+            Err(FrameError::Payload { frame, reason })
+        }
     }
-    Ok(value)
+}
+
+/// Reads a value and returns what stands behind it.
+fn read_first<'a, T: DeserializeOwned>(
+    frame: &'static str,
+    payload: &'a [u8],
+) -> Result<(T, &'a [u8]), FrameError> {
+    let (value, consumed) = bincode::serde::decode_from_slice(payload, config())
+        .map_err(|error| FrameError::Payload { frame, reason: error.to_string() })?;
+    Ok((value, payload.get(consumed..).unwrap_or_default()))
 }

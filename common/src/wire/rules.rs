@@ -15,6 +15,10 @@ pub struct Rules {
     pub meters: Vec<MeterRule>,
     /// How CloudEvents of a type become usage, ascending by type.
     pub cloud_events: Vec<CloudEventRule>,
+    /// Meters whose events are told apart by their ids in the whole ledger, ascending. Not among the fields on the
+    /// wire, where Welcome's `extras` hold it; the codec sees to that.
+    #[serde(skip)]
+    pub deduplicated: Vec<MeterName>,
 }
 
 /// One meter of the catalogue, as far as an agent needs to know it.
@@ -72,6 +76,9 @@ impl Rules {
         if !self.meters.iter().all(|rule| rule.dimensions.is_sorted_by(|a, b| a < b)) {
             return Err("dimensions that do not ascend");
         }
+        if !self.deduplicated.is_sorted_by(|a, b| a < b) {
+            return Err("deduplicated meters that do not ascend");
+        }
         if !self.cloud_events.is_sorted_by(|a, b| a.event_type < b.event_type) {
             return Err("types of CloudEvents that do not ascend");
         }
@@ -86,6 +93,12 @@ impl Rules {
     pub fn meter(&self, meter: &str) -> Option<&MeterRule> {
         let index = self.meters.binary_search_by(|rule| rule.meter.as_str().cmp(meter)).ok()?;
         self.meters.get(index)
+    }
+
+    /// Whether events of `meter` are told apart by their ids in the whole ledger.
+    #[must_use]
+    pub fn deduplicates(&self, meter: &str) -> bool {
+        self.deduplicated.binary_search_by(|name| name.as_str().cmp(meter)).is_ok()
     }
 
     /// The rule for CloudEvents of `event_type`.

@@ -6,6 +6,7 @@
 //!           1  a raw body
 //!           2  records of a raw body: salt, evidence, then lines whose lengths are right, some repeated
 //!           3  edits of a good raw body: offset u16, removed u8, n u8, inserted [n]
+//!         4 more: stored raw; 8 more: of body version 2, with extras
 //! ```
 //!
 //! Raw bodies are stored raw or by zstd behind a header that fits them, so that the decoder behind digest and
@@ -42,14 +43,15 @@ pub fn check(input: &[u8]) {
     let mut choices = Choices::new(input);
     let form = choices.byte();
     let skew = choices.byte();
+    let version = if form & 8 == 0 { 1 } else { BODY_VERSION };
     let raw = match form & 3 {
         0 => return check_stored(choices.rest()),
         1 => choices.rest().to_vec(),
-        2 => records(choices),
-        _ => edited(good(), choices),
+        2 => records(version, choices),
+        _ => edited(good(version), choices),
     };
     let codec = if form & 4 == 0 { Codec::Zstd } else { Codec::Raw };
-    let slow = Slow::read(&raw);
+    let slow = Slow::read(version, &raw);
     let stored = match codec {
         Codec::Raw => raw.clone(),
         Codec::Zstd => zstd::bulk::compress(&raw, ZSTD_LEVEL).expect("zstd compresses all bytes"),
@@ -81,7 +83,8 @@ fn check_opened(header: &Header, stored: &[u8], raw_bytes: usize) -> Option<Body
     let admission = Admission::open(*header, bytes, Fence(0));
     assert_eq!(admission.digest, header.digest());
     match (&body, admission.content) {
-        (Ok(body), Opened::Readable { evidence, lines, marks }) => {
+        (Ok(body), Opened::Readable { evidence, lines, marks, ids, suppressed }) => {
+            assert!(suppressed.is_empty() && body.extras.line_ids().eq(ids));
             assert_eq!((&evidence, marks.is_empty()), (&body.evidence, true));
             assert_eq!(lines.events(), header.events(), "lines count what the header says");
             assert_eq!(lines.iter().count(), body.lines.len());
@@ -120,7 +123,7 @@ fn key_bytes(line: &Line) -> Vec<u8> {
 
 /// Written again by the agent's writer, it is the same body with the same root.
 fn check_again(header: &Header, body: &Body) {
-    let mut writer = BodyWriter::new(body.salt, &body.evidence);
+    let mut writer = BodyWriter::with_extras(body.salt, &body.evidence, body.extras.clone());
     let salts = Salts::new(&body.salt);
     let mut leaves = Vec::new();
     for (index, line) in (0..).zip(&body.lines) {
@@ -171,6 +174,7 @@ fn digest(stored: &[u8]) -> Digest {
 
 /// What a slow reader finds in a raw body.
 struct Slow {
+    version: u16,
     lines: u32,
     root: Digest,
     events: u64,
@@ -180,16 +184,21 @@ struct Slow {
 }
 
 impl Slow {
-    fn read(raw: &[u8]) -> Self {
+    fn read(version: u16, raw: &[u8]) -> Self {
         let salt: [u8; 32] = raw.first_chunk().copied().unwrap_or_default();
         let mut slow = Self {
+            version,
             lines: 0,
             root: Tree::default().root(),
             events: 0,
             buckets: (Bucket(0), Bucket(0)),
             is_body: true,
         };
-        let Some(rest) = after_evidence(raw) else { return Self { is_body: false, ..slow } };
+        let behind = after_evidence(raw).and_then(|rest| match version {
+            1 => Some((rest, None)),
+            _ => after_extras(rest),
+        });
+        let Some((rest, last_id)) = behind else { return Self { is_body: false, ..slow } };
         let (mut tree, salts) = (Tree::default(), Salts::new(&salt));
         let mut found: Vec<Line> = Vec::new();
         let mut rest = rest;
@@ -206,6 +215,7 @@ impl Slow {
         }
         let events = found.iter().try_fold(0_u64, |sum, line| sum.checked_add(line.value.events));
         slow.is_body &= rest.is_empty()
+            && last_id.is_none_or(|line| line < slow.lines)
             && events.is_some()
             && found.is_sorted_by(|one, next| key_bytes(one) < key_bytes(next));
         slow.root = tree.root();
@@ -218,7 +228,7 @@ impl Slow {
     fn header(&self, codec: Codec, stored: &[u8], raw_length: usize) -> Header {
         let length = |bytes| u32::try_from(bytes).expect("inputs are small");
         Header {
-            body_version: BODY_VERSION,
+            body_version: self.version,
             stream: StreamId([1; 16]),
             opening: OpeningId([2; 16]),
             sequence: Sequence(1),
@@ -246,6 +256,32 @@ fn after_evidence(raw: &[u8]) -> Option<&[u8]> {
     numbers.is_sorted_by(|one, next| one < next).then_some(rest)
 }
 
+/// What stands behind the extras, if they are sound, and the last line that has an id.
+fn after_extras(raw: &[u8]) -> Option<(&[u8], Option<u32>)> {
+    let (count, mut rest) = raw.split_first_chunk::<2>()?;
+    let (mut before, mut last_id) = (None, None);
+    for _ in 0..u16::from_be_bytes(*count) {
+        let (head, behind) = rest.split_first_chunk::<6>()?;
+        let (tag, length) = (u16::from_be_bytes([head[0], head[1]]), &head[2..]);
+        let length = u32::from_be_bytes(length.try_into().ok()?) as usize;
+        let (bytes, behind) = behind.split_at_checked(length)?;
+        if before >= Some(tag) || (tag == 1 && length != 32) {
+            return None;
+        }
+        if tag == 2 {
+            let (ids, rest) = bytes.get(2..)?.as_chunks::<20>();
+            let line = |id: &[u8; 20]| u32::from_be_bytes([id[0], id[1], id[2], id[3]]);
+            let lines: Vec<_> = ids.iter().map(line).collect();
+            if !rest.is_empty() || !lines.is_sorted_by(|one, next| one < next) {
+                return None;
+            }
+            last_id = lines.last().copied();
+        }
+        (before, rest) = (Some(tag), behind);
+    }
+    Some((rest, last_id))
+}
+
 /// A header that tells otherwise than its body in one field.
 fn skewed(header: Header, skew: u8) -> Header {
     let by = u32::from(skew >> 4);
@@ -256,7 +292,7 @@ fn skewed(header: Header, skew: u8) -> Header {
         4 => Header { last_bucket: Bucket(header.last_bucket.0 ^ by), ..header },
         5 => Header { raw_length: header.raw_length.wrapping_sub(by), ..header },
         6 => Header { raw_length: u32::MAX >> by, ..header },
-        7 => Header { body_version: BODY_VERSION ^ u16::from(skew >> 4), ..header },
+        7 => Header { body_version: header.body_version ^ u16::from(skew >> 4), ..header },
         8 => Header { stored_length: header.stored_length ^ by, ..header },
         9 => Header { lines_root: header.previous, ..header },
         10 => Header { body_digest: header.previous, ..header },
@@ -264,14 +300,27 @@ fn skewed(header: Header, skew: u8) -> Header {
     }
 }
 
-/// Salt, evidence and lines of chosen content, whose lengths are right.
-fn records(mut choices: Choices<'_>) -> Vec<u8> {
+/// Salt, evidence, extras and lines of chosen content, whose lengths are right.
+fn records(version: u16, mut choices: Choices<'_>) -> Vec<u8> {
     let mut raw = vec![choices.byte(); 32];
     let codes = choices.byte() % 8;
     raw.extend_from_slice(&u16::from(codes).to_be_bytes());
     for _ in 0..codes {
         raw.extend_from_slice(&choices.u16().to_be_bytes());
         raw.extend_from_slice(&choices.u64().to_be_bytes());
+    }
+    if version > 1 {
+        let extras = choices.byte() % 4;
+        raw.extend_from_slice(&u16::from(extras).to_be_bytes());
+        for _ in 0..extras {
+            let (tag, length) = (choices.byte(), usize::from(choices.byte()));
+            let bytes = choices.take(length);
+            raw.extend_from_slice(&u16::from(tag).to_be_bytes());
+            raw.extend_from_slice(
+                &u32::try_from(bytes.len()).expect("a byte's worth").to_be_bytes(),
+            );
+            raw.extend_from_slice(bytes);
+        }
     }
     while !choices.is_empty() {
         let repeated = usize::from(choices.byte()) + 1;
@@ -298,9 +347,18 @@ fn edited(mut raw: Vec<u8>, mut choices: Choices<'_>) -> Vec<u8> {
 }
 
 /// A raw body with evidence and three lines: quantities, unique values, dimensions.
-fn good() -> Vec<u8> {
+fn good(version: u16) -> Vec<u8> {
     let mut raw = vec![7; 32];
     raw.extend_from_slice(&[0, 2, 0, 1, 0, 0, 0, 0, 0, 0, 0, 6, 0, 3, 0, 0, 0, 0, 0, 0, 0, 1]);
+    if version > 1 {
+        raw.extend_from_slice(&[0, 3, 0, 1, 0, 0, 0, 32]);
+        raw.extend_from_slice(&[5; 32]);
+        raw.extend_from_slice(&[0, 2, 0, 0, 0, 42, 0, 1, 0, 0, 0, 0]);
+        raw.extend_from_slice(&[6; 16]);
+        raw.extend_from_slice(&[0, 0, 0, 1]);
+        raw.extend_from_slice(&[6; 16]);
+        raw.extend_from_slice(&[0, 9, 0, 0, 0, 1, 8]);
+    }
     let bucket = 1_888_888_u32;
     for (series, bucket, events, quantity, unique) in [
         (&b"\0\x05seats\0\x04acme\0"[..], bucket, 1_u64, None, true),

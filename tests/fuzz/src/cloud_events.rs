@@ -114,5 +114,6 @@ fn rules() -> Rules {
             rule("Prompt", vec![tokens, plain("prompts")]),
             rule("ignored", vec![]),
         ],
+        deduplicated: vec![],
     }
 }

@@ -1,6 +1,8 @@
 //! What every accepted event must be (design 4.2), checked apart from the code that accepts it, and the JSON
 //! line that says the same.
 
+use std::collections::BTreeSet;
+
 use serde_json::{Map, Value};
 use tidemark_agent::event::{Message, Parsed, RejectReason, UsageEvent};
 use tidemark_agent::parse::json_line;
@@ -49,9 +51,14 @@ fn check_message(message: &Message) {
             source.source.len()
         );
     }
+    let mut numbered = BTreeSet::new();
     for event in &message.events {
         match event {
-            Ok(event) => check_event(event),
+            Ok(event) => {
+                let is_new = numbered.insert((event.meter.clone(), event.number));
+                assert!(is_new, "two events of a message are told apart: {message:?}");
+                check_event(event);
+            }
             Err(reason) => check_reason(*reason),
         }
     }
@@ -95,7 +102,8 @@ fn check_again(event: &UsageEvent) {
     let Some(line) = json_line(event) else { return };
     match json_line::message(line.as_bytes(), &Naming::default()) {
         Parsed::Message(Message { id: None, source: None, events }) => {
-            assert_eq!(events, [Ok(event.clone())], "{line}");
+            // A line says one event, wherever this one stood in its message.
+            assert_eq!(events, [Ok(UsageEvent { number: 0, ..event.clone() })], "{line}");
         }
         other => panic!("{line} reads as {other:?}"),
     }

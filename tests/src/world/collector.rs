@@ -250,6 +250,7 @@ fn rules(version: u64) -> Rules {
         seal_interval_millis: 300,
         meters: METERS.iter().map(meter).collect(),
         cloud_events: vec![],
+        deduplicated: vec![],
     }
 }
 

@@ -12,7 +12,7 @@ use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::request::{Admission, Reply, Request};
 use tidemark_collector::ledger::store::{
     Books, Committed, LedgerStore, Retired, StoreError, Totals, UsageQuestion, Visit, VisitBatch,
-    VisitStored,
+    VisitStored, VisitSuppressed,
 };
 use tidemark_collector::usage::{Seen, UsageRow};
 use tidemark_common::batch::{HEADER_BYTES, Header};
@@ -139,6 +139,14 @@ impl LedgerStore for PlantedStore {
 
     fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
         self.inner.visit_batches(visit)
+    }
+
+    fn visit_suppressed(
+        &self,
+        position: u64,
+        visit: VisitSuppressed<'_>,
+    ) -> Result<(), StoreError> {
+        self.inner.visit_suppressed(position, visit)
     }
 
     fn visit_stored(&self, visit: VisitStored<'_>) -> Result<(), StoreError> {

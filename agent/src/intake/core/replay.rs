@@ -8,7 +8,7 @@
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::time::Timestamp;
 
-use super::{Answer, Core, as_count};
+use super::{Answer, Content, Core, as_count};
 use crate::event::RejectReason;
 use crate::intake::replay::{Replay, Share};
 
@@ -47,8 +47,10 @@ impl Core {
             let (known, time) = self.judge(event, event.time.or(Some(replay.at)), arrival)?;
             judged.push((event, known, time));
         }
+        // The id of a packed line says nothing of the one value that this was mended to.
+        let id = replay.message.id.filter(|_| replay.share == Share::Whole);
         for (event, known, time) in judged {
-            self.record(known, time, arrival, event.quantity, event.unique.as_deref());
+            self.record(known, time, arrival, Content::of(event, id));
         }
         Ok(())
     }

@@ -2,6 +2,7 @@
 
 #![expect(clippy::arithmetic_side_effects, reason = "an overflow in a test panics, as it should")]
 
+mod deduplicated;
 mod replay;
 
 use tidemark_common::id::MeterName;
@@ -25,6 +26,7 @@ fn rules(version: u64) -> Arc<Rules> {
         seal_interval_millis: 1_000,
         meters: vec![meter("calls", &["plan"], false), meter("credits", &[], true)],
         cloud_events: vec![],
+        deduplicated: vec![],
     })
 }
 

@@ -10,7 +10,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use super::{Core, Ticks, as_count};
-use crate::aggregate::{OPEN_BODY_BYTES_MAX, OpenBatch};
+use crate::aggregate::{ID_EVENTS_MAX, OPEN_BODY_BYTES_MAX, OpenBatch};
 use crate::chunk::ChunkWriter;
 use crate::event::SourceCount;
 use crate::intake::job::{CloseJob, CommitJob, Job, Position};
@@ -128,6 +128,7 @@ impl Core {
     fn begin_group(&mut self) -> OpenBatch {
         let key_id = self.unique_key.map_or(0, |key| key.id);
         self.raw_uniques = 0;
+        (self.raw_ids, self.raw_id_bytes) = (0, 0);
         self.chunk_bytes = 0;
         self.aliases.clear();
         self.chunk = ChunkWriter::new(key_id);
@@ -169,8 +170,11 @@ impl Core {
             self.hand_over(arrival);
         }
         let body = self.batch.raw_bytes().saturating_add(self.raw_uniques.saturating_mul(16));
+        let body = body.saturating_add(self.raw_id_bytes);
+        let ids = self.batch.id_events().max(self.raw_ids);
         if self.batch.lines() >= self.settings.open_lines_max
             || body >= OPEN_BODY_BYTES_MAX
+            || ids >= ID_EVENTS_MAX
             || self.chunk_bytes >= self.settings.open_chunk_bytes_max
         {
             self.close(arrival);

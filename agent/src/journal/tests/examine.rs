@@ -20,8 +20,10 @@ fn payload(events: u32) -> Vec<u8> {
     let mut chunk = ChunkWriter::new(1);
     for _ in 0..events {
         let quantity = Some(Quantity::whole(1));
-        chunk
-            .record(&Record { slot: SeriesSlot(0), time: NOON, quantity, unique: None }, b"series");
+        chunk.record(
+            &Record { slot: SeriesSlot(0), time: NOON, quantity, unique: None, id: None },
+            b"series",
+        );
     }
     zstd::bulk::compress(&chunk.take().unwrap().bytes, 1).unwrap()
 }

@@ -26,6 +26,7 @@ fn rules() -> Arc<Rules> {
         seal_interval_millis: 1_000,
         meters: vec![meter],
         cloud_events: vec![],
+        deduplicated: vec![],
     })
 }
 

@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde_json::Value;
 use tidemark_common::batch::{
-    BodyWriter, Evidence, LineValue, NewHeader, SealedBatch, genesis, series_bytes,
+    BodyWriter, Evidence, Extras, KeyedId, LineId, LineValue, NewHeader, SealedBatch, genesis,
+    series_bytes,
 };
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{
@@ -268,12 +269,20 @@ impl World {
 
     /// The same from a stream that has posted nothing yet.
     pub(super) async fn post_from(&self, stream: StreamId, lines: &[TestLine]) {
+        self.post_with_ids(stream, lines, &[]).await;
+    }
+
+    /// The same; the first lines in the body's order have these ids.
+    pub(super) async fn post_with_ids(&self, stream: StreamId, lines: &[TestLine], ids: &[u8]) {
         let events: u64 = lines.iter().map(|(_, _, value)| value.events).sum();
         let fence = match self.ask(Request::Hello(Box::new(self.hello(stream)))).await {
             Reply::Welcomed(welcomed) => welcomed.fence,
             other => panic!("{other:?}"),
         };
-        let batch = self.batch(stream, lines, events);
+        let id = |(line, id): (u32, &u8)| LineId { line, id: KeyedId([*id; 16]) };
+        let mut extras = Extras::default();
+        extras.set_line_ids(1, &(0..).zip(ids).map(id).collect::<Vec<_>>());
+        let batch = self.batch_with(stream, lines, events, extras);
         let admission = Admission::open(batch.header, batch.bytes, fence);
         match self.ask(Request::Admit(Box::new(admission))).await {
             Reply::Judged { verdict: Verdict::Admit, .. } => {}
@@ -286,13 +295,23 @@ impl World {
     }
 
     pub(super) fn batch(&self, stream: StreamId, lines: &[TestLine], events: u64) -> SealedBatch {
+        self.batch_with(stream, lines, events, Extras::default())
+    }
+
+    fn batch_with(
+        &self,
+        stream: StreamId,
+        lines: &[TestLine],
+        events: u64,
+        extras: Extras,
+    ) -> SealedBatch {
         let mut evidence = Evidence::default();
         evidence.add(EvidenceCode::Accepted, events);
         evidence.add(EvidenceCode::RejectedMalformed, 3);
         evidence.add(EvidenceCode::KernelDrops, 2);
         let mut ordered: Vec<_> = lines.iter().collect();
         ordered.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
-        let mut writer = BodyWriter::new([9; 32], &evidence);
+        let mut writer = BodyWriter::with_extras([9; 32], &evidence, extras);
         for (series, bucket, value) in ordered {
             writer.line(series, *bucket, 0, value).unwrap();
         }

@@ -32,6 +32,8 @@ pub enum FindingKind {
     Quarantine,
     /// Marks of unauthorised lines that are not of their batch.
     Marks,
+    /// Suppressed lines that are not of their batch, or ids of events that are not there.
+    Suppressed,
     /// An entry, a document or a balance that does not hold together with the others.
     Books,
     /// A row of the totals that the batches do not come to.
@@ -56,6 +58,7 @@ impl FindingKind {
             Self::Opening => "opening",
             Self::Quarantine => "quarantine",
             Self::Marks => "marks",
+            Self::Suppressed => "suppressed",
             Self::Books => "books",
             Self::Totals => "totals",
             Self::Conservation => "conservation",
@@ -72,7 +75,8 @@ impl FindingKind {
             | Self::BatchMissing
             | Self::Chain
             | Self::EventNumbers
-            | Self::Marks => true,
+            | Self::Marks
+            | Self::Suppressed => true,
             Self::Meta
             | Self::StreamRow
             | Self::Opening
@@ -98,6 +102,9 @@ impl FindingKind {
             }
             Self::Marks => {
                 "keep this file and restore the newest backup; the totals may be the only ones that tell which usage is unauthorised"
+            }
+            Self::Suppressed => {
+                "keep this file and restore the newest backup: events may be billed twice, or not at all"
             }
             Self::Books => {
                 "keep this file, and restore the newest backup: documents that were issued since must be found again before a billing run"

@@ -128,6 +128,11 @@ impl Walk {
         }
     }
 
+    /// How far a stream's batches have come.
+    pub(super) fn sequence(&self, stream: &StreamId) -> Sequence {
+        self.streams.get(stream).map_or(Sequence::ZERO, |walked| walked.sequence)
+    }
+
     /// At the checkpoint every row is up to date. Done once.
     pub(super) fn compare_at_checkpoint(
         &mut self,

@@ -11,17 +11,18 @@ use std::time::Duration;
 
 use redb::{Durability, ReadableTable, Table, WriteTransaction};
 use tidemark_common::id::{EventNumber, Fence, OpeningId, StreamId};
-use tidemark_common::time::Timestamp;
+use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{HeldOpening, Hello, PostedOpening};
 
 use super::archive;
 use super::books::{BOOKS, OpenBooks};
+use super::ids::{self, SUPPRESSED};
 use super::retired::SUMS;
 use super::{
-    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT_WITH_BOOKS, FORMAT_WITH_MARKS,
-    FORMAT_WITH_RETIRED, Fault, Inner, LEDGER_FILE, MARKS, META, Memory, OPENINGS, QUARANTINE,
-    STREAMS,
+    BATCHES, CHECKPOINT_BATCHES, CHECKPOINT_BYTES, FORMAT_WITH_BOOKS, FORMAT_WITH_IDS,
+    FORMAT_WITH_MARKS, FORMAT_WITH_RETIRED, Fault, Inner, LEDGER_FILE, MARKS, META, Memory,
+    OPENINGS, QUARANTINE, STREAMS,
 };
 use crate::archive::segment::Put;
 use crate::dedupe::{self, Candidate, Content, Verdict};
@@ -60,6 +61,8 @@ struct Group<'a> {
     has_booked: bool,
     /// The number of the next transaction that is noted for the archive.
     redo: Option<u64>,
+    /// Lines that were judged by their ids.
+    ids: usize,
     /// The streams of memory that retire with the group.
     gone: BTreeSet<StreamId>,
     /// What all that retired come to, once that changes.
@@ -203,6 +206,7 @@ impl<'a> Group<'a> {
             bytes: 0,
             has_booked: false,
             redo: memory.archive.next,
+            ids: 0,
             gone: BTreeSet::new(),
             retired: None,
         }
@@ -311,7 +315,7 @@ impl<'a> Group<'a> {
         }))
     }
 
-    fn admit(&mut self, admission: Admission) -> Result<Reply, StoreError> {
+    fn admit(&mut self, mut admission: Admission) -> Result<Reply, StoreError> {
         let Admission { header, digest, fence, .. } = &admission;
         let (stream, ledger, at) = (header.stream, self.inner.id, self.at);
         let needed = self.record(stream).and_then(|record| dedupe::digest_needed(record, header));
@@ -334,6 +338,11 @@ impl<'a> Group<'a> {
                     Opened::Quarantined(_) => Content::Quarantined,
                 };
                 self.change(stream, |record| dedupe::record(record, header, *digest, content, at));
+                let now = self.now();
+                let place = (stream, header.sequence);
+                let events =
+                    ids::judge(self.write, place, &mut admission.content, now, &mut self.redo)?;
+                self.committed.suppressed = self.committed.suppressed.saturating_add(events);
                 self.append(stream, admission);
             }
             Verdict::Duplicate => {
@@ -360,9 +369,17 @@ impl<'a> Group<'a> {
         let agent = self.record(stream).expect("only known streams append").agent.clone();
         let bytes = u64::try_from(admission.bytes.len()).unwrap_or(u64::MAX);
         self.bytes = self.bytes.saturating_add(bytes);
+        if let Opened::Readable { ids, .. } = &admission.content {
+            self.ids = self.ids.saturating_add(ids.len());
+        }
         self.appended.push((self.next_position, agent, admission));
         self.next_position =
             self.next_position.checked_add(1).expect("a ledger never holds 2^64 batches");
+    }
+
+    /// Ledger time as ids know it.
+    fn now(&self) -> Bucket {
+        Bucket::of(self.at).unwrap_or_default()
     }
 
     fn record(&self, stream: StreamId) -> Option<&StreamRecord> {
@@ -516,13 +533,10 @@ impl<'a> Group<'a> {
             let position = self.next_position.to_be_bytes();
             meta.insert(&b"checkpoint"[..], &position[..]).map_err(Fault::write(LEDGER_FILE))?;
         }
-        if self.has_booked {
-            raise_format(&mut meta, FORMAT_WITH_BOOKS)?;
+        if self.ids > 0 || checkpoint {
+            ids::remove_old(write, self.now(), self.ids)?;
         }
-        if let Some(sums) = &self.retired {
-            meta.insert(SUMS, sums.write().as_slice()).map_err(Fault::write(LEDGER_FILE))?;
-            raise_format(&mut meta, FORMAT_WITH_RETIRED)?;
-        }
+        self.write_formats(&mut meta)?;
         let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
         let mut positions = Vec::with_capacity(self.appended.len());
         for (position, agent, admission) in self.appended {
@@ -536,12 +550,20 @@ impl<'a> Group<'a> {
                     table.insert(position, reason.as_bytes()).map_err(Fault::write(LEDGER_FILE))?;
                     self.committed.quarantined = self.committed.quarantined.saturating_add(1);
                 }
-                Opened::Readable { marks, .. } if !marks.is_empty() => {
-                    let mut table = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
-                    table.insert(position, marks.bytes()).map_err(Fault::write(LEDGER_FILE))?;
-                    raise_format(&mut meta, FORMAT_WITH_MARKS)?;
+                Opened::Readable { marks, suppressed, .. } => {
+                    if !marks.is_empty() {
+                        let table = write.open_table(MARKS);
+                        let mut table = table.map_err(Fault::write(LEDGER_FILE))?;
+                        table.insert(position, marks.bytes()).map_err(Fault::write(LEDGER_FILE))?;
+                        raise_format(&mut meta, FORMAT_WITH_MARKS)?;
+                    }
+                    if !suppressed.is_empty() {
+                        let table = write.open_table(SUPPRESSED);
+                        let mut table = table.map_err(Fault::write(LEDGER_FILE))?;
+                        let row = suppressed.bytes();
+                        table.insert(position, &row[..]).map_err(Fault::write(LEDGER_FILE))?;
+                    }
                 }
-                Opened::Readable { .. } => {}
             }
             let (header, lines) = (admission.header, admission.content.lines());
             let batch = TailBatch::new(&header, agent, position, self.at, lines);
@@ -561,6 +583,24 @@ impl<'a> Group<'a> {
             gone: self.gone,
             retired: self.retired,
         })
+    }
+
+    /// What this group is the first of makes older collectors refuse the ledger.
+    fn write_formats(
+        &self,
+        meta: &mut Table<'_, &'static [u8], &'static [u8]>,
+    ) -> Result<(), StoreError> {
+        if self.ids > 0 {
+            raise_format(meta, FORMAT_WITH_IDS)?;
+        }
+        if self.has_booked {
+            raise_format(meta, FORMAT_WITH_BOOKS)?;
+        }
+        if let Some(sums) = &self.retired {
+            meta.insert(SUMS, sums.write().as_slice()).map_err(Fault::write(LEDGER_FILE))?;
+            raise_format(meta, FORMAT_WITH_RETIRED)?;
+        }
+        Ok(())
     }
 
     /// Writes the rows that are due. Openings before the newest move to their own table.

@@ -23,6 +23,7 @@ use tidemark_common::time::Timestamp;
 
 use super::admit::raise_format;
 use super::books::BOOKS;
+use super::ids::{IDS, SUPPRESSED};
 use super::retired::ReadTables;
 use super::{
     BATCHES, FORMAT_WITH_ARCHIVE, Fault, Inner, LEDGER_FILE, MARKS, META, Memory, OPENINGS,
@@ -199,6 +200,11 @@ fn note_all(write: &WriteTransaction, next: &mut Option<u64>) -> Result<(), Stor
         let (key, value) = row.map_err(Fault::read(LEDGER_FILE))?;
         add(LedgerTable::Books, key.value(), value.value())?;
     }
+    let ids = write.open_table(IDS).map_err(Fault::read(LEDGER_FILE))?;
+    for row in ids.iter().map_err(Fault::read(LEDGER_FILE))? {
+        let (key, value) = row.map_err(Fault::read(LEDGER_FILE))?;
+        add(LedgerTable::Ids, key.value(), value.value())?;
+    }
     note_puts(write, next, puts)
 }
 
@@ -287,6 +293,7 @@ impl RedbStore {
         let batches = read.open_table(BATCHES).map_err(Fault::read(LEDGER_FILE))?;
         let marks = read.open_table(MARKS).map_err(Fault::read(LEDGER_FILE))?;
         let quarantine = read.open_table(QUARANTINE).map_err(Fault::read(LEDGER_FILE))?;
+        let suppressed = read.open_table(SUPPRESSED).map_err(Fault::read(LEDGER_FILE))?;
         let (mut found, mut held) = (Vec::new(), 0_usize);
         for row in batches.range(from..to).map_err(Fault::read(LEDGER_FILE))? {
             let (position, bytes) = row.map_err(Fault::read(LEDGER_FILE))?;
@@ -294,6 +301,8 @@ impl RedbStore {
             let header = read_header(&bytes)?;
             let marks = marks.get(position).map_err(Fault::read(LEDGER_FILE))?;
             let reason = quarantine.get(position).map_err(Fault::read(LEDGER_FILE))?;
+            let suppressed = suppressed.get(position).map_err(Fault::read(LEDGER_FILE))?;
+            let suppressed = suppressed.as_ref().map_or(&[][..], |suppressed| suppressed.value());
             held = held.saturating_add(bytes.len());
             found.push(ArchivedBatch {
                 position,
@@ -301,7 +310,7 @@ impl RedbStore {
                 marks: marks.map(|marks| marks.value().to_vec()).unwrap_or_default(),
                 quarantined: reason
                     .map(|reason| String::from_utf8_lossy(reason.value()).into_owned()),
-                judged: Vec::new(),
+                judged: ArchivedBatch::judged_of(suppressed),
                 header,
                 bytes,
             });

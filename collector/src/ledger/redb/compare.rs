@@ -431,5 +431,6 @@ fn told_as(seen_as: &SeenAs) -> String {
     match seen_as {
         SeenAs::Normal => Class::Normal.name().to_owned(),
         SeenAs::Unauthorised(agent) => format!("{} of {agent}", Class::Unauthorised.name()),
+        SeenAs::Suppressed => Class::Suppressed.name().to_owned(),
     }
 }

@@ -17,6 +17,7 @@ use redb::{ReadTransaction, ReadableDatabase, ReadableTable, TableError, TableHa
 
 use super::archive::{self, REDO};
 use super::books::BOOKS;
+use super::ids::{IDS, SUPPRESSED};
 use super::recover::Judged;
 use super::{
     BATCHES, Fault, LEDGER_FILE, MARKS, META, OPENINGS, QUARANTINE, RedbStore, STREAMS, files,
@@ -119,10 +120,11 @@ pub(super) fn visit_stored(
         let Some((last, _)) = piece.last() else { return Ok(()) };
         next = last.saturating_add(1);
         for (position, bytes) in &piece {
-            let (quarantined, marks) = judged.of_batch(*position)?;
+            let (quarantined, marks, suppressed) = judged.of_batch(*position)?;
+            let (marks, suppressed) = (&marks, &suppressed);
             let header = read_header(bytes)?;
             let bytes = &*archive::whole(bodies.as_deref(), *position, &header, bytes)?;
-            if visit(&StoredBatch { bytes, quarantined, marks: &marks }).is_break() {
+            if visit(&StoredBatch { bytes, quarantined, marks, suppressed }).is_break() {
                 return Ok(());
             }
         }
@@ -176,6 +178,18 @@ fn show_rows<E: From<StoreError>>(read: &ReadTransaction, show: ShowRow<'_, E>) 
         for row in books.iter().map_err(Fault::read(LEDGER_FILE))? {
             let (key, value) = row.map_err(Fault::read(LEDGER_FILE))?;
             show(LedgerTable::Books, key.value(), value.value())?;
+        }
+    }
+    if let Some(ids) = if_there(read.open_table(IDS))? {
+        for row in ids.iter().map_err(Fault::read(LEDGER_FILE))? {
+            let (key, value) = row.map_err(Fault::read(LEDGER_FILE))?;
+            show(LedgerTable::Ids, key.value(), value.value())?;
+        }
+    }
+    if let Some(suppressed) = if_there(read.open_table(SUPPRESSED))? {
+        for row in suppressed.iter().map_err(Fault::read(LEDGER_FILE))? {
+            let (position, lines) = row.map_err(Fault::read(LEDGER_FILE))?;
+            show(LedgerTable::Suppressed, &position.value().to_be_bytes(), lines.value())?;
         }
     }
     if let Some(redo) = if_there(read.open_table(REDO))? {

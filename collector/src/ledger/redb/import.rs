@@ -16,6 +16,7 @@ use tidemark_common::time::Timestamp;
 use super::archive::REDO;
 use super::books::BOOKS;
 use super::gather::Gather;
+use super::ids::{IDS, SUPPRESSED};
 use super::retired::RetiredTables;
 use super::totals::TotalsFile;
 use super::{
@@ -181,6 +182,8 @@ impl Import {
             let mut quarantine = write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
             let mut marks = write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
             let mut books = write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
+            let mut ids = write.open_table(IDS).map_err(Fault::write(LEDGER_FILE))?;
+            let mut suppressed = write.open_table(SUPPRESSED).map_err(Fault::write(LEDGER_FILE))?;
             let mut redo = write.open_table(REDO).map_err(Fault::write(LEDGER_FILE))?;
             let mut batches = write.open_table(BATCHES).map_err(Fault::write(LEDGER_FILE))?;
             let mut retired = None;
@@ -217,6 +220,14 @@ impl Import {
                     }
                     LedgerTable::Marks => {
                         marks.insert(read.u64().ok_or_else(broken)?, value).map(drop)
+                    }
+                    LedgerTable::Ids => {
+                        let key = read.array::<18>().ok_or_else(broken)?;
+                        let id = Fields(value).array::<32>().ok_or_else(broken)?;
+                        ids.insert(&key, &id).map(drop)
+                    }
+                    LedgerTable::Suppressed => {
+                        suppressed.insert(read.u64().ok_or_else(broken)?, value).map(drop)
                     }
                     LedgerTable::Books => books.insert(key.as_slice(), value).map(drop),
                     LedgerTable::Redo => {

@@ -20,6 +20,7 @@ use tidemark_common::wire::UniqueKey;
 use super::archive::{self, ArchiveMemory, REDO};
 use super::books::BOOKS;
 use super::gather::Gather;
+use super::ids::{IDS, SUPPRESSED};
 use super::retired::{ReadTables, SUMS};
 use super::totals::{Derivation, TotalsFile};
 use super::{
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::dedupe::{self, Content};
 use crate::ledger::codec::{self, Fields};
-use crate::ledger::request::Opened;
+use crate::ledger::request::{Opened, Stored};
 use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{Recovered, StoreError, StoredBodies};
 use crate::ledger::stream::StreamRecord;
@@ -137,6 +138,8 @@ fn begin(database: &Database, options: &RedbOptions, now: Timestamp) -> Result<M
         write.open_table(QUARANTINE).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(MARKS).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(BOOKS).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(IDS).map_err(Fault::write(LEDGER_FILE))?;
+        write.open_table(SUPPRESSED).map_err(Fault::write(LEDGER_FILE))?;
         write.open_table(REDO).map_err(Fault::write(LEDGER_FILE))?;
     }
     write.commit().map_err(Fault::write(LEDGER_FILE))?;
@@ -350,6 +353,7 @@ pub(super) struct Judged {
     bodies: Option<Arc<dyn StoredBodies>>,
     quarantine: BTreeMap<u64, String>,
     marks: ReadOnlyTable<u64, &'static [u8]>,
+    suppressed: ReadOnlyTable<u64, &'static [u8]>,
 }
 
 impl Judged {
@@ -359,14 +363,17 @@ impl Judged {
         bodies: Option<Arc<dyn StoredBodies>>,
     ) -> Result<Self, StoreError> {
         let marks = read.open_table(MARKS).map_err(Fault::read(LEDGER_FILE))?;
-        Ok(Self { bodies, quarantine: quarantined(read)?, marks })
+        let suppressed = read.open_table(SUPPRESSED).map_err(Fault::read(LEDGER_FILE))?;
+        Ok(Self { bodies, quarantine: quarantined(read)?, marks, suppressed })
     }
 
-    /// Whether the batch at `position` is quarantined, and its marks.
-    pub(super) fn of_batch(&self, position: u64) -> Result<(bool, Vec<u8>), StoreError> {
+    /// Whether the batch at `position` is quarantined, its marks, and its suppressed lines.
+    pub(super) fn of_batch(&self, position: u64) -> Result<(bool, Vec<u8>, Vec<u8>), StoreError> {
         let marks = self.marks.get(position).map_err(Fault::read(LEDGER_FILE))?;
         let marks = marks.map_or_else(Vec::new, |marks| marks.value().to_vec());
-        Ok((self.quarantine.contains_key(&position), marks))
+        let suppressed = self.suppressed.get(position).map_err(Fault::read(LEDGER_FILE))?;
+        let suppressed = suppressed.map_or_else(Vec::new, |lines| lines.value().to_vec());
+        Ok((self.quarantine.contains_key(&position), marks, suppressed))
     }
 
     /// Opens a stored batch. What was readable when it was admitted must still be.
@@ -375,10 +382,14 @@ impl Judged {
             return Ok(Opened::Quarantined(reason.clone()));
         }
         let marks = self.marks.get(position).map_err(Fault::read(LEDGER_FILE))?;
-        let marks = marks.as_ref().map_or(&[][..], |marks| marks.value());
+        let suppressed = self.suppressed.get(position).map_err(Fault::read(LEDGER_FILE))?;
+        let stored = Stored {
+            marks: marks.as_ref().map_or(&[][..], |marks| marks.value()),
+            suppressed: suppressed.as_ref().map_or(&[][..], |suppressed| suppressed.value()),
+        };
         let header = read_header(bytes)?;
         let bytes = &*archive::whole(self.bodies.as_deref(), position, &header, bytes)?;
-        match Opened::read(&header, bytes, marks) {
+        match Opened::read(&header, bytes, stored) {
             Ok(opened @ Opened::Readable { .. }) => Ok(opened),
             Ok(Opened::Quarantined(reason)) => Err(damaged(position, &reason)),
             Err(error) => Err(damaged(position, &error.to_string())),

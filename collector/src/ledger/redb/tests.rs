@@ -1,6 +1,7 @@
 //! The embedded store: conformance, crashes, rebuilds.
 
 mod damage;
+mod ids;
 mod import;
 mod retired;
 

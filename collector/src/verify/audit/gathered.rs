@@ -17,7 +17,16 @@ use crate::verify::tree::{self, Digest};
 use crate::verify::{Refusal, ensure, exact};
 
 const BUCKETS_PER_DAY: u32 = 96;
-const CLASSES: [&str; 2] = ["normal", "unauthorised"];
+const CLASSES: [&str; 3] = ["normal", "unauthorised", "suppressed"];
+/// A suppressed line: its index u32, and where the event stands that came first [28].
+const SUPPRESSED_BYTES: usize = 32;
+
+/// What was judged of a batch's lines, as the archive has it.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Judged<'a> {
+    pub(super) marks: &'a [u8],
+    pub(super) suppressed: &'a [u8],
+}
 /// The table of the books in an archive's rows, and the letter of corrections.
 const BOOKS_TABLE: u8 = 7;
 const CORRECTION: u8 = b'k';
@@ -89,25 +98,44 @@ fn day_of(bucket: u32) -> u32 {
     bucket.checked_div(BUCKETS_PER_DAY).unwrap_or(0)
 }
 
+/// The lines that are suppressed; they ascend.
+fn suppressed_lines(bytes: &[u8], lines: usize, place: &str) -> Result<BTreeSet<usize>, Refusal> {
+    let (rows, rest) = bytes.as_chunks::<SUPPRESSED_BYTES>();
+    let broken = || "what is suppressed of it is no list of its lines".to_owned();
+    ensure(rest.is_empty(), place, broken)?;
+    let mut found = BTreeSet::new();
+    for [a, b, c, d, ..] in rows {
+        let line = usize::try_from(u32::from_be_bytes([*a, *b, *c, *d])).unwrap_or(usize::MAX);
+        let ascends = found.last().is_none_or(|last| *last < line) && line < lines;
+        ensure(ascends, place, broken)?;
+        found.insert(line);
+    }
+    Ok(found)
+}
+
 impl Gathered {
     pub(super) fn new(from_day: u32) -> Self {
         Self { from_day, series: HashMap::new(), rows: HashMap::new() }
     }
 
-    /// Adds a body's lines, with the marks of those that may not be billed.
+    /// Adds a body's lines, with those that may not be billed, and those that came before.
     pub(super) fn take(
         &mut self,
         lines: &[Line],
-        marks: &[u8],
+        Judged { marks, suppressed }: Judged<'_>,
         place: &str,
     ) -> Result<(), Refusal> {
+        let again = suppressed_lines(suppressed, lines.len(), place)?;
         ensure(marks.len() <= lines.len().div_ceil(8), place, || {
             "it has marks of more lines than it has".to_owned()
         })?;
         for (index, line) in lines.iter().enumerate() {
             let byte = index.checked_div(8).and_then(|byte| marks.get(byte)).copied().unwrap_or(0);
             let bit = u32::try_from(index & 7).unwrap_or(0);
-            let class = byte.checked_shr(bit).unwrap_or(0) & 1;
+            let class = match byte.checked_shr(bit).unwrap_or(0) & 1 {
+                0 if again.contains(&index) => 2,
+                class => class,
+            };
             if day_of(line.key.bucket.0) >= self.from_day {
                 self.add(line, class, place)?;
             }

@@ -430,9 +430,17 @@ fn what_differs_is_named() {
     );
     check(|world| world.batches[3].quarantined = None, "the statement's ");
     check(
-        |world| world.batches.iter_mut().for_each(|batch| batch.judged = vec![1, 0, 0, 0, 0]),
-        "judged it by more than this version knows",
+        |world| world.batches.iter_mut().for_each(|batch| batch.judged = vec![2, 0, 0, 0, 0]),
+        "judged by more than this version knows",
     );
+    // Its first line came before, and is not billed.
+    let suppressed = |batch: &mut ArchivedBatch| {
+        batch.marks.clear();
+        batch.judged = ArchivedBatch::judged_of(&[0; 32]);
+    };
+    check(|world| world.batches.iter_mut().for_each(suppressed), "the statement's ");
+    let no_line = |batch: &mut ArchivedBatch| batch.judged = ArchivedBatch::judged_of(&[255; 32]);
+    check(|world| world.batches.iter_mut().for_each(no_line), "is no list of its lines");
     check(|world| drop(world.corrections.remove(0)), "corrections");
     check(
         |world| {

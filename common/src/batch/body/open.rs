@@ -7,6 +7,7 @@ use zstd::stream::read::Decoder;
 use crate::time::Bucket;
 
 use super::super::evidence::Evidence;
+use super::super::extras::Extras;
 use super::super::header::{Codec, Header};
 use super::super::line::Line;
 use super::super::merkle::{Salts, Tree, leaf};
@@ -28,10 +29,11 @@ impl Body {
         let mut raw = RawForm::open(header, stored)?;
         let salt = raw.array("its salt")?;
         let evidence = read_evidence(&mut raw)?;
+        let extras = read_extras(header, &mut raw)?;
         let lines = read_lines(header, &mut raw, &salt)?;
         raw.end()?;
         check_counts(header, &lines)?;
-        Ok(Self { salt, evidence, lines })
+        Ok(Self { salt, evidence, extras, lines })
     }
 }
 
@@ -49,6 +51,25 @@ fn read_evidence(raw: &mut RawForm<'_>) -> Result<Evidence, BodyError> {
     Ok(counts.into_iter().collect())
 }
 
+/// Bodies of version 1 have none.
+fn read_extras(header: &Header, raw: &mut RawForm<'_>) -> Result<Extras, BodyError> {
+    const FIELD: &str = "its extras";
+    let mut extras = Extras::default();
+    if header.body_version < 2 {
+        return Ok(extras);
+    }
+    let refused = |error| BodyError::Extras { error };
+    for _ in 0..u16::from_be_bytes(raw.array(FIELD)?) {
+        let tag = u16::from_be_bytes(raw.array(FIELD)?);
+        let length = u32::from_be_bytes(raw.array(FIELD)?);
+        let mut bytes = Vec::new();
+        raw.fill(&mut bytes, length, FIELD)?;
+        extras.push(tag, bytes).map_err(refused)?;
+    }
+    extras.check(header.lines).map_err(refused)?;
+    Ok(extras)
+}
+
 /// The header's count of lines, with their order and their root checked.
 fn read_lines(
     header: &Header,
@@ -62,7 +83,7 @@ fn read_lines(
     let mut key: Vec<u8> = Vec::new();
     for index in 0..header.lines {
         let length = u32::from_be_bytes(raw.array("the length of a line")?);
-        raw.fill(&mut bytes, length)?;
+        raw.fill(&mut bytes, length, "a line")?;
         let before = lines.last().map(|line| &line.key);
         let (line, key_length) =
             Line::decode_after(&bytes, before).map_err(|error| BodyError::Line { index, error })?;
@@ -109,7 +130,7 @@ enum Source<'a> {
 
 impl<'a> RawForm<'a> {
     fn open(header: &Header, stored: &'a [u8]) -> Result<Self, BodyError> {
-        if header.body_version != BODY_VERSION {
+        if !(1..=BODY_VERSION).contains(&header.body_version) {
             return Err(BodyError::Version { version: header.body_version });
         }
         if stored.len() > BODY_STORED_BYTES_MAX {
@@ -155,23 +176,27 @@ impl<'a> RawForm<'a> {
         Ok(bytes)
     }
 
-    /// Fills `bytes` with the `length` bytes of a line.
-    fn fill(&mut self, bytes: &mut Vec<u8>, length: u32) -> Result<(), BodyError> {
-        const FIELD: &str = "a line";
+    /// Fills `bytes` with the `length` bytes of a field.
+    fn fill(
+        &mut self,
+        bytes: &mut Vec<u8>,
+        length: u32,
+        field: &'static str,
+    ) -> Result<(), BodyError> {
         let wanted = usize::try_from(length).unwrap_or(usize::MAX);
-        self.claim(wanted, FIELD)?;
+        self.claim(wanted, field)?;
         bytes.clear();
         if wanted <= LINE_TRUSTED_BYTES_MAX {
             bytes.resize(wanted, 0);
             return self
                 .source
                 .read_exact(bytes)
-                .map_err(|error| self.source.explain(&error, FIELD));
+                .map_err(|error| self.source.explain(&error, field));
         }
         let read = (&mut self.source).take(u64::from(length)).read_to_end(bytes);
-        match read.map_err(|error| self.source.explain(&error, FIELD))? {
+        match read.map_err(|error| self.source.explain(&error, field))? {
             read if read == wanted => Ok(()),
-            _ => Err(BodyError::Truncated { field: FIELD }),
+            _ => Err(BodyError::Truncated { field }),
         }
     }
 

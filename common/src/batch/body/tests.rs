@@ -8,7 +8,7 @@ use std::io::Write;
 use proptest::prelude::*;
 
 use super::super::golden;
-use super::super::{Codec, Header, LineKey, series_bytes};
+use super::super::{BODY_VERSION, Codec, Header, KeyedId, LineId, LineKey, series_bytes};
 use super::*;
 use crate::id::EventNumber;
 use crate::quantity::{Quantity, UNITS_LIMIT};
@@ -39,6 +39,7 @@ fn header_of(body: &EncodedBody, events: u64) -> Header {
         lines_root: body.lines_root,
         first_bucket: body.first_bucket,
         last_bucket: body.last_bucket,
+        body_version: BODY_VERSION,
         first_event: EventNumber(0),
         end_event: EventNumber(events),
         ..golden::header()
@@ -143,7 +144,9 @@ fn refused_headers() {
         assert_eq!(Body::open(&header, &stored), Err(expected));
     };
     let body_digest = golden::header().body_digest;
-    check(&|header| header.body_version = 2, BodyError::Version { version: 2 });
+    for version in [0, BODY_VERSION + 1] {
+        check(&|header| header.body_version = version, BodyError::Version { version });
+    }
     check(&|header| header.stored_length = 347, BodyError::StoredLength { said: 347, bytes: 348 });
     check(&|header| header.raw_length = 349, BodyError::Trailing { raw: 1, stored: 0 });
     check(&|header| header.raw_length = 347, BodyError::Truncated { field: "a line" });
@@ -186,6 +189,48 @@ fn first_root() -> Digest {
     leaf(&Salts::new(&golden::SALT).of(0), 0, line)
 }
 
+/// The golden body with `extras`, drawn by hand, in place of those of version 2.
+fn open_with_extras(extras: &[u8]) -> Result<Extras, BodyError> {
+    let raw = spliced(LINES_AT..LINES_AT, extras);
+    let header = Header { body_version: 2, ..header(Codec::Raw, raw.len(), &raw) };
+    Body::open(&header, &raw).map(|body| body.extras)
+}
+
+#[test]
+fn refused_extras() {
+    assert_eq!(open_with_extras(&[0, 0]), Ok(Extras::default()));
+    let unknown = open_with_extras(&[0, 1, 0, 9, 0, 0, 0, 1, 5]).unwrap();
+    assert_eq!(unknown.iter().collect::<Vec<_>>(), [(9, &[5][..])]);
+    let refused = |error| Err(BodyError::Extras { error });
+    let twice = [0, 2, 0, 9, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0];
+    assert_eq!(open_with_extras(&twice), refused(ExtrasError::Order { tag: 9 }));
+    let short = [0, 1, 0, 1, 0, 0, 0, 1, 5];
+    assert_eq!(open_with_extras(&short), refused(ExtrasError::Length { tag: 1, bytes: 1 }));
+    let of_line_2 = [&[0, 1, 0, 2, 0, 0, 0, 22, 0, 1, 0, 0, 0, 2][..], &[7; 16]].concat();
+    assert_eq!(open_with_extras(&of_line_2), refused(ExtrasError::LineId { line: 2 }));
+    let long = open_with_extras(&[0, 1, 0, 9, 0xff, 0xff, 0xff, 0xff]);
+    assert_eq!(long, Err(BodyError::Truncated { field: "its extras" }));
+}
+
+#[test]
+fn the_writer_writes_no_extras_that_no_reader_takes() {
+    let with_id_of = |line| {
+        let mut extras = Extras::default();
+        extras.set_line_ids(1, &[LineId { line, id: KeyedId([7; 16]) }]);
+        let mut writer = BodyWriter::with_extras(golden::SALT, &Evidence::default(), extras);
+        let series = series_bytes("m", "c", &[]);
+        writer.line(&series, Bucket(1), 0, &LineValue::default()).unwrap();
+        writer.finish().map(|body| body.lines)
+    };
+    assert_eq!(with_id_of(0), Ok(1));
+    let error = ExtrasError::LineId { line: 1 };
+    assert_eq!(with_id_of(1), Err(BodyError::Extras { error }));
+    let mut extras = Extras::default();
+    extras.push(9, vec![0; BODY_RAW_BYTES_MAX]).unwrap();
+    let large = BodyWriter::with_extras(golden::SALT, &Evidence::default(), extras).finish();
+    assert!(matches!(large, Err(BodyError::RawTooLarge { .. })), "{large:?}");
+}
+
 #[test]
 fn compression_is_bounded_and_whole() {
     let raw = golden::raw_body();
@@ -226,13 +271,15 @@ fn a_frame_may_not_ask_for_more_window_than_8_mib() {
 #[test]
 fn a_small_body_is_stored_as_it_is_unless_zstd_makes_it_smaller() {
     let plain = BodyWriter::new([0xa5; 32], &Evidence::default()).finish().unwrap();
-    assert_eq!((plain.codec, plain.raw_length), (Codec::Zstd, 34), "a salt of one byte 32 times");
-    assert!(plain.stored.len() < 34);
+    assert_eq!((plain.codec, plain.raw_length), (Codec::Zstd, 36), "a salt of one byte 32 times");
+    assert!(plain.stored.len() < 36);
     let salted = BodyWriter::new(golden::SALT, &Evidence::default()).finish().unwrap();
-    assert_eq!((salted.codec, salted.stored.len(), salted.raw_length), (Codec::Raw, 34, 34));
+    assert_eq!((salted.codec, salted.stored.len(), salted.raw_length), (Codec::Raw, 36, 36));
     assert_eq!((salted.first_bucket, salted.last_bucket, salted.lines), (Bucket(0), Bucket(0), 0));
     let body = Body::open(&header_of(&salted, 0), &salted.stored).unwrap();
-    assert_eq!(body, Body { salt: golden::SALT, evidence: Evidence::default(), lines: vec![] });
+    let extras = Extras::default();
+    let empty = Body { salt: golden::SALT, evidence: Evidence::default(), extras, lines: vec![] };
+    assert_eq!(body, empty);
 }
 
 #[test]
@@ -345,7 +392,7 @@ fn the_writer_writes_no_line_that_no_reader_takes() {
     let refused = writer.line(&[], Bucket(1), 0, &LineValue::default());
     let error = LineError::Truncated { field: "its meter" };
     assert_eq!(refused, Err(BodyError::Line { index: 0, error }));
-    assert_eq!((writer.lines(), writer.raw_length()), (0, 34));
+    assert_eq!((writer.lines(), writer.raw_length()), (0, 36));
 }
 
 fn any_value() -> impl Strategy<Value = LineValue> {
@@ -398,7 +445,8 @@ proptest! {
         let body = write(&lines).unwrap();
         let events = lines.iter().map(|line| line.value.events).sum();
         let opened = Body::open(&header_of(&body, events), &body.stored);
-        prop_assert_eq!(opened, Ok(Body { salt: golden::SALT, evidence: golden::evidence(), lines }));
+        let extras = Extras::default();
+        prop_assert_eq!(opened, Ok(Body { salt: golden::SALT, evidence: golden::evidence(), extras, lines }));
     }
 
     #[test]

@@ -155,6 +155,30 @@ const BATCH: &str = "
     00000005 0003                                                       # length, type
     616263                                                              # header and body, verbatim";
 
+/// As it stands in [`WELCOME`], less its length and the last byte, behind this.
+const ONE_DEDUPLICATED: &str = "
+    01                                                                  # one extra
+    02 07                                                               # tag 2, seven bytes
+    01 057365617473                                                     # one meter: seats";
+
+#[test]
+fn deduplicated_meters_stand_among_the_extras_and_behind_cached_rules() {
+    let seats = MeterName::parse("seats").unwrap();
+    let with = Rules { deduplicated: vec![seats], ..rules() };
+    let extras = hex(ONE_DEDUPLICATED);
+    let mut expected = hex(WELCOME);
+    expected.pop();
+    expected.extend(&extras);
+    expected[3] += 9;
+    check(&to_hex(&expected), &Frame::Welcome(welcome(Some(with.clone()))));
+
+    let cached = encode_rules(&with).unwrap();
+    assert_eq!(cached, [&encode_rules(&rules()).unwrap()[..], &extras[3..]].concat());
+    assert_eq!(decode_rules(&cached), Ok(with));
+    assert!(decode_rules(&cached[..cached.len() - 1]).is_err());
+    assert!(decode_rules(&[&cached[..], &[0]].concat()).is_err());
+}
+
 #[test]
 fn frames() {
     check(HELLO, &Frame::Hello(hello()));

@@ -66,7 +66,12 @@ pub(super) fn rules() -> Rules {
             MeterRule { meter: meter("seats"), dimensions: vec![], negative: true },
         ],
         cloud_events: vec![CloudEventRule { event_type: "llm".to_owned(), meters: vec![tokens] }],
+        deduplicated: vec![],
     }
+}
+
+pub(super) fn deduplicating_rules() -> Rules {
+    Rules { deduplicated: vec![MeterName::parse("api.calls").unwrap()], ..rules() }
 }
 
 pub(super) fn welcome(rules: Option<Rules>) -> Welcome {
@@ -132,6 +137,7 @@ pub(super) fn every_frame() -> Vec<Frame> {
         Frame::Hello(first_hello()),
         Frame::Welcome(welcome(Some(rules()))),
         Frame::Welcome(welcome(None)),
+        Frame::Welcome(welcome(Some(deduplicating_rules()))),
         Frame::Batch(vec![7; 300]),
         Frame::Ack(ack()),
         Frame::Confirm(confirm()),

@@ -128,6 +128,7 @@ pub fn welcome(posted_sequence: Sequence) -> Write {
         seal_interval_millis: 1_000,
         meters: Vec::new(),
         cloud_events: Vec::new(),
+        deduplicated: Vec::new(),
     };
     Write::Welcomed(Welcomed {
         ledger: LEDGER,
@@ -143,7 +144,7 @@ pub fn append(state: &JournalState, group: u64, events: u32) -> Append {
     let mut chunk = ChunkWriter::new(1);
     for _ in 0..events {
         let quantity = Some(Quantity::whole(1));
-        let record = Record { slot: SeriesSlot(0), time: NOON, quantity, unique: None };
+        let record = Record { slot: SeriesSlot(0), time: NOON, quantity, unique: None, id: None };
         chunk.record(&record, &series());
     }
     let raw = chunk.take().expect("it holds events").bytes;

@@ -167,6 +167,11 @@ async fn open_streams_of_every_kind(seen: &mut Seen) {
     retired::retire(&world, 24, 0).await;
     seen.get(&world, "/v1/streams", "/v1/streams?retired=true").await;
     seen.get(&world, "/v1/suspense", "/v1/suspense").await;
+    let again = line("tokens", "acme", "2026-03-10T02:00:00Z", &[], "1");
+    for stream in [121, 122] {
+        world.post_with_ids(StreamId([stream; 16]), std::slice::from_ref(&again), &[7]).await;
+    }
+    seen.get(&world, "/v1/duplicates", "/v1/duplicates").await;
 }
 
 async fn welcome(world: &World, hello: HelloRequest) -> Fence {
