@@ -149,3 +149,99 @@ fn bring_to_url(books: &dyn Books, newest: u64, url: &str, state: &Path) -> io::
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+
+    use super::*;
+    use crate::certificate::{Certified, digest, file};
+    use crate::ledger::LedgerOptions;
+    use crate::ledger::books::{Certify, Change, What};
+
+    async fn certify(ledger: &Ledger, number: u64) {
+        let before = last(&*ledger.books().unwrap()).unwrap();
+        let head = serde_json::to_string(&Head {
+            format: Head::FORMAT.to_owned(),
+            ledger: String::new(),
+            number,
+            previous: before.sha256.clone(),
+            at: 0,
+            as_of: 0,
+            complete_through: None,
+            from_day: 0,
+            batches: 0,
+            entries: 0,
+            entries_digest: String::new(),
+            usage_root: String::new(),
+            streams_root: String::new(),
+            statement_sha256: String::new(),
+            key: String::new(),
+        });
+        let head = head.unwrap();
+        let certified = Certified { number, sha256: digest(&head) };
+        let file = file(&head, "", "");
+        let certify = Certify { certified, previous: before.sha256, file, streams: Vec::new() };
+        let what = What::Certify(Box::new(certify));
+        let (actor, reason, date, request) = ("test".to_owned(), None, None, None);
+        let booked = ledger.book(Change { actor, reason, date, request, what }).await;
+        booked.unwrap().unwrap();
+    }
+
+    /// Takes one request and answers with this status; what was sent.
+    fn answer(listener: &TcpListener, status: &str) -> String {
+        let (mut caller, _) = listener.accept().unwrap();
+        let mut sent = Vec::new();
+        let mut bytes = [0; 4_096];
+        while !sent.ends_with(b"}\n") {
+            let read = caller.read(&mut bytes).unwrap();
+            sent.extend_from_slice(&bytes[..read]);
+        }
+        let head = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
+        caller.write_all(head.as_bytes()).unwrap();
+        String::from_utf8(sent).unwrap()
+    }
+
+    fn numbers(texts: &[String]) -> Vec<bool> {
+        let expected = ["\\\"number\\\":1,", "\\\"number\\\":2,"];
+        texts.iter().zip(expected).map(|(text, number)| text.contains(number)).collect()
+    }
+
+    #[tokio::test]
+    async fn every_certificate_comes_to_both_anchors_once_and_in_order() {
+        let folder = tempfile::tempdir().unwrap();
+        let ledger = Ledger::open(folder.path(), LedgerOptions::default()).await.unwrap();
+        certify(&ledger, 1).await;
+        certify(&ledger, 2).await;
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let path = folder.path().join("anchors");
+        let anchors = Anchors { file: Some(path.clone()), url: Some(url) };
+        let anchored = || fs::read_to_string(&path).unwrap().lines().map(str::to_owned).collect();
+        // The address takes the first, and not the second; the file has both.
+        let far = std::thread::spawn(move || {
+            let told = [
+                answer(&listener, "200 OK"),
+                answer(&listener, "500 No"),
+                answer(&listener, "204 OK"),
+            ];
+            (told, listener)
+        });
+        let bring = |ledger: &Ledger| {
+            let (ledger, anchors, data_dir) =
+                (ledger.clone(), anchors.clone(), folder.path().to_owned());
+            tokio::task::spawn_blocking(move || bring_all(&ledger, &anchors, &data_dir))
+        };
+        assert!(bring(&ledger).await.unwrap().is_err());
+        let lines: Vec<String> = anchored();
+        assert_eq!(numbers(&lines), [true, true]);
+        bring(&ledger).await.unwrap().unwrap();
+        let ([first, refused, second], _listening) = far.join().unwrap();
+        assert_eq!(numbers(&[first, refused.clone()]), [true, true]);
+        assert_eq!(refused.lines().last(), second.lines().last());
+        // Nothing is sent again.
+        bring(&ledger).await.unwrap().unwrap();
+        assert_eq!(anchored(), lines);
+    }
+}

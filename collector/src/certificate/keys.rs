@@ -214,3 +214,6 @@ fn write(path: &Path, bytes: &[u8]) -> Result<(), KeyError> {
     });
     written.map_err(|source| KeyError::Io { path: path.to_owned(), source })
 }
+
+#[cfg(test)]
+mod tests;

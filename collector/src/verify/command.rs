@@ -15,6 +15,10 @@ use crate::archive::read::Archive;
 /// Failed to read: that says nothing of what the file proves.
 #[derive(Debug, Error)]
 pub enum CommandError {
+    #[error("{} is a certificate: say with which archive it is verified (--batches DIR)", path.display())]
+    IsCertificate { path: PathBuf },
+    #[error("{} is no certificate: give what GET /v1/certificates/{{number}} answers; an invoice's proof is verified without --batches", path.display())]
+    NoCertificate { path: PathBuf },
     #[error("failed to read {}: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
     #[error("failed to read {}: it has more than {FILE_BYTES_MAX} bytes", path.display())]
@@ -34,6 +38,9 @@ pub enum Form {
     Json,
 }
 
+/// A certificate's file begins so.
+const CERTIFICATE_BEGIN: &[u8] = b"{\"head\":";
+
 /// What was verified: accepted or refused.
 #[derive(Debug)]
 pub struct Verdict {
@@ -49,6 +56,9 @@ pub struct Verdict {
 pub fn invoice(path: &Path, keys: Option<&Path>, form: Form) -> Result<Verdict, CommandError> {
     let keys = keys.map(read_keys).transpose()?;
     let bytes = read(path)?;
+    if bytes.starts_with(CERTIFICATE_BEGIN) {
+        return Err(CommandError::IsCertificate { path: path.to_owned() });
+    }
     let told = verify_invoice(&bytes, keys.as_ref()).map(|report| match form {
         Form::Text => report.told(),
         Form::Json => report.json(),
@@ -77,6 +87,9 @@ pub fn certificate(
 ) -> Result<Verdict, CommandError> {
     let keys = keys.map(read_keys).transpose()?;
     let bytes = read(audited.certificate)?;
+    if !bytes.starts_with(CERTIFICATE_BEGIN) {
+        return Err(CommandError::NoCertificate { path: audited.certificate.to_owned() });
+    }
     let streams = audited.streams.map(read).transpose()?;
     let archive = Archive::in_folder(audited.batches)?;
     let report = verify_certificate(&bytes, &archive, streams.as_deref(), keys.as_ref());
