@@ -10,6 +10,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 use tidemark_collector::period::Zone;
+use tidemark_collector::verify::command::{self, Audited};
 use tidemark_collector::verify::{Keys, verify_invoice};
 use tidemark_common::time::Timestamp;
 use tidemark_tests::binaries::Program;
@@ -189,6 +190,11 @@ fn the_examples_are_judged_as_the_second_verifier_judges_them() -> Result<()> {
         judged[usize::from(is_valid)] += 1;
     }
     ensure!(judged[0] >= 20 && judged[1] >= 5, "{judged:?}");
+    let [certificate, batches, streams, keys] =
+        ["certificate.json", "archive", "streams.txt", "keys.json"].map(|name| folder.join(name));
+    let audited = Audited { certificate: &certificate, batches: &batches, streams: Some(&streams) };
+    let verdict = command::certificate(audited, Some(&keys), command::Form::Text)?;
+    ensure!(verdict.accepted, "{}", verdict.told);
     Ok(())
 }
 

@@ -276,6 +276,11 @@ class Ledger:
             stream, header, stored, marks, quarantined = self.batches[position]
             return sized(struct.pack(">Q", position) + b"\0\7agent-1" + sized(marks) + bytes([quarantined]) + b"\0\0" + sized(b"") + header + stored)
         half = len(self.batches) // 2
+        def counted(first, last):
+            spans = [struct.unpack_from(">QQ", self.batches[at][1], 48) for at in range(first, last)]
+            return {"count": last - first, "first": first, "last": last - 1, "events": sum(end - start for start, end in spans)}
+        books = {"count": len(self.corrections), "first": 0, "last": max(len(self.corrections) - 1, 0), "events": 0}
+        counts = [{"count": 1, "first": 0, "last": 0, "events": 0}, counted(0, half), books, counted(max(half - 2, 0), len(self.batches))]
         objects = [("ledger", b"{}", "json"), ("batches", b"TMAS\0\1\2\0" + b"".join(map(record, range(half))), "seg"),
                    ("books", b"TMAS\0\1\3\0" + b"".join(sized(struct.pack(">Q", n) + put(row)) for n, row in enumerate(self.corrections)), "seg.zst"),
                    ("batches", b"TMAS\0\1\2\0" + b"".join(map(record, range(max(half - 2, 0), len(self.batches)))), "seg")]
@@ -287,8 +292,9 @@ class Ledger:
             name = f"{kind}/{number:012}-{sha(data).hex()[:16]}.{suffix}"
             (folder / kind).mkdir(exist_ok=True)
             (folder / name).write_bytes(data)
-            manifest = json.dumps({"format": 1, "number": number, "previous": previous, "ledger": self.id.hex(), "kind": kind,
-                                   "object": name, "bytes": len(data), "sha256": sha(data).hex()}).encode() + b"\n"
+            manifest = text({"format": 1, "number": number, "previous": previous, "ledger": self.id.hex(), "incarnation": 1,
+                             "ledger_time_limit": 0, "kind": kind, "object": name, "bytes": len(data), "sha256": sha(data).hex(),
+                             **counts[number - 1], "entries": 0}).encode() + b"\n"
             (folder / "manifests" / f"{number:012}.json").write_bytes(manifest)
             previous = sha(manifest).hex()
 
