@@ -6,16 +6,43 @@
 
 use tidemark_common::id::CustomerId;
 
-use super::Problem;
 use super::gated::Gated;
+use super::{KeptBack, Problem};
 use crate::certificate::make::{CertifyError, Cut, Made, make};
 use crate::certificate::proof::Provenance;
 use crate::certificate::{bundle, last};
 use crate::ledger::books::{Change, Issue, Refused, What};
-use crate::reconcile::{Judging, Span, losses};
+use crate::reconcile::{
+    Certainty, Finding, Gate, Judging, Kind, Reconciliation, Scope, Span, losses, waivers,
+};
+use crate::verify::{Refusal, verify_invoice};
 
 /// So often another run may certify just before this one does.
 const TRIES_MAX: u32 = 5;
+
+fn no_key(error: &dyn std::fmt::Display) -> Problem {
+    Problem::Certify(error.to_string())
+}
+
+fn charges_differ(id: &CustomerId, refusal: &Refusal, gate: &Gate) -> Finding {
+    let Reconciliation { from, at, .. } = gate.reconciliation;
+    Finding {
+        kind: Kind::ChargesDiffer,
+        id: format!("charges/{}", id.as_str()),
+        told: format!("computed a second time, the invoice is another one: {refusal}"),
+        remedy: "it is a defect of this program: report it with a dry run; waive it if the invoice is right all the same, but nobody will be able to verify it".to_owned(),
+        events: 0,
+        certainty: Certainty::Exact,
+        quantity: None,
+        money: None,
+        streams: Vec::new(),
+        meter: None,
+        scope: Scope::Customer(id.clone()),
+        span: Span { from, to: at },
+        since: at,
+        cover: None,
+    }
+}
 
 impl Gated {
     /// Gives a document that passes its certificate and its proof.
@@ -31,9 +58,38 @@ impl Gated {
             cut.certificate = Some(made.certified.clone());
         }
         let proof = provenance.proof(&self.catalog, id, made, &self.snapshot)?;
+        self.rate_again(id, issue, made, &proof)?;
         let kept = bundle::kept(&proof).map_err(|error| Problem::Certify(error.to_string()))?;
         issue.proof = Some(kept);
         Ok(())
+    }
+
+    /// Verifies the document as its customer will: by another path, from the usage in its proof to its total. What differs
+    /// is a finding, which a person may waive.
+    fn rate_again(
+        &self,
+        id: &CustomerId,
+        issue: &Issue,
+        made: &Made,
+        proof: &str,
+    ) -> Result<(), Problem> {
+        let signer = self.ledger.signer().ok_or_else(|| no_key(&CertifyError::NoKey))?;
+        let mut document = issue.document.clone();
+        // What the books give it stands for nothing here.
+        document.number = Some("DRAFT".to_owned());
+        let given = [&mut document.date, &mut document.due_date, &mut document.issued_at];
+        given.into_iter().for_each(|text| *text = Some(String::new()));
+        let document = serde_json::to_string(&document).expect("texts and numbers are JSON");
+        let (head, signature) = (made.head.as_str(), made.signature.as_str());
+        let parts = bundle::Parts { document: &document, head, signature, proof };
+        let file = parts.assemble(signer).map_err(|error| no_key(&error))?;
+        let Err(refusal) = verify_invoice(&file, None) else { return Ok(()) };
+        let finding = charges_differ(id, &refusal, self.deep()?);
+        let waivers = waivers(&*self.snapshot.books)?;
+        if waivers.contains_key(&finding.id) {
+            return Ok(());
+        }
+        Err(Problem::KeptBack(Box::new(KeptBack { findings: vec![finding] })))
     }
 
     fn certify(&self) -> Result<Made, String> {

@@ -61,16 +61,39 @@ pub fn bundle(
     let certificate: Option<CertificateFile> = rows::get(books, &row_key(certified.number))?;
     let CertificateFile { head, signature, .. } =
         certificate.ok_or_else(|| broken("its certificate is not there"))?;
-    let signer = signer.ok_or(BundleError::NoKey)?;
-    let key = signer.key().ok_or(BundleError::NoKey)?;
-    let proof = proof.strip_prefix('{').and_then(|proof| proof.strip_suffix('}'));
-    let proof = proof.ok_or_else(|| broken("its proof is no object"))?;
-    let [document, head] = [document, &head].map(|text| serde_json::Value::from(text).to_string());
-    let mut text = format!(
-        "{{\"format\":\"tidemark invoice 1\",\"document\":{document},\"certificate\":{{\"head\":{head},\"signature\":\"{signature}\"}},{proof},\"key\":\"{key}\""
-    );
-    let own = signer.sign(&[b"tidemark/invoice/1", text.as_bytes()].concat());
-    let own = own.ok_or(BundleError::NoKey)?;
-    text.push_str(&format!(",\"signature\":\"{own}\"}}\n"));
-    Ok(text.into_bytes())
+    let parts = Parts { document, head: &head, signature: &signature, proof: &proof };
+    parts.assemble(signer.ok_or(BundleError::NoKey)?)
+}
+
+/// What a file is made of.
+#[derive(Debug, Clone, Copy)]
+pub struct Parts<'a> {
+    pub document: &'a str,
+    pub head: &'a str,
+    /// Of the head.
+    pub signature: &'a str,
+    /// As `proof.rs` makes it: an object.
+    pub proof: &'a str,
+}
+
+impl Parts<'_> {
+    /// The file, signed.
+    ///
+    /// # Errors
+    /// Without a key, or with a proof that is no object.
+    pub fn assemble(self, signer: &Signer) -> Result<Vec<u8>, BundleError> {
+        let Self { document, head, signature, proof } = self;
+        let key = signer.key().ok_or(BundleError::NoKey)?;
+        let proof = proof.strip_prefix('{').and_then(|proof| proof.strip_suffix('}'));
+        let proof = proof.ok_or_else(|| StoreError::books("a proof is no object".to_owned()))?;
+        let [document, head] =
+            [document, head].map(|text| serde_json::Value::from(text).to_string());
+        let mut text = format!(
+            "{{\"format\":\"tidemark invoice 1\",\"document\":{document},\"certificate\":{{\"head\":{head},\"signature\":\"{signature}\"}},{proof},\"key\":\"{key}\""
+        );
+        let own = signer.sign(&[b"tidemark/invoice/1", text.as_bytes()].concat());
+        let own = own.ok_or(BundleError::NoKey)?;
+        text.push_str(&format!(",\"signature\":\"{own}\"}}\n"));
+        Ok(text.into_bytes())
+    }
 }

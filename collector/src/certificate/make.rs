@@ -52,6 +52,8 @@ pub enum CertifyError {
 #[derive(Debug)]
 pub struct Made {
     pub certified: Certified,
+    pub head: String,
+    pub signature: String,
     pub keyed: Keyed,
     pub tree: UsageTree,
     from: Bucket,
@@ -205,7 +207,7 @@ pub fn make(cut: &Cut<'_>, signer: &Signer) -> Result<(Made, Certify), CertifyEr
         file: super::file(&head, &signature, &statement),
         streams: pieces,
     };
-    Ok((Made { certified, keyed, tree, from, tail }, certify))
+    Ok((Made { certified, head, signature, keyed, tree, from, tail }, certify))
 }
 
 fn written(text: &impl Serialize) -> String {

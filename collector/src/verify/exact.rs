@@ -173,6 +173,25 @@ mod tests {
     }
 
     #[test]
+    fn places_are_those_of_the_product() {
+        let letters = || b'A'..=b'Z';
+        let codes = letters().flat_map(|a| {
+            letters().flat_map(move |b| {
+                letters().map(move |c| String::from_utf8(vec![a, b, c]).unwrap())
+            })
+        });
+        let mut known = 0_u32;
+        for code in codes {
+            let Ok(currency) = crate::money::Currency::parse(&code) else { continue };
+            let smallest = crate::money::Money { minor: 1, currency }.amount();
+            let places = smallest.split_once('.').map_or(0, |(_, rest)| rest.len());
+            assert_eq!(currency_places(&code), u32::try_from(places).ok(), "{code}");
+            known = known.saturating_add(1);
+        }
+        assert!(known > 150, "{known}");
+    }
+
+    #[test]
     fn halves() {
         check(1, 2, 1, 0);
         check(3, 2, 2, 2);
