@@ -1,4 +1,4 @@
-//! Posted usage that no bill has.
+//! Posted usage that no bill has, and what came again.
 //!
 //! **Owns** which findings that comes to. **Does not own** whether usage is explained (`catalog`, `terms`, `billing`).
 //!
@@ -21,15 +21,20 @@ use crate::usage::{Seen, SeenAs};
 /// A report lists at most so many (customer, meter, reason).
 const LISTED_MAX: usize = 20_000;
 
-/// What the catalogue does not explain of the time looked at. Blocks.
+/// What the catalogue does not explain of the time looked at, and of each meter what came again. Blocks.
 pub(super) fn findings(
     catalog: &Catalog,
     snapshot: &Snapshot,
     span: Span,
 ) -> Result<Vec<Finding>, StoreError> {
     let mut found: BTreeMap<(CustomerId, MeterName, Unbilled), (u64, Span)> = BTreeMap::new();
+    let mut again: BTreeMap<MeterName, u64> = BTreeMap::new();
     snapshot.visit_seen(&[], |seen| {
         let own = Span { from: seen.first.start(), to: seen.last.end() };
+        if seen.seen_as == SeenAs::Suppressed && own.overlaps(span) {
+            let events = again.entry(seen.meter.clone()).or_default();
+            *events = events.saturating_add(seen.events);
+        }
         if let Some(reason) = reason(catalog, &seen).filter(|_| own.overlaps(span)) {
             let key = (seen.customer, seen.meter, reason);
             if found.len() < LISTED_MAX || found.contains_key(&key) {
@@ -40,12 +45,34 @@ pub(super) fn findings(
         }
         ControlFlow::Continue(())
     })?;
-    let all = found.into_iter();
-    Ok(all
-        .map(|((customer, meter, reason), (events, span))| {
-            finding(&customer, &meter, reason, events, span)
-        })
-        .collect())
+    let unbilled = found.into_iter().map(|((customer, meter, reason), (events, span))| {
+        finding(&customer, &meter, reason, events, span)
+    });
+    let again = again.into_iter().map(|(meter, events)| suppressed(meter, events, span));
+    Ok(unbilled.chain(again).collect())
+}
+
+/// Events of a meter that `deduplicate = "global"` told to be the same as earlier ones.
+fn suppressed(meter: MeterName, events: u64, span: Span) -> Finding {
+    Finding {
+        kind: Kind::Suppressed,
+        id: format!("suppressed/{meter}"),
+        told: format!(
+            "{events} events of {meter} had an id that the ledger knew, and are billed once"
+        ),
+        remedy: "nothing: `GET /v1/duplicates` lists them, each with the event that is billed"
+            .to_owned(),
+        events,
+        certainty: Certainty::Exact,
+        quantity: None,
+        money: None,
+        streams: Vec::new(),
+        meter: Some(meter),
+        scope: Scope::Nobody,
+        span,
+        since: span.from,
+        cover: None,
+    }
 }
 
 /// What a customer's bill leaves out of a period.

@@ -2,6 +2,7 @@
 
 use tidemark_common::id::StreamId;
 
+use super::world::AUDITOR_TOKEN;
 use super::*;
 
 /// Three events of two streams' with two ids between them, in two periods; the second stream repeats both.
@@ -76,6 +77,14 @@ async fn what_came_again_is_on_no_bill_and_no_suspense() {
     let usage = "/v1/customers/acme/usage?meter=tokens&from=2026-02-01T00:00:00Z";
     check_usage(&world, usage, &["tokens 2026-02-01T05:30:00+05:30 {} 3000"]).await;
     assert_eq!(world.get("/v1/suspense").await.ok()["suspense"], json!([]));
+    let target = "/v1/reconciliation?depth=quick";
+    let reconciliation =
+        world.get_with(target, Some(&format!("Bearer {AUDITOR_TOKEN}"))).await.ok();
+    let findings = reconciliation["findings"].as_array().unwrap().iter();
+    let again = findings.filter(|finding| finding["kind"] == "suppressed");
+    let again: Vec<_> = again.map(|of| json!([of["id"], of["events"], of["blocks"]])).collect();
+    let expected = [json!(["suppressed/seats", 1, false]), json!(["suppressed/tokens", 2, false])];
+    assert_eq!(again, expected);
     let metrics = world.get_with("/metrics", None).await.body;
     let has = |line: &str| metrics.lines().any(|found| found == line);
     assert!(has("tidemark_collector_duplicates_suppressed_total 3"), "{metrics}");
