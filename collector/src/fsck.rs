@@ -234,10 +234,11 @@ impl Report {
         for finding in self.findings.iter() {
             text.push_str(&format!("{finding}\n    {}\n", finding.kind.remedy()));
         }
-        let LedgerCounts { batches, events, quarantined_events, streams, entries, .. } =
-            self.counts;
+        let LedgerCounts {
+            batches, events, quarantined_events, streams, entries, documents, ..
+        } = self.counts;
         text.push_str(&format!(
-            "read {batches} batches with {events} events ({quarantined_events} quarantined) in {streams} streams, and {entries} entries of the books; {}\n",
+            "read {batches} batches with {events} events ({quarantined_events} quarantined) in {streams} streams, {entries} entries of the books and {documents} documents; {}\n",
             if self.with_totals {
                 "compared every row of the totals"
             } else {
@@ -274,6 +275,7 @@ impl Report {
             quarantined_events: counts.quarantined_events,
             streams: counts.streams,
             entries: counts.entries,
+            documents: counts.documents,
             totals_compared: self.with_totals,
             findings_count: self.findings.count(),
             findings: self
@@ -304,6 +306,7 @@ struct ReportShown<'r> {
     quarantined_events: u64,
     streams: u64,
     entries: u64,
+    documents: u64,
     totals_compared: bool,
     findings_count: u64,
     findings: Vec<FindingShown<'r>>,

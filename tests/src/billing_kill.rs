@@ -208,8 +208,8 @@ impl Run {
         let found = self.check()?;
         ensure!(found.invoices == self.customers(), "{} invoices", found.invoices);
         self.stop()?;
-        let entries = self.fsck()?;
-        ensure!(entries == found.invoices, "{entries} entries");
+        let documents = self.fsck()?;
+        ensure!(documents == found.invoices, "{documents} documents");
         self.outcome.invoices += found.invoices;
         self.outcome.rounds = round;
         Ok(format!("{}; {} invoices, once each", self.seen.join(", "), found.invoices))
@@ -364,7 +364,7 @@ impl Run {
         self.prepared.books(&self.told)
     }
 
-    /// Of a folder that no collector has open; how many entries the books have.
+    /// Of a folder that no collector has open; how many documents the books have.
     fn fsck(&mut self) -> Result<u64> {
         let arguments = ["fsck", "--config", "collector.toml", "--json"];
         let (code, text) = self.prepared.stack.command(Program::Collector, &arguments)?;
@@ -372,7 +372,7 @@ impl Run {
         self.outcome.fscks += 1;
         let report: serde_json::Value =
             serde_json::from_str(&text).with_context(|| text.clone())?;
-        report["entries"].as_u64().context("a report tells of entries")
+        report["documents"].as_u64().context("a report tells of documents")
     }
 
     fn customers(&self) -> u64 {

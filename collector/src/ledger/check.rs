@@ -147,6 +147,8 @@ pub struct LedgerCounts {
     pub retired_streams: u64,
     /// Of the books.
     pub entries: u64,
+    /// Invoices and credit notes.
+    pub documents: u64,
     /// Whose bodies have left for the archive, and were not looked at.
     pub left_batches: u64,
 }
@@ -564,7 +566,7 @@ impl Checker {
                 || format!("the headers count {events} events, and lines and quarantine {counted}"),
             );
         }
-        self.counts.entries = self.books.finish(&mut self.findings);
+        (self.counts.entries, self.counts.documents) = self.books.finish(&mut self.findings);
         self.counts.retired_streams = self.retired.finish(&mut self.findings);
         let chains = self.walk.finish(self.rows, facts.ledger, &mut self.findings);
         self.counts.streams = u64::try_from(chains.len()).unwrap_or(u64::MAX);

@@ -529,7 +529,7 @@ pub(super) fn of_books(books: &dyn Books, span: Span) -> Result<Vec<Finding>, St
     if check.is_empty() {
         return Ok(Vec::new());
     }
-    let _entries = check.finish(&mut findings);
+    let _counts = check.finish(&mut findings);
     let told = findings.iter().take(BOOKS_FINDINGS_MAX).map(|finding| finding.what.clone());
     let found = told.map(|told| Finding {
         kind: Kind::DocumentsDiffer,

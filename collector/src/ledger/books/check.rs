@@ -177,9 +177,9 @@ impl BooksCheck {
         }
     }
 
-    /// Judges what only the end can tell. How many entries there are.
+    /// Judges what only the end can tell. How many entries there are, and documents.
     #[must_use]
-    pub fn finish(self, findings: &mut Findings) -> u64 {
+    pub fn finish(self, findings: &mut Findings) -> (u64, u64) {
         let head = self.head.unwrap_or_default();
         let digest = self.last.map(|last| last.to_string()).unwrap_or_default();
         if (head.entries, &head.digest) != (self.entries, &digest) {
@@ -239,7 +239,8 @@ impl BooksCheck {
                 add(findings, || format!("document {number}: {what}"));
             }
         }
-        self.entries
+        let documents = u64::try_from(self.documents.len()).unwrap_or(u64::MAX);
+        (self.entries, documents)
     }
 }
 

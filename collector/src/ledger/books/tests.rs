@@ -38,7 +38,7 @@ impl Memory {
         for (key, value) in &self.0 {
             check.row(key, value, &mut findings);
         }
-        let _entries = check.finish(&mut findings);
+        let _counts = check.finish(&mut findings);
         findings.iter().map(|finding| finding.what.clone()).collect()
     }
 
