@@ -30,7 +30,7 @@ fn charges_differ(id: &CustomerId, refusal: &Refusal, gate: &Gate) -> Finding {
         kind: Kind::ChargesDiffer,
         id: format!("charges/{}", id.as_str()),
         told: format!("computed a second time, the invoice is another one: {refusal}"),
-        remedy: "it is a defect of this program: report it with a dry run; waive it if the invoice is right all the same, but nobody will be able to verify it".to_owned(),
+        remedy: "it is a defect of this program: report it with a dry run; if the invoice is right all the same, waive it with --events-max 0, but nobody will be able to verify it".to_owned(),
         events: 0,
         certainty: Certainty::Exact,
         quantity: None,
