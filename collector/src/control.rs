@@ -14,7 +14,7 @@
 //! long is cut off. The collector's end cuts callers off at once.
 
 use std::fs::{self, Permissions};
-use std::io::{self, Read, Write};
+use std::io::{self, BufRead, BufReader, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixStream;
@@ -22,6 +22,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
+use serde::Serialize;
 use tokio::net::UnixListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 
@@ -65,6 +66,28 @@ pub fn connect(data_dir: &Path) -> io::Result<Option<UnixStream>> {
         }
         Err(error) => Err(error),
     }
+}
+
+/// A caller's line: its verb, and what is asked in JSON.
+///
+/// # Errors
+/// What is no JSON.
+pub fn request(verb: &str, asked: &impl Serialize) -> io::Result<Vec<u8>> {
+    let mut request = verb.as_bytes().to_vec();
+    request.extend(serde_json::to_vec(asked).map_err(io::Error::other)?);
+    request.push(b'\n');
+    Ok(request)
+}
+
+/// The one line that answers a request. Blocks.
+///
+/// # Errors
+/// A collector that ends meanwhile.
+pub fn ask(mut socket: UnixStream, request: &[u8]) -> io::Result<String> {
+    socket.write_all(request)?;
+    let mut line = String::new();
+    BufReader::new(socket).read_line(&mut line)?;
+    Ok(line)
 }
 
 /// What the socket gives access to.
@@ -211,8 +234,8 @@ fn read_request(mut caller: &UnixStream) -> io::Result<Vec<u8>> {
     caller.set_read_timeout(Some(WAIT_MAX))?;
     caller.set_write_timeout(Some(WAIT_MAX))?;
     let mut line = Vec::new();
-    let mut reader = io::BufReader::new(&mut caller).take(REQUEST_BYTES_MAX);
-    io::BufRead::read_until(&mut reader, b'\n', &mut line)?;
+    let mut reader = BufReader::new(&mut caller).take(REQUEST_BYTES_MAX);
+    reader.read_until(b'\n', &mut line)?;
     match line.pop() {
         Some(b'\n') => Ok(line),
         _ => Err(io::Error::other("the request has no end")),

@@ -14,7 +14,7 @@ use std::time::Duration;
 use anyhow::{Result, bail, ensure};
 use redb::{Database, ReadableDatabase, ReadableTableMetadata, TableDefinition};
 use tidemark_collector::dedupe::Verdict;
-use tidemark_collector::ledger::request::{Admission, HelloRequest, Reply, Request};
+use tidemark_collector::ledger::request::{Admission, Reply, Request};
 use tidemark_collector::ledger::{Ledger, LedgerOptions};
 use tidemark_common::batch::{
     BodyWriter, Evidence, Extras, KeyedId, LineId, LineValue, NewHeader, SealedBatch, genesis,
@@ -25,12 +25,11 @@ use tidemark_common::id::{
 };
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
-use tidemark_common::tls::AgentName;
-use tidemark_common::wire::Hello;
 use tokio::runtime::Runtime;
 
 use crate::random::Random;
 use crate::wait::{Stopwatch, unix_seconds};
+use crate::welcome::welcome;
 
 const IDS: TableDefinition<'_, &[u8; 18], &[u8; 32]> = TableDefinition::new("ids");
 const OPENING: OpeningId = OpeningId([8; 16]);
@@ -116,30 +115,9 @@ struct Stream {
 impl Stream {
     async fn open(ledger: &Ledger, stream: StreamId) -> Result<Self> {
         let digest = genesis(ledger.ledger(), stream);
-        let hello = Hello {
-            header_version: 1,
-            body_version: 2,
-            stream,
-            ledger: None,
-            opening: OPENING,
-            posted_sequence: Sequence::ZERO,
-            posted_digest: digest,
-            sealed_sequence: Sequence::ZERO,
-            accepted: 0,
-            rules_version: RulesVersion(0),
-            openings: Vec::new(),
-            clock: Timestamp(0),
-            token: None,
-            agent: "test".to_owned(),
-            extras: Vec::new(),
-        };
-        let (agent, said) = (AgentName::parse("agent")?, ledger.monotonic());
-        let hello = Request::Hello(Box::new(HelloRequest { hello, agent, said }));
-        let Reply::Welcomed(welcomed) = ledger.submit(hello).await?.await? else {
-            bail!("the stream is not welcome")
-        };
+        let fence = welcome(ledger, (stream, OPENING), 2).await?;
         let (sequence, end) = (Sequence::ZERO, EventNumber(0));
-        Ok(Self { stream, fence: welcomed.fence, sequence, digest, end })
+        Ok(Self { stream, fence, sequence, digest, end })
     }
 
     /// The next batches; with ids, those that `seed` gives.

@@ -52,4 +52,5 @@ pub mod stack;
 pub mod udp_relay;
 pub mod usage;
 pub mod wait;
+mod welcome;
 pub mod world;

@@ -7,7 +7,7 @@
 //! belongs at the top of the first. Problems name the file and its line.
 
 use std::fs;
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -137,13 +137,8 @@ pub fn apply(
     })
 }
 
-fn ask(mut socket: UnixStream, asked: &AskedChange) -> Result<Adopted, ApplyError> {
-    let mut request = b"catalog 1 ".to_vec();
-    request.extend(serde_json::to_vec(asked).map_err(io::Error::other)?);
-    request.push(b'\n');
-    socket.write_all(&request)?;
-    let mut line = String::new();
-    BufReader::new(socket).read_line(&mut line)?;
+fn ask(socket: UnixStream, asked: &AskedChange) -> Result<Adopted, ApplyError> {
+    let line = control::ask(socket, &control::request("catalog 1 ", asked)?)?;
     match serde_json::from_str(&line).map_err(io::Error::other)? {
         Answer::Adopted(adopted) => Ok(adopted),
         Answer::Refused { refused } => Err(ApplyError::Refused(refused)),

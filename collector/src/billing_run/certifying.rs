@@ -20,7 +20,7 @@ use crate::verify::{Refusal, verify_invoice};
 /// So often another run may certify just before this one does.
 const TRIES_MAX: u32 = 5;
 
-fn no_key(error: &dyn std::fmt::Display) -> Problem {
+fn uncertified(error: impl std::fmt::Display) -> Problem {
     Problem::Certify(error.to_string())
 }
 
@@ -59,7 +59,7 @@ impl Gated {
         }
         let proof = provenance.proof(&self.catalog, id, made, &self.snapshot)?;
         self.rate_again(id, issue, made, &proof)?;
-        let kept = bundle::kept(&proof).map_err(|error| Problem::Certify(error.to_string()))?;
+        let kept = bundle::kept(&proof).map_err(uncertified)?;
         issue.proof = Some(kept);
         Ok(())
     }
@@ -73,7 +73,7 @@ impl Gated {
         made: &Made,
         proof: &str,
     ) -> Result<(), Problem> {
-        let signer = self.ledger.signer().ok_or_else(|| no_key(&CertifyError::NoKey))?;
+        let signer = self.ledger.signer().ok_or_else(|| uncertified(CertifyError::NoKey))?;
         let mut document = issue.document.clone();
         // What the books give it stands for nothing here.
         document.number = Some("DRAFT".to_owned());
@@ -82,11 +82,10 @@ impl Gated {
         let document = serde_json::to_string(&document).expect("texts and numbers are JSON");
         let (head, signature) = (made.head.as_str(), made.signature.as_str());
         let parts = bundle::Parts { document: &document, head, signature, proof };
-        let file = parts.assemble(signer).map_err(|error| no_key(&error))?;
+        let file = parts.assemble(signer).map_err(uncertified)?;
         let Err(refusal) = verify_invoice(&file, None) else { return Ok(()) };
         let finding = charges_differ(id, &refusal, self.deep()?);
-        let waivers = waivers(&*self.snapshot.books)?;
-        if waivers.contains_key(&finding.id) {
+        if waivers(&*self.snapshot.books)?.contains_key(&finding.id) {
             return Ok(());
         }
         Err(Problem::KeptBack(Box::new(KeptBack { findings: vec![finding] })))

@@ -93,10 +93,7 @@ pub fn bill(
     asked.request(&settings)?;
     let failed = |source| CommandError::Connect { path: data_dir.join(control::SOCKET), source };
     if let Some(mut socket) = control::connect(data_dir).map_err(failed)? {
-        let mut request = b"bill 1 ".to_vec();
-        request.extend(serde_json::to_vec(asked).map_err(io::Error::other)?);
-        request.push(b'\n');
-        socket.write_all(&request)?;
+        socket.write_all(&control::request("bill 1 ", asked)?)?;
         return print_all(BufReader::new(socket).lines(), form, output);
     }
     let (lines, told) = std::sync::mpsc::sync_channel(LINES_WAITING_MAX);

@@ -2,7 +2,7 @@
 //!
 //! **Owns** which of the two, and what people read. **Does not own** the report.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -126,17 +126,10 @@ fn ask(
     verb: &str,
     asked: &impl Serialize,
 ) -> Result<(String, Answer), CommandError> {
-    let mut request = verb.as_bytes().to_vec();
-    request.extend(serde_json::to_vec(asked).map_err(io::Error::other)?);
+    let request = control::request(verb, asked)?;
     let failed = |source| CommandError::Connect { path: data_dir.join(control::SOCKET), source };
     let line = match control::connect(data_dir).map_err(failed)? {
-        Some(mut socket) => {
-            request.push(b'\n');
-            socket.write_all(&request)?;
-            let mut line = String::new();
-            BufReader::new(socket).read_line(&mut line)?;
-            line
-        }
+        Some(socket) => control::ask(socket, &request)?,
         None => ask_stopped(config, data_dir, request)?,
     };
     if line.is_empty() {

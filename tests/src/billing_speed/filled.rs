@@ -4,7 +4,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail, ensure};
 use tidemark_collector::dedupe::Verdict;
-use tidemark_collector::ledger::request::{Admission, HelloRequest, Reply, Request};
+use tidemark_collector::ledger::request::{Admission, Reply, Request};
 use tidemark_collector::ledger::{Ledger, LedgerOptions};
 use tidemark_collector::period::Period;
 use tidemark_common::batch::{
@@ -15,9 +15,10 @@ use tidemark_common::id::{
     Digest, EventNumber, Fence, OpeningId, RulesVersion, Sequence, StreamId,
 };
 use tidemark_common::quantity::Quantity;
-use tidemark_common::time::{Bucket, Timestamp};
-use tidemark_common::tls::AgentName;
-use tidemark_common::wire::{Close, Hello};
+use tidemark_common::time::Bucket;
+use tidemark_common::wire::Close;
+
+use crate::welcome::welcome;
 
 const CATALOGUE: &str = r#"
 [[meter]]
@@ -168,29 +169,8 @@ struct Stream<'l> {
 impl<'l> Stream<'l> {
     async fn open(ledger: &'l Ledger, stream: StreamId) -> Result<Self> {
         let digest = genesis(ledger.ledger(), stream);
-        let hello = Hello {
-            header_version: 1,
-            body_version: 1,
-            stream,
-            ledger: None,
-            opening: OPENING,
-            posted_sequence: Sequence::ZERO,
-            posted_digest: digest,
-            sealed_sequence: Sequence::ZERO,
-            accepted: 0,
-            rules_version: RulesVersion(0),
-            openings: Vec::new(),
-            clock: Timestamp(0),
-            token: None,
-            agent: "test".to_owned(),
-            extras: Vec::new(),
-        };
-        let (agent, said) = (AgentName::parse("agent")?, ledger.monotonic());
-        let hello = Request::Hello(Box::new(HelloRequest { hello, agent, said }));
-        let Reply::Welcomed(welcomed) = ledger.submit(hello).await?.await? else {
-            bail!("the stream is not welcome")
-        };
-        let (fence, evidence) = (welcomed.fence, Evidence::default());
+        let fence = welcome(ledger, (stream, OPENING), 1).await?;
+        let evidence = Evidence::default();
         let (sequence, end) = (Sequence::ZERO, EventNumber(0));
         Ok(Self { ledger, stream, fence, sequence, digest, end, evidence })
     }

@@ -2,7 +2,7 @@
 //!
 //! Over the control socket, which takes `keys 1 JSON` and answers one JSON object; or on a stopped collector's ledger.
 
-use std::io::{self, BufRead, BufReader, Write};
+use std::io::{self, Write};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
@@ -65,13 +65,8 @@ pub fn keys(data_dir: &Path, asked: &AskedKeys) -> Result<PublishedKeys, KeysErr
     })
 }
 
-fn ask(mut socket: UnixStream, asked: &AskedKeys) -> Result<PublishedKeys, KeysError> {
-    let mut request = b"keys 1 ".to_vec();
-    request.extend(serde_json::to_vec(asked).map_err(io::Error::other)?);
-    request.push(b'\n');
-    socket.write_all(&request)?;
-    let mut line = String::new();
-    BufReader::new(socket).read_line(&mut line)?;
+fn ask(socket: UnixStream, asked: &AskedKeys) -> Result<PublishedKeys, KeysError> {
+    let line = control::ask(socket, &control::request("keys 1 ", asked)?)?;
     match serde_json::from_str(&line).map_err(io::Error::other)? {
         Answer::Keys(keys) => Ok(keys),
         Answer::Refused { refused } => Err(KeysError::Refused(refused)),

@@ -10,6 +10,7 @@
 //!
 //! Limits: [`PIECE_BYTES_MAX`] and one batch are held in memory.
 
+use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -78,30 +79,42 @@ fn export<E: From<StoreError>>(
     Ok(())
 }
 
-/// The lines of all batches, as they were judged when they were admitted.
-pub(super) fn visit_batches(
+/// Shows all batches, each with what is known of its piece.
+fn visit_pieces(
     database: &impl ReadableDatabase,
-    bodies: Option<Arc<dyn StoredBodies>>,
-    visit: VisitBatch<'_>,
+    bodies: Option<&Arc<dyn StoredBodies>>,
+    mut visit: impl FnMut(&Judged, u64, &[u8]) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<(), StoreError> {
     let mut next = 0;
     loop {
         let (piece, judged) = {
             let piece = read_piece(database, next, u64::MAX)?;
             let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-            (piece, Judged::of(&read, bodies.clone())?)
+            (piece, Judged::of(&read, bodies.cloned())?)
         };
         let Some((last, _)) = piece.last() else { return Ok(()) };
         next = last.saturating_add(1);
         for (position, bytes) in &piece {
-            let header = read_header(bytes)?;
-            let Some(lines) = judged.open(*position, bytes)?.lines() else { continue };
-            let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-            if visit(&header, length, &lines).is_break() {
+            if visit(&judged, *position, bytes)?.is_break() {
                 return Ok(());
             }
         }
     }
+}
+
+/// The lines of all batches, as they were judged when they were admitted.
+pub(super) fn visit_batches(
+    database: &impl ReadableDatabase,
+    bodies: Option<Arc<dyn StoredBodies>>,
+    visit: VisitBatch<'_>,
+) -> Result<(), StoreError> {
+    visit_pieces(database, bodies.as_ref(), |judged, position, bytes| {
+        let header = read_header(bytes)?;
+        let opened = judged.open(position, bytes)?;
+        let Some(lines) = opened.lines() else { return Ok(ControlFlow::Continue(())) };
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        Ok(visit(&header, length, &lines))
+    })
 }
 
 /// All batches as they are stored.
@@ -110,25 +123,13 @@ pub(super) fn visit_stored(
     bodies: Option<Arc<dyn StoredBodies>>,
     visit: VisitStored<'_>,
 ) -> Result<(), StoreError> {
-    let mut next = 0;
-    loop {
-        let (piece, judged) = {
-            let piece = read_piece(database, next, u64::MAX)?;
-            let read = database.begin_read().map_err(Fault::read(LEDGER_FILE))?;
-            (piece, Judged::of(&read, bodies.clone())?)
-        };
-        let Some((last, _)) = piece.last() else { return Ok(()) };
-        next = last.saturating_add(1);
-        for (position, bytes) in &piece {
-            let (quarantined, marks, suppressed) = judged.of_batch(*position)?;
-            let (marks, suppressed) = (&marks, &suppressed);
-            let header = read_header(bytes)?;
-            let bytes = &*archive::whole(bodies.as_deref(), *position, &header, bytes)?;
-            if visit(&StoredBatch { bytes, quarantined, marks, suppressed }).is_break() {
-                return Ok(());
-            }
-        }
-    }
+    visit_pieces(database, bodies.as_ref(), |judged, position, bytes| {
+        let (quarantined, marks, suppressed) = judged.of_batch(position)?;
+        let (marks, suppressed) = (&marks, &suppressed);
+        let header = read_header(bytes)?;
+        let bytes = &*archive::whole(bodies.as_deref(), position, &header, bytes)?;
+        Ok(visit(&StoredBatch { bytes, quarantined, marks, suppressed }))
+    })
 }
 
 /// A table that is not known here would be missing from a backup without anybody knowing.
