@@ -1,7 +1,7 @@
 //! The open batch: durable events folded into one line per (meter, customer, dimensions, bucket).
 //!
 //! **Owns** the series table of a batch, its accumulators and their split on overflow. **Does not
-//! own** sequence, evidence or durability; the chunks of the same events are [`crate::chunk`]'s.
+//! own** sequence, evidence or durability; the chunks of the same events are [`tidemark_common::chunk`]'s.
 //!
 //! A *series* is the canonical bytes of (meter, customer, dimensions): the frozen line key before its
 //! bucket. A *slot* numbers the series of one batch from 0, in order of first use; the chunks of the
@@ -18,6 +18,8 @@ use hashbrown::{DefaultHashBuilder, HashMap, HashTable};
 use tidemark_common::batch::{
     BodyError, BodyWriter, EncodedBody, Evidence, Extras, KeyedId, LineId, LineValue,
 };
+use tidemark_common::chunk::SeriesSlot;
+use tidemark_common::id::Digest;
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::{Bucket, Timestamp};
 
@@ -32,10 +34,6 @@ const LINE_ID_BYTES: usize = 4 + 16;
 /// What a line takes in a raw body beyond its series and unique digests, in bytes: its length, bucket,
 /// part and value.
 const LINE_BYTES: usize = 4 + 4 + 2 + 3 * 8 + 3 * 16 + 8 + 16 + 2 + 4;
-
-/// The number of a series in its batch, from 0 in order of first use.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub struct SeriesSlot(pub u32);
 
 /// What one event adds to its line. At least one of the two is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -58,6 +56,8 @@ pub struct OpenBatch {
     elsewhere: HashMap<(SeriesSlot, Bucket), u32>,
     /// Events that become lines of their own.
     id_events: Vec<IdEvent>,
+    /// The digest of its raw events, where they go to the archive.
+    raw_events: Option<Digest>,
     hasher: DefaultHashBuilder,
     events: u64,
     /// Raw bytes of the lines so far, unique digests aside.
@@ -123,6 +123,7 @@ impl OpenBatch {
             lines: Vec::new(),
             elsewhere: HashMap::new(),
             id_events: Vec::new(),
+            raw_events: None,
             hasher: DefaultHashBuilder::default(),
             events: 0,
             line_bytes: 0,
@@ -241,6 +242,16 @@ impl OpenBatch {
         number
     }
 
+    /// Names the raw events that go to the archive.
+    pub fn set_raw_events(&mut self, digest: Option<Digest>) {
+        self.raw_events = digest;
+    }
+
+    #[must_use]
+    pub fn raw_events(&self) -> Option<Digest> {
+        self.raw_events
+    }
+
     /// Sorts, encodes and hashes the lines into a frozen body.
     ///
     /// # Errors
@@ -263,6 +274,9 @@ impl OpenBatch {
         }
         assert!(ids.next().is_none(), "ids stand in the order of their lines");
         let mut extras = Extras::default();
+        if let Some(digest) = self.raw_events {
+            extras.set_events_digest(digest);
+        }
         extras.set_line_ids(self.unique_key, &line_ids);
         let mut writer = BodyWriter::with_extras(salt, evidence, extras);
         for line in &self.lines {

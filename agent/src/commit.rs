@@ -200,6 +200,11 @@ impl CommitHandle {
         self.shared.uplink_room.store(room, Ordering::Relaxed);
     }
 
+    /// What the last Welcome said of raw events.
+    pub fn raw_events_taken(&self, taken: bool) {
+        self.shared.set_raw_events_taken(taken);
+    }
+
     #[must_use]
     pub fn fsync(&self) -> FsyncFigures {
         self.fsync.lock().unwrap_or_else(PoisonError::into_inner).figures()
@@ -259,7 +264,8 @@ impl Committer {
         let (published, state) = watch::channel(Arc::new(start.journal.state().clone()));
         let reader = start.journal.reader();
         let jobs = JobSender(tasks.clone());
-        let (orders, sealer) = Sealer::new(reader.clone(), jobs.clone(), start.machine);
+        let (orders, sealer) =
+            Sealer::new(reader.clone(), jobs.clone(), Arc::clone(&start.shared), start.machine);
         let fsync = Arc::new(Mutex::new(FsyncRecorder::new()));
         let handle = CommitHandle {
             tasks,

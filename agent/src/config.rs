@@ -100,8 +100,18 @@ pub struct Journal {
     pub ids_window: Duration,
     pub dead_letters_max: usize,
     pub dead_letter_bytes_max: usize,
+    /// 0: no raw events are kept for the archive.
+    pub raw_events_bytes_max: u64,
     pub open_lines_max: usize,
     pub open_chunk_bytes_max: u64,
+}
+
+impl Journal {
+    /// Whether raw events are kept for the collector's archive.
+    #[must_use]
+    pub fn keeps_raw_events(&self) -> bool {
+        self.raw_events_bytes_max > 0
+    }
 }
 
 /// `[uplink]`: which collector, and as whom.

@@ -30,7 +30,7 @@ use thiserror::Error;
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{self, Pem, Shown, TlsError};
-use tidemark_common::wire::Frame;
+use tidemark_common::wire::{EventsPiece, Frame};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep_until, timeout};
@@ -127,6 +127,7 @@ enum Done {
     Written,
     Looked(Looked),
     Read(Sequence, Option<Vec<u8>>),
+    ReadEvents((Sequence, u32), Sequence, Option<EventsPiece>),
     Barrier(Option<(Sequence, u64)>),
 }
 
@@ -247,6 +248,9 @@ impl<H: Home> Driver<H> {
                 }
                 Done::Looked(looked) => self.session.handle_looked(&looked, now),
                 Done::Read(sequence, bytes) => self.session.handle_batch(sequence, bytes, now),
+                Done::ReadEvents(from, last, piece) => {
+                    self.session.handle_events(from, last, piece)
+                }
                 Done::Barrier(passed) => self.session.handle_barrier(passed),
             },
             Event::Journal(changed) => {
@@ -259,7 +263,7 @@ impl<H: Home> Driver<H> {
             }
             Event::Sealed => {
                 self.session.handle_journal(self.home.facts());
-                self.session.handle_shutdown();
+                self.session.handle_shutdown(now);
             }
         }
         Ok(())
@@ -281,6 +285,10 @@ impl<H: Home> Driver<H> {
                 Some(Action::Read(sequence)) => {
                     let read = self.home.read(sequence);
                     self.tasks.spawn(async move { Ok(Done::Read(sequence, read.await?)) });
+                }
+                Some(Action::ReadEvents { from, last }) => {
+                    let read = self.home.read_events(from, last);
+                    self.tasks.spawn(async move { Ok(Done::ReadEvents(from, last, read.await?)) });
                 }
                 Some(Action::Write(write)) => {
                     let write = self.home.write(write);

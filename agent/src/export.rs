@@ -33,13 +33,13 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 use tidemark_common::batch::{Body, Dimensions, Header, KeyedId, Line, parse_series};
+use tidemark_common::chunk::{GroupReader, NumberedId, RAW_BYTES_LIMIT, RecordId, Unique};
 use tidemark_common::hex;
 use tidemark_common::id::{EventNumber, OpeningId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::HeldOpening;
 
-use crate::chunk::{GroupReader, NumberedId, RAW_BYTES_LIMIT, RecordId, Unique};
 use crate::journal::{ChunkHeld, Held, Journal, Leftover, OpenError, hashed};
 
 /// The version of these rows.
@@ -400,7 +400,7 @@ fn event_rows(chunk: &ChunkHeld<'_>, reader: &mut GroupReader) -> Result<Vec<Row
                 None => (None, None),
                 Some(RecordId::Keyed(KeyedId(id))) => (Some(hex::encode(&id)), None),
                 Some(RecordId::Raw(NumberedId { id, number })) => {
-                    (Some(hex::encode(&id.0)), Some(number))
+                    (Some(hex::encode(&id)), Some(number))
                 }
             };
             rows.push(Row::Event(EventRow {

@@ -53,6 +53,9 @@ pub struct Inspection {
     pub chunks: Chunks,
     pub unposted: Batches,
     pub retained: Batches,
+    /// Pieces of raw events that wait for the archive, and their bytes.
+    #[serde(default)]
+    pub raw_events: RawEvents,
     /// The batches that are held.
     pub first_batch: Option<u64>,
     pub last_batch: Option<u64>,
@@ -67,6 +70,13 @@ pub struct Inspection {
     pub room: Room,
     /// Things that are wrong; `fsck` names them.
     pub damages: u64,
+}
+
+/// Events of sealed batches, as they wait for the archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawEvents {
+    pub pieces: u64,
+    pub bytes: u64,
 }
 
 /// How far something has come in the stream.
@@ -144,6 +154,7 @@ impl Inspection {
             },
             unposted: found.unposted.into(),
             retained: found.retained.into(),
+            raw_events: RawEvents { pieces: found.raw_events.rows, bytes: found.raw_events.bytes },
             first_batch: found.first.map(|first| first.0),
             last_batch: found.last.map(|last| last.0),
             ids: found.ids,
@@ -237,6 +248,11 @@ impl Inspection {
             let batches = plural(of.batches, "batch", "batches");
             let (events, held) = (grouped(of.events), bytes(of.bytes));
             page.row(name, format_args!("{events} events in {batches} ({held})"));
+        }
+        if self.raw_events.pieces > 0 {
+            let RawEvents { pieces, bytes: held } = self.raw_events;
+            let pieces = plural(pieces, "piece", "pieces");
+            page.row("raw events", format_args!("{pieces} ({}) for the archive", bytes(held)));
         }
         if let (Some(first), Some(last)) = (self.first_batch, self.last_batch) {
             page.row("batches", format_args!("{first} to {last}; --batch N shows one"));

@@ -70,8 +70,8 @@ pub(crate) use moving::{derived, hashed};
 pub use open::{OpenError, set_aside};
 pub(crate) use open::{folder_of, make_folder, remove_if_there, sync_folder_of};
 pub use reader::{Chunks, JournalReader, ReadError, StoredDeadLetter};
-pub use state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
-pub use write::{Append, ConflictAnswer, DeadLetter, Seal, Welcomed, Write};
+pub use state::{FreshIds, Group, JournalOptions, JournalState, RawEventsHeld, Recovered};
+pub use write::{Append, ConflictAnswer, DeadLetter, RawEvents, Seal, Welcomed, Write};
 
 /// redb's cache: written pages on their way, and the inner pages of the trees.
 const CACHE_BYTES: usize = 8 << 20;

@@ -25,7 +25,6 @@ pub mod parse;
 pub mod intake;
 
 pub mod aggregate;
-pub mod chunk;
 
 pub mod commit;
 pub mod journal;

@@ -159,7 +159,7 @@ impl Agent {
         let (journal, recovered) = opening::open_journal(config.journal.clone()).await?;
 
         let machine = Machine::real();
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::with_raw_events(config.journal.keeps_raw_events()));
         let rules = recovered.rules.clone().map(Arc::new);
         let start = CommitStart {
             journal,

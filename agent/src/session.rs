@@ -25,6 +25,7 @@
 //!   digest of the sequence in question), so that the answer names what is posted of each opening.
 
 mod backoff;
+mod events;
 mod joined;
 mod output;
 mod reasons;
@@ -38,10 +39,11 @@ use tidemark_common::id::{
 };
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{
-    Ack, FirstHeld, Frame, HeldOpening, Hello, OPENINGS_MAX, RefuseReason, Welcome,
+    Ack, EventsAck, EventsPiece, FirstHeld, Frame, HeldOpening, Hello, OPENINGS_MAX, RefuseReason,
+    Welcome,
 };
 
-use crate::journal::ConflictAnswer;
+use crate::journal::{ConflictAnswer, RawEventsHeld};
 use backoff::{Backoff, Retry, within};
 use joined::{Joined, Phase};
 pub use output::{Action, End, JournalWrite, Looked, SessionState, SessionStatus, Welcomed};
@@ -59,6 +61,8 @@ pub const PROVEN_MILLIS: u64 = 60_000;
 pub const PAUSE_MILLIS_MAX: u64 = 30_000;
 /// A session at its maximum age waits at most this long for the acks of what it has sent.
 pub const DRAIN_MILLIS_MAX: u64 = 10_000;
+/// A session that closes its stream waits at most this long for raw events to be sent.
+pub const EVENTS_MILLIS_MAX: u64 = 5_000;
 /// This many fenced sessions in a row are another agent, not an old session of our own.
 pub const FENCED_IN_A_ROW_MAX: u32 = 3;
 
@@ -94,6 +98,7 @@ pub struct StreamFacts {
     pub rules_version: RulesVersion,
     /// Oldest first.
     pub openings: Vec<HeldOpening>,
+    pub raw_events: RawEventsHeld,
     /// A conflict that an earlier run has stored.
     pub conflict: Option<String>,
 }
@@ -122,11 +127,16 @@ pub struct Session {
     /// What the journal begins with, once a ledger was found to lack what came before.
     held: Option<FirstHeld>,
     reading: Option<Sequence>,
+    reading_events: bool,
     barrier: Barrier,
     /// Acknowledged, and not yet written to the journal.
     posted_due: Option<Sequence>,
+    /// Their raw events are archived, and that is not yet written to the journal.
+    archived_due: Option<Sequence>,
     /// All is sealed and intake has ended: close the stream once all is acknowledged.
     shutdown: bool,
+    /// Until when raw events are waited for then; `None` once that has passed.
+    events_until: Option<Monotonic>,
     closed_written: bool,
     last_error: Option<String>,
     clock_offset_millis: Option<i64>,
@@ -176,6 +186,7 @@ struct Greeting {
 enum Writing {
     Welcomed,
     Posted,
+    Archived,
     Conflict,
     Closed,
 }
@@ -206,9 +217,12 @@ impl Session {
             looking: false,
             held: None,
             reading: None,
+            reading_events: false,
             barrier: Barrier::Idle,
             posted_due: None,
+            archived_due: None,
             shutdown: false,
+            events_until: None,
             closed_written: false,
             last_error: None,
             clock_offset_millis: None,
@@ -226,8 +240,9 @@ impl Session {
     }
 
     /// Intake has ended and all that it accepted is sealed, and known by [`Self::handle_journal`].
-    pub fn handle_shutdown(&mut self) {
+    pub fn handle_shutdown(&mut self, now: Monotonic) {
         self.shutdown = true;
+        self.events_until = Some(now.plus(EVENTS_MILLIS_MAX));
     }
 
     /// A link is up. `clock` is the wall clock, `random` uniform over its range.
@@ -313,6 +328,7 @@ impl Session {
 
     /// The time that [`Self::poll_timeout`] named has come.
     pub fn handle_timeout(&mut self, now: Monotonic) {
+        self.events_until.take_if(|until| *until <= now);
         let verdict = match &mut self.state {
             State::Waiting { until, .. } if *until <= now => {
                 self.state = State::Due;
@@ -376,6 +392,21 @@ impl Session {
         }
     }
 
+    /// The journal's answer to [`Action::ReadEvents`]: the first piece that it holds there.
+    pub fn handle_events(
+        &mut self,
+        from: (Sequence, u32),
+        last: Sequence,
+        piece: Option<EventsPiece>,
+    ) {
+        self.reading_events = false;
+        if let State::Joined(joined) = &mut self.state
+            && joined.phase == Phase::Open
+        {
+            joined.events.read(from, last, piece);
+        }
+    }
+
     /// The journal write under way is durable.
     pub fn handle_written(&mut self, now: Monotonic) {
         let Some(writing) = self.writing.take() else { return };
@@ -390,7 +421,7 @@ impl Session {
                 self.state = State::Ended { end: End::Conflict { message }, told: false };
             }
             (Writing::Closed, _) => self.closed_written = true,
-            (Writing::Welcomed | Writing::Posted | Writing::Conflict, _) => {}
+            (Writing::Welcomed | Writing::Posted | Writing::Archived | Writing::Conflict, _) => {}
         }
     }
 
@@ -441,6 +472,12 @@ impl Session {
         let State::Joined(joined) = &mut self.state else { return Ok(()) };
         if joined.acknowledge(ack).map_err(Fault::Leave)? {
             self.posted_due = Some(joined.acked);
+        }
+        if let Some(events) = EventsAck::among(&ack.extras) {
+            let archived = joined.events.acknowledge(events).map_err(Fault::Leave)?;
+            if self.facts.raw_events.first.is_some_and(|first| first <= archived) {
+                self.archived_due = Some(archived);
+            }
         }
         match joined.is_drained() {
             true => Err(Fault::Leave(Leave::aged())),

@@ -182,11 +182,22 @@ pub struct JournalFigures {
     pub time_to_full_millis: Option<u64>,
     pub retained_batches: u64,
     pub retained_bytes: u64,
+    #[serde(default)]
+    pub raw_events: RawEvents,
     pub dead_letters: u64,
     /// Why the journal may not be used any more.
     pub conflict: Option<String>,
     /// Why commits have ended.
     pub failed: Option<String>,
+}
+
+/// Events of sealed batches that wait for the collector's archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RawEvents {
+    pub batches: u64,
+    pub bytes: u64,
+    /// Batches of which they had to leave unarchived, since the process began.
+    pub given_up: u64,
 }
 
 /// How long commits took to reach the disk.

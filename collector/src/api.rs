@@ -2,6 +2,7 @@
 //!
 //! ```text
 //! GET /v1/customers/{id}/usage   usage          GET /healthz   the process answers
+//! GET /v1/customers/{id}/events  the single events, where they are archived
 //! GET /v1/customers/{id}/bill    live bill      GET /readyz    the ledger can be read
 //! GET /v1/customers/{id}/bill/explain   how one of its lines came about
 //! GET /v1/bills                  every customer's bill, from one snapshot
@@ -35,6 +36,7 @@ mod cut;
 mod door;
 mod duplicates;
 mod entries;
+mod events;
 mod explain;
 mod invoices;
 mod logins;
@@ -67,6 +69,7 @@ use axum::routing::{MethodRouter, get, post, put};
 use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::adopt::AdoptRequest;
+use crate::archive::events::RawEvents;
 use crate::billing_run::Settings;
 use crate::catalog::Catalog;
 use crate::ledger::store::Books;
@@ -103,6 +106,7 @@ struct Api {
     adoptions: mpsc::Sender<AdoptRequest>,
     billing: Settings,
     sweeps: Arc<Sweeps>,
+    raw_events: Option<RawEvents>,
 }
 
 /// Reads the QUIC door's figures.
@@ -124,12 +128,15 @@ pub struct Changes {
     pub billing: Settings,
     /// What the last sweep found.
     pub sweeps: Arc<Sweeps>,
+    /// Raw events, where they are archived.
+    pub raw_events: Option<RawEvents>,
 }
 
 /// Every route; each is described in `openapi.json` too.
 fn routes() -> [Routes; 5] {
     let read = Routes::new(Some(Need::Read))
         .route("/v1/customers/{customer}/usage", get(usage::handle))
+        .route("/v1/customers/{customer}/events", get(events::handle))
         .route("/v1/customers/{customer}/bill", get(bill::handle))
         .route("/v1/customers/{customer}/bill/explain", get(explain::handle))
         .route("/v1/bills", get(bills::handle))
@@ -209,6 +216,7 @@ pub fn router(
         adoptions: changes.adoptions,
         billing: changes.billing,
         sweeps: changes.sweeps,
+        raw_events: changes.raw_events,
     };
     let guarded = routes().into_iter().map(|routes| routes.guarded(&api));
     guarded

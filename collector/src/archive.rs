@@ -6,6 +6,7 @@
 //! batches/000000000002-HASH.seg      admitted batches, in the order of admission (archive/segment.rs)
 //! books/000000000003-HASH.seg.zst    what each transaction put into the books
 //! streams/000000000004-HASH.seg.zst  what is known of streams
+//! events/000000000005-HASH.seg       raw events of batches, of agents that send them (archive/events.rs)
 //! documents/NUMBER.json              issued documents, for people to read
 //! certificates/NUMBER.json           certificates, as well
 //! ```
@@ -23,6 +24,7 @@ pub mod bodies;
 #[cfg(feature = "cloud-archive")]
 pub mod cloud;
 mod documents;
+pub mod events;
 pub mod manifest;
 pub mod read;
 pub mod restore;

@@ -45,9 +45,9 @@ use crate::ledger::store::StoreError;
 use crate::ledger::{Ledger, LedgerError};
 use crate::money::{Currency, Money};
 use crate::period::{Day, PeriodError};
-use crate::reconcile::{self, Finding};
+use crate::reconcile::{self, Exposed, Finding};
 
-use self::gated::Gated;
+pub(crate) use self::gated::Gated;
 use self::reading::OLD_DAYS;
 pub use self::reading::{Drafted, Reading};
 
@@ -231,13 +231,6 @@ pub struct FindingNamed {
     pub exposed: Option<Exposed>,
 }
 
-/// An estimate.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
-pub struct Exposed {
-    pub amount: String,
-    pub currency: String,
-}
-
 impl KeptBack {
     fn named(&self) -> Vec<FindingNamed> {
         let named = self.findings.iter().take(FINDINGS_NAMED_MAX).map(|finding| FindingNamed {
@@ -246,10 +239,7 @@ impl KeptBack {
             told: finding.told.clone(),
             remedy: finding.remedy.clone(),
             events: finding.events,
-            exposed: finding.money.map(|money| Exposed {
-                amount: money.amount(),
-                currency: money.currency.to_string(),
-            }),
+            exposed: finding.money.first().copied().map(Exposed::from),
         });
         named.collect()
     }

@@ -116,6 +116,8 @@ pub struct Archive {
     pub segment_bytes: u32,
     /// 0: they stay.
     pub bodies_leave_after_millis: u64,
+    /// Bytes a second that a session may send of raw events; 0: none are taken.
+    pub raw_events_rate: u32,
 }
 
 impl Archive {
@@ -137,6 +139,7 @@ impl Archive {
                 bodies_leave_after: Some(Duration::from_millis(self.bodies_leave_after_millis))
                     .filter(|age| !age.is_zero()),
             },
+            index_in: None,
         })
     }
 }

@@ -292,7 +292,12 @@ mod tests {
             Ledger::prepare(store.clone(), recovered, options, TimeSource::system()).await.unwrap();
         let (_, catalogs) = watch::channel(Arc::new(Catalog::parse("", "c.toml").unwrap()));
         let (adoptions, _) = mpsc::channel(1);
-        let changes = Changes { adoptions, billing: Settings::default(), sweeps: Arc::default() };
+        let changes = Changes {
+            adoptions,
+            billing: Settings::default(),
+            sweeps: Arc::default(),
+            raw_events: None,
+        };
         let served = Served::new(store.clone(), ledger, catalogs, changes);
         let copies = Arc::clone(&served.copies);
         let serving =

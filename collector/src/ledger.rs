@@ -81,7 +81,7 @@ use self::request::{Reply, Request};
 use self::retired::RetiredSums;
 use self::store::{
     Books, LedgerStore, Recovered, Retired, StoreError, Totals, VisitBatch, VisitStored,
-    VisitSuppressed,
+    VisitSuppressed, WhichBatches,
 };
 use self::stream::StreamRecord;
 use self::tail::{Tail, TailSize};
@@ -172,7 +172,7 @@ struct Waiting {
 type VisitAllStored = dyn Fn(VisitStored<'_>) -> Result<(), StoreError> + Send + Sync;
 
 /// Shows all batches.
-type VisitAll = dyn Fn(VisitBatch<'_>) -> Result<(), StoreError> + Send + Sync;
+type VisitAll = dyn Fn(WhichBatches, VisitBatch<'_>) -> Result<(), StoreError> + Send + Sync;
 
 /// Shows batches with suppressed lines, from a position on.
 type VisitAllSuppressed = dyn Fn(u64, VisitSuppressed<'_>) -> Result<(), StoreError> + Send + Sync;
@@ -316,7 +316,7 @@ impl Ledger {
         };
         let batches = {
             let store = Arc::clone(&store);
-            Box::new(move |visit: VisitBatch<'_>| store.visit_batches(visit))
+            Box::new(move |which, visit: VisitBatch<'_>| store.visit_batches(which, visit))
         };
         let suppressed = {
             let store = Arc::clone(&store);
@@ -457,8 +457,12 @@ impl Ledger {
     ///
     /// # Errors
     /// If they cannot be read.
-    pub fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), LedgerError> {
-        Ok((self.shared.batches)(visit)?)
+    pub fn visit_batches(
+        &self,
+        which: WhichBatches,
+        visit: VisitBatch<'_>,
+    ) -> Result<(), LedgerError> {
+        Ok((self.shared.batches)(which, visit)?)
     }
 
     /// Shows batches with suppressed lines from `position` on, until `visit` breaks. Blocks.

@@ -13,6 +13,7 @@
 //! which it has room if it is large, and its transport's window. What a slow peer does not read, or does
 //! not finish, ends its session.
 
+mod events;
 mod figures;
 mod frames;
 mod holders;
@@ -40,6 +41,7 @@ use tidemark_common::wire::Rules;
 use tokio::sync::{Semaphore, SemaphorePermit, watch};
 use tokio::task::JoinHandle;
 
+use crate::archive::events::Desk;
 use crate::grants::Grants;
 use crate::ledger::Ledger;
 use crate::session::Terms;
@@ -95,6 +97,8 @@ pub struct ListenOptions {
     pub idle_max: Duration,
     /// Bytes that a session's transport may hold unread.
     pub receive_window_bytes: u32,
+    /// Where raw events go, and how many bytes of them a session may send a second; `None`: none are archived.
+    pub raw_events: Option<(Arc<Desk>, u32)>,
     /// Which agents may bill whom, until [`Listener::set_grants`] says otherwise.
     pub grants: Arc<Grants>,
 }
@@ -121,6 +125,7 @@ impl Default for ListenOptions {
             keep_alive: Duration::from_secs(10),
             idle_max: Duration::from_secs(30),
             receive_window_bytes: 1 << 20,
+            raw_events: None,
             grants: Arc::default(),
         }
     }
@@ -244,6 +249,7 @@ impl Listener {
             unique_key: ledger.unique_key(),
             rules,
             batches_in_flight_max: options.batches_in_flight_max,
+            raw_events: options.raw_events.is_some(),
         };
         let batch_bytes = usize::try_from(options.batch_bytes_in_flight_max);
         let batch_bytes = batch_bytes.unwrap_or(Semaphore::MAX_PERMITS);

@@ -26,7 +26,7 @@ use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{Books, Retired, StoreError, Totals, UsageQuestion};
 use crate::ledger::stream::{StreamRecord, StreamStatus};
 use crate::ledger::tail::{ClassedLine, Tail, TailBatch};
-use crate::usage::{Accumulator, Seen, SeenAs, Sign, UsageRow};
+use crate::usage::{Accumulator, Class, Seen, SeenAs, Sign, UsageRow};
 
 /// The ledger at one moment: every stream's posted sequence, and the usage up to exactly there.
 pub struct Snapshot {
@@ -120,6 +120,28 @@ impl Snapshot {
             }
         }
         failed.map_or(Ok(()), Err)
+    }
+
+    /// How many events were posted and are billed, whatever persons corrected.
+    ///
+    /// # Errors
+    /// If the totals cannot be read.
+    pub fn posted_events(&self, question: &UsageQuestion<'_>) -> Result<u64, ReadError> {
+        let mut events = 0_u64;
+        let mut count = |row: UsageRow| {
+            if row.class == Class::Normal {
+                events = events.saturating_add(row.usage.events);
+            }
+            ControlFlow::Continue(())
+        };
+        let _all = self.totals.visit_usage(question, &mut count)?;
+        for batch in self.unfolded()? {
+            let lines = batch.lines.of(question.customer).iter();
+            for classed in lines.filter(|classed| asked(question, &classed.line.key)) {
+                let _goes_on = count(row_of(classed));
+            }
+        }
+        Ok(events)
     }
 
     /// Shows every (customer, meter, as what) that usage was ever posted of and whose

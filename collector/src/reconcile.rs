@@ -17,8 +17,10 @@ pub mod command;
 mod completeness;
 pub mod door;
 mod expected;
+mod exposed;
 mod gate;
 mod kind;
+mod late;
 mod loss;
 mod page;
 mod policy;
@@ -49,7 +51,7 @@ pub use self::kind::{Class, Kind};
 pub use self::loss::{Loss, LossRow, losses};
 pub use self::page::page;
 pub use self::policy::{POLICIES_MAX, Policy};
-pub use self::shown::{FindingShown, ReportShown};
+pub use self::shown::{Exposed, FindingShown, ReportShown};
 pub use self::suspense::of_bill as suspense_of_bill;
 pub use self::sweep::{LastSweep, Sweeps};
 pub use self::waiver::{RunWaiver, Waiver, waivers};
@@ -72,8 +74,9 @@ pub struct Finding {
     pub certainty: Certainty,
     /// How much usage, where it is one meter's.
     pub quantity: Option<Quantity>,
-    /// What it may come to for the customer that it keeps back, by the average of its bill; `None`: nobody can say.
-    pub money: Option<Money>,
+    /// What it may come to, by the average of a customer's bill, as if all were its own; of each currency the greatest. Empty
+    /// where nobody can say, and where it was not asked.
+    pub money: Vec<Money>,
     pub streams: Vec<StreamPart>,
     pub meter: Option<MeterName>,
     pub scope: Scope,
@@ -304,7 +307,7 @@ impl Reconciling<'_> {
         let mut deep = quick.clone();
         let span = Span { from: quick.from, to: quick.at };
         let checked =
-            calculation::Check::new((self.ledger, self.catalog), self.snapshot, span, wanted)
+            calculation::Check::new((self.ledger, self.catalog), self.snapshot, span, wanted)?
                 .run()?;
         deep.depth = match wanted {
             Wanted::Everything => Depth::Full,
@@ -312,6 +315,9 @@ impl Reconciling<'_> {
         };
         deep.findings.extend(checked.findings);
         deep.findings.extend(calculation::of_books(&*self.snapshot.books, span)?);
+        if deep.depth == Depth::Full {
+            exposed::estimate(self.catalog, self.snapshot, &mut deep.findings);
+        }
         (deep.counts.batches, deep.counts.rows) = (checked.batches, checked.rows);
         self.cover(&mut deep.findings)?;
         Ok(deep)

@@ -27,7 +27,8 @@ use tokio::task::{JoinError, JoinHandle};
 use crate::adopt::{self, AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, Judged};
 use crate::api::{self, DoorCounters, DoorLimits};
 use crate::archive::ArchiveError;
-use crate::archive::task::Archiving;
+use crate::archive::events::{EVENTS_FILE, RawEvents};
+use crate::archive::task::{Archiving, Place};
 use crate::billing_run::Settings;
 use crate::catalog::{Aggregations, Catalog};
 use crate::certificate::anchor;
@@ -50,9 +51,9 @@ pub enum RunError {
     #[error("failed to open the ledger in {}: {source}", path.display())]
     Open { path: PathBuf, source: LedgerError },
     #[error(
-        "failed to open the ledger: there is none in {}, and the archive holds one: run `tidemark-collector restore-from-archive`, or name another `archive.folder` to begin a new one", path.display()
+        "failed to open the ledger: there is none in {}, and the archive in {archive} holds one: run `tidemark-collector restore-from-archive`, or set another `archive.folder` or `archive.url` to begin a new one", path.display()
     )]
-    Lost { path: PathBuf },
+    Lost { path: PathBuf, archive: String },
     #[error(transparent)]
     Archive(#[from] ArchiveError),
     #[error("failed to keep the version of the rules in {}: {source}; is the disk full?", path.display())]
@@ -151,22 +152,20 @@ impl Collector {
         let door = TcpListener::bind(config.listen.http).await.map_err(in_use)?;
         let http = door.local_addr().map_err(in_use)?;
         let (ledger, store) = open(&config).await?;
-        let archiving = Archiving::begin(config.archive.place()?, &ledger, &store).await;
+        let place = Place { index_in: index_of_events(&config), ..config.archive.place()? };
+        let archiving = Archiving::begin(place, &ledger, &store).await;
+        let raw_events = archiving.as_ref().and_then(|archiving| archiving.raw_events().cloned());
         let catalog = load_catalog(&config, &ledger).await?;
         let rules = rules::adopt(&config.data_dir, catalog.rules_content(), ledger.now())
             .map_err(|source| RunError::Rules { path: config.data_dir.clone(), source })?;
-        let mut options = listen_options(&config);
+        let mut options = listen_options(&config, raw_events.as_ref());
         options.grants = Arc::clone(&catalog.grants);
         let listener = Listener::start(options, credentials, ledger.clone(), Arc::new(rules))?;
         let addresses = Addresses { quic: listener.address(), tcp: listener.tcp_address(), http };
 
         let aggregations = catalog.aggregations();
         let (catalogs, watched) = watch::channel(Arc::new(catalog));
-        if config.tokens.is_empty() {
-            tracing::warn!(
-                "no API token is configured, so /v1 answers 401 to everybody; add [[api.token]]"
-            );
-        }
+        warn_without_tokens(&config);
         let sessions = Arc::new(listener.figures_reader());
         let counters = Arc::new(DoorCounters::default());
         let tokens = config.tokens.clone();
@@ -176,6 +175,7 @@ impl Collector {
             adoptions: adoptions.clone(),
             billing: settings.clone(),
             sweeps: Arc::clone(&sweeps),
+            raw_events: raw_events.clone(),
         };
         let router = api::router(
             ledger.clone(),
@@ -313,6 +313,20 @@ impl Collector {
     }
 }
 
+fn warn_without_tokens(config: &Config) {
+    if config.tokens.is_empty() {
+        tracing::warn!(
+            "no API token is configured, so /v1 answers 401 to everybody; add [[api.token]]"
+        );
+    }
+}
+
+/// Where the index of raw events is kept: while they are taken, and as long as there are some.
+fn index_of_events(config: &Config) -> Option<PathBuf> {
+    let is_kept = config.archive.raw_events_rate > 0 || config.data_dir.join(EVENTS_FILE).exists();
+    is_kept.then(|| config.data_dir.clone())
+}
+
 /// Begins what a collector does without being asked each time.
 fn begin_by_itself(
     config: &Config,
@@ -428,9 +442,9 @@ async fn open(config: &Config) -> Result<(Ledger, RedbStore), RunError> {
     folder.map_err(|source| RunError::DataDir { path: path.clone(), source })?;
     let (place, data_dir) = (config.archive.place()?, path.clone());
     let bodies = place.bodies();
-    let holds = tokio::task::spawn_blocking(move || place.holds_the_lost_one(&data_dir));
-    if holds.await.map_err(|_| RunError::Ledger(LedgerError::Stopped))?? {
-        return Err(RunError::Lost { path: path.clone() });
+    let holding = tokio::task::spawn_blocking(move || place.holding_the_lost_one(&data_dir));
+    if let Some(archive) = holding.await.map_err(|_| RunError::Ledger(LedgerError::Stopped))?? {
+        return Err(RunError::Lost { path: path.clone(), archive });
     }
     let mut options = ledger_options(config);
     options.redb.bodies = bodies;
@@ -469,7 +483,9 @@ fn ledger_options(config: &Config) -> LedgerOptions {
     }
 }
 
-fn listen_options(config: &Config) -> ListenOptions {
+fn listen_options(config: &Config, raw_events: Option<&RawEvents>) -> ListenOptions {
+    let raw_events = raw_events.map(|events| Arc::clone(&events.desk));
+    let raw_events_rate = config.archive.raw_events_rate;
     let SessionLimits {
         sessions_max,
         handshakes_max,
@@ -487,6 +503,7 @@ fn listen_options(config: &Config) -> ListenOptions {
         receive_window_bytes,
     } = config.session;
     ListenOptions {
+        raw_events: raw_events.map(|desk| (desk, raw_events_rate)).filter(|(_, rate)| *rate > 0),
         address: config.listen.quic,
         tcp: config.listen.tcp,
         sessions_max: size(sessions_max.into()),

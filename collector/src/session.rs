@@ -22,8 +22,8 @@ use tidemark_common::id::{Fence, LedgerId, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{
-    Ack, Close, Confirm, EXTRA_COME_AGAIN, Extra, Frame, Hello, PostedOpening, Refuse,
-    RefuseReason, Rules, UniqueKey, Welcome,
+    Ack, Close, Confirm, EXTRA_COME_AGAIN, Events, EventsAck, EventsPiece, Extra, Frame, Hello,
+    PostedOpening, Refuse, RefuseReason, Rules, UniqueKey, Welcome,
 };
 
 use crate::dedupe::Verdict;
@@ -42,6 +42,8 @@ pub struct Terms {
     pub rules: Arc<Rules>,
     /// At most this many batches of a session may be sent and not yet acknowledged.
     pub batches_in_flight_max: u32,
+    /// Whether raw events are archived.
+    pub raw_events: bool,
 }
 
 /// What the shell must do next.
@@ -54,6 +56,12 @@ pub enum Action {
     Admit(Box<Incoming>),
     Confirm(StreamId, Confirm),
     Close(StreamId, Close),
+    /// So many bytes of raw events wait at the agent: find room for some of them, for [`Session::handle_granted`].
+    Grant(u64),
+    /// What was granted and not sent is not needed any more.
+    GrantOver,
+    /// Take a piece of raw events, within what was granted.
+    Keep(StreamId, EventsPiece),
     /// Everything is said: finish sending and close the connection.
     End,
 }
@@ -91,6 +99,7 @@ pub struct Session {
     confirms_in_flight: u32,
     actions: VecDeque<Action>,
     ack: AckDue,
+    events: EventsGrant,
     /// Why it ends once all that has come is answered.
     ending: Option<&'static str>,
 }
@@ -101,7 +110,7 @@ struct HelloFacts {
     knows_rules: bool,
 }
 
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum AckDue {
     No,
     Posted,
@@ -123,6 +132,7 @@ impl Session {
             confirms_in_flight: 0,
             actions: VecDeque::new(),
             ack: AckDue::No,
+            events: EventsGrant::default(),
             ending: None,
         }
     }
@@ -162,6 +172,7 @@ impl Session {
             (Phase::New, Frame::Hello(hello)) => self.greet(hello),
             (Phase::Open { fence }, Frame::Batch(bytes)) => self.take_batch(bytes, fence),
             (Phase::Open { .. }, Frame::Confirm(confirm)) => self.take_confirm(confirm),
+            (Phase::Open { .. }, Frame::Events(events)) => self.take_events(events),
             (Phase::Open { .. }, Frame::Close(close)) => {
                 self.phase = Phase::Closing;
                 self.actions.extend(self.stream().map(|stream| Action::Close(stream, close)));
@@ -263,7 +274,7 @@ impl Session {
             rules,
             unique_key: self.terms.unique_key,
             batches_in_flight_max: self.terms.batches_in_flight_max,
-            extras: Vec::new(),
+            extras: self.terms.raw_events.then(Events::taken).into_iter().collect(),
         })));
         // A stream that begins holds completeness back until it confirms: ask at once.
         self.ack = AckDue::Confirm;
@@ -304,6 +315,7 @@ impl Session {
     pub fn handle_confirm_due(&mut self) {
         if matches!(self.phase, Phase::Open { .. }) {
             self.ack = AckDue::Confirm;
+            self.actions.extend(self.events.wanted.map(Action::Grant));
         }
     }
 
@@ -347,8 +359,59 @@ impl Session {
         };
         self.confirms_owed = self.confirms_owed.saturating_add(u32::from(confirm));
         self.ack = AckDue::No;
-        let (posted_sequence, extras) = (self.posted, Vec::new());
+        let posted_sequence = self.posted;
+        let extras = self.events.take_ack().map(EventsAck::to_extra).into_iter().collect();
         Some(Action::Send(Frame::Ack(Ack { posted_sequence, ledger_time: now, confirm, extras })))
+    }
+
+    /// Raw events cost memory until they are archived: an agent that sends more of them than it was granted ends its
+    /// session.
+    fn take_events(&mut self, events: Events) {
+        if !self.terms.raw_events {
+            self.refuse(RefuseReason::Invalid, "raw events came, and none are archived".to_owned());
+            return;
+        }
+        let Events { rest, piece } = events;
+        if let Some(piece) = piece {
+            let Some(left) = self.events.grant.checked_sub(piece.bytes.len()) else {
+                self.refuse(RefuseReason::Invalid, "raw events came ungranted".to_owned());
+                return;
+            };
+            if piece.sequence > self.posted {
+                let message = format!("raw events of batch {} came before it", piece.sequence);
+                self.refuse(RefuseReason::Invalid, message);
+                return;
+            }
+            self.events.grant = left;
+            self.actions.extend(self.stream().map(|stream| Action::Keep(stream, piece)));
+        } else if rest > 0 {
+            self.events.wanted = Some(rest);
+            self.actions.push_back(Action::Grant(rest));
+        }
+        if rest == 0 {
+            self.events.grant = 0;
+            self.events.wanted = None;
+            self.actions.push_back(Action::GrantOver);
+        }
+    }
+
+    /// Room was found for so many bytes of raw events; 0: none, it is asked for again with the next Confirm.
+    pub fn handle_granted(&mut self, bytes: u32) {
+        if bytes == 0 {
+            return;
+        }
+        self.events.wanted = None;
+        self.events.grant = self.events.grant.saturating_add(usize::try_from(bytes).unwrap_or(0));
+        self.events.granted = self.events.granted.saturating_add(bytes);
+        self.ack = self.ack.max(AckDue::Posted);
+    }
+
+    /// All raw events of batches up to this one that came are archived.
+    pub fn handle_archived(&mut self, sequence: Sequence) {
+        if matches!(self.phase, Phase::Open { .. }) {
+            self.events.archived = Some(sequence);
+            self.ack = self.ack.max(AckDue::Posted);
+        }
     }
 
     /// The end that was asked for, once nothing is left to answer.
@@ -374,6 +437,28 @@ impl Session {
         self.actions.clear();
         self.actions.push_back(Action::Send(Frame::Refuse(refuse)));
         self.actions.push_back(Action::End);
+    }
+}
+
+/// Raw events: what may come, and what is to be said of them.
+#[derive(Debug, Default)]
+struct EventsGrant {
+    /// Bytes that may come.
+    grant: usize,
+    /// The agent said that so many bytes wait, and was granted none since.
+    wanted: Option<u64>,
+    /// What the next Ack says.
+    granted: u32,
+    archived: Option<Sequence>,
+    /// Up to where they were said to be archived.
+    said: Sequence,
+}
+
+impl EventsGrant {
+    fn take_ack(&mut self) -> Option<EventsAck> {
+        let (grant, archived) = (std::mem::take(&mut self.granted), self.archived.take());
+        self.said = archived.unwrap_or(self.said);
+        (grant > 0 || archived.is_some()).then_some(EventsAck { archived: self.said, grant })
     }
 }
 
@@ -476,6 +561,7 @@ fn name(frame: &Frame) -> &'static str {
         Frame::Confirm(_) => "Confirm",
         Frame::Close(_) => "Close",
         Frame::Throttle(_) => "Throttle",
+        Frame::Events(_) => "Events",
     }
 }
 

@@ -9,6 +9,7 @@
 //! [`tcp`] is pure: no I/O, no clock, no random numbers.
 
 pub mod batch;
+pub mod chunk;
 pub mod code;
 pub mod hex;
 pub mod id;

@@ -3,6 +3,7 @@
 //! ```text
 //! FRAME    length u32 (big-endian: type + payload), type u16 (big-endian), payload
 //! type 3   Batch: header [192], body as stored. Verbatim; laid out in `batch`.
+//! type 9   Events: raw events for the archive; laid out in `wire/events.rs`.
 //! others   Control: bincode 2, standard configuration (little-endian varints).
 //! ```
 //!
@@ -15,6 +16,7 @@
 
 mod codec;
 mod deduplicated;
+mod events;
 mod held;
 mod rules;
 
@@ -29,6 +31,10 @@ use crate::id::{
 use crate::time::Timestamp;
 
 pub use codec::{FrameBuffer, FrameError, decode_rules, encode_rules};
+pub use events::{
+    EVENTS_PIECE_BYTES_MAX, Events, EventsAck, EventsDigest, EventsPiece, events_chunks,
+    put_events_chunk,
+};
 pub use held::FirstHeld;
 pub use rules::{
     CLOUD_EVENT_METERS_MAX, CloudEventMeter, CloudEventRule, DimensionPath, MeterRule, Rules,
@@ -66,6 +72,8 @@ pub enum Frame {
     Close(Close),
     /// Collector to agent: pause.
     Throttle(Throttle),
+    /// Agent to collector, where Welcome said that raw events are archived.
+    Events(Events),
 }
 
 /// A tagged extension: unknown even tags are ignored, unknown odd ones refused.

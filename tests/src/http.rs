@@ -69,6 +69,13 @@ impl Http {
         self.send(request).with_context(|| format!("failed to POST {url}"))
     }
 
+    /// # Errors
+    /// When there is no answer.
+    pub fn put(&self, url: &str, body: impl Into<Vec<u8>>) -> Result<Answer> {
+        let request = self.client.put(url).body(body.into());
+        self.send(request).with_context(|| format!("failed to PUT {url}"))
+    }
+
     fn send(&self, request: reqwest::RequestBuilder) -> Result<Answer> {
         self.runtime.block_on(async {
             let response = request.send().await?;

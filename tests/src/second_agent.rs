@@ -34,6 +34,7 @@ impl SecondAgent {
         let Ports { quic, api, .. } = stack.ports();
         let ports = Ports { quic, api, ..Ports::free()? };
         let settings = Settings::new(ports, "")
+            .agent("journal.raw_events_bytes_max", "8MiB")
             .agent("uplink.ca", "../certs/ca.pem")
             .agent("uplink.certificate", "../certs/other.pem")
             .agent("uplink.key", "../certs/other.key");

@@ -297,8 +297,13 @@ impl Stack {
     /// # Errors
     /// When it cannot be started.
     pub fn command(&self, program: Program, arguments: &[&str]) -> Result<(Option<i32>, String)> {
-        let output =
-            Command::new(program.path()?).args(arguments).current_dir(self.folder()).output()?;
+        let launch = match program {
+            Program::Agent => &self.agent_launch,
+            Program::Collector => &self.collector_launch,
+        };
+        let variables = launch.variables.iter().map(|(name, value)| (name, value));
+        let mut command = Command::new(program.path()?);
+        let output = command.args(arguments).envs(variables).current_dir(self.folder()).output()?;
         let text = [output.stdout, output.stderr].concat();
         Ok((output.status.code(), String::from_utf8(text)?))
     }

@@ -33,6 +33,7 @@ pub mod many;
 pub mod net;
 pub mod oracle;
 pub mod planted;
+mod raw_events;
 pub mod stampede;
 pub mod store;
 pub mod story;
@@ -56,6 +57,7 @@ use self::load::{Client, Load, PATIENCE_MILLIS};
 use self::net::{Network, Side};
 use self::oracle::{Broken, Oracle};
 use self::planted::Bug;
+use self::raw_events::RawArchive;
 use self::story::Story;
 use crate::random::Random;
 
@@ -114,6 +116,7 @@ struct World {
     load: Load,
     clients: Vec<Client>,
     oracle: Oracle,
+    raw_events: RawArchive,
     /// Streams that the world's agents did not make.
     strangers: BTreeSet<StreamId>,
     story: Story,
@@ -186,6 +189,7 @@ impl World {
             load: Load::default(),
             clients,
             oracle: Oracle::default(),
+            raw_events: RawArchive::default(),
             strangers: BTreeSet::new(),
             story,
             plan,

@@ -3,15 +3,17 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use serde_json::Value;
 use tidemark_tests::binaries::Program;
 use tidemark_tests::doors::Lines;
+use tidemark_tests::random::Random;
 use tidemark_tests::settings::{Ports, Settings, TOKEN};
 use tidemark_tests::stack::Stack;
 use tidemark_tests::usage::SEEN_WAIT;
-use tidemark_tests::wait::{unix_seconds, until};
+use tidemark_tests::wait::{pause, unix_seconds, until};
 
 const CATALOGUE: &str = r#"
 seal_interval = "50ms"
@@ -47,7 +49,7 @@ plan = "standard"
 const DAY: u64 = 86_400;
 
 /// An archive that is written when somebody waits for it, and at an orderly end: so tests know what it lacks.
-fn settings() -> Result<Settings> {
+pub(crate) fn settings() -> Result<Settings> {
     let token = toml::toml! { name = "tests" token = TOKEN role = "admin" };
     let settings = Settings::new(Ports::free()?, CATALOGUE)
         .collector("session.idle_max", "2s")
@@ -68,7 +70,7 @@ fn this_month(stack: &Stack) -> Result<(String, u64)> {
 }
 
 /// So many calls of each customer, in the last hour of the month before.
-fn send(stack: &Stack, calls: u64) -> Result<()> {
+pub(crate) fn send(stack: &Stack, calls: u64) -> Result<()> {
     let (_, edge) = this_month(stack)?;
     let mut lines = Lines::to(&stack.path("events.socket"))?;
     let mut text = String::new();
@@ -82,14 +84,14 @@ fn send(stack: &Stack, calls: u64) -> Result<()> {
     Ok(())
 }
 
-fn collector(stack: &Stack, arguments: &[&str], code: i32) -> Result<String> {
+pub(crate) fn collector(stack: &Stack, arguments: &[&str], code: i32) -> Result<String> {
     let (seen, told) = stack.command(Program::Collector, arguments)?;
     ensure!(seen == Some(code), "{arguments:?} exits with {seen:?}: {told}");
     Ok(told)
 }
 
 /// Bills one customer; what it came to.
-fn bill(stack: &Stack, customer: &str) -> Result<Value> {
+pub(crate) fn bill(stack: &Stack, customer: &str) -> Result<Value> {
     let (period_end, _) = this_month(stack)?;
     let arguments = ["bill", "--config", "collector.toml", "--json", "--period-end", &period_end];
     let told = collector(stack, &[&arguments[..], &["--customer", customer]].concat(), 0)?;
@@ -108,13 +110,13 @@ fn invoices(stack: &Stack) -> Result<BTreeMap<String, (String, String)>> {
     Ok(all)
 }
 
-fn numbers(stack: &Stack) -> Result<Vec<String>> {
+pub(crate) fn numbers(stack: &Stack) -> Result<Vec<String>> {
     let mut numbers: Vec<_> = invoices(stack)?.into_values().map(|(number, _)| number).collect();
     numbers.sort();
     Ok(numbers)
 }
 
-fn wait_used(stack: &Stack, calls: u64) -> Result<()> {
+pub(crate) fn wait_used(stack: &Stack, calls: u64) -> Result<()> {
     let (_, edge) = this_month(stack)?;
     until("the usage of the month before", SEEN_WAIT, || {
         let from = edge - 27 * DAY;
@@ -126,12 +128,12 @@ fn wait_used(stack: &Stack, calls: u64) -> Result<()> {
 }
 
 /// The key of certificates is kept elsewhere, as the operator's guide says.
-fn lose(stack: &Stack) -> Result<()> {
+pub(crate) fn lose(stack: &Stack) -> Result<()> {
     std::fs::copy(stack.path("ledger/certificate.key"), stack.path("kept.key"))?;
     Ok(std::fs::remove_dir_all(stack.path("ledger"))?)
 }
 
-fn put_key_back(stack: &Stack) -> Result<()> {
+pub(crate) fn put_key_back(stack: &Stack) -> Result<()> {
     std::fs::copy(stack.path("kept.key"), stack.path("ledger/certificate.key"))?;
     Ok(())
 }
@@ -287,5 +289,111 @@ fn nobody_is_billed_by_a_backup_that_is_older_than_the_archive() -> Result<()> {
         let told = collector(stack, &["archive", "verify", "--config", "collector.toml"], 0)?;
         ensure!(told.contains("sound"), "{told}");
         Ok(())
+    })
+}
+
+#[test]
+fn a_document_that_the_archive_lacks_is_not_told_as_issued() -> Result<()> {
+    Stack::run(settings()?, |stack| {
+        send(stack, 10)?;
+        stack.wait_posted(30)?;
+        let first = bill(stack, "acme")?;
+        ensure!(first["outcome"] == "issued", "{first}");
+        // A file in the archive's place: nothing can be written, nor read.
+        let (archive, away) = (stack.path("archive"), stack.path("away"));
+        std::fs::rename(&archive, &away)?;
+        std::fs::write(&archive, b"")?;
+        let (period_end, _) = this_month(stack)?;
+        let run = ["bill", "--config", "collector.toml", "--json", "--period-end", &period_end];
+        let (code, told) =
+            stack.command(Program::Collector, &[&run[..], &["--customer", "birch"]].concat())?;
+        ensure!(code == Some(1), "{code:?}: {told}");
+        let waits: Value = serde_json::from_str(told.lines().next().context("an outcome")?)?;
+        ensure!(waits["outcome"] == "awaits_archive", "{told}");
+        let number = waits["number"].as_str().context("a number")?.to_owned();
+        ensure!(waits["problem"].as_str().is_some_and(|why| why.contains("archive")), "{waits}");
+        // Usage goes on.
+        send(stack, 5)?;
+        stack.wait_posted(45)?;
+        std::fs::remove_file(&archive)?;
+        std::fs::rename(&away, &archive)?;
+        let again = until("the archive to be written again", SEEN_WAIT, || {
+            let again = bill(stack, "birch").map_err(|error| format!("{error:#}"))?;
+            if again["outcome"] == "issued_before" { Ok(again) } else { Err(again.to_string()) }
+        })?;
+        ensure!(again["number"] == number.as_str(), "{again}");
+        let stored = stack.api().get(&format!("/v1/invoices/{number}/document"))?.body;
+        ensure!(copy_of(stack, &number)? == stored.as_bytes(), "the copy is another one");
+        Ok(())
+    })
+}
+
+#[test]
+fn an_archive_that_is_given_up_is_begun_anew_elsewhere_with_all_there_is() -> Result<()> {
+    Stack::run(settings()?, |stack| {
+        send(stack, 10)?;
+        stack.wait_posted(30)?;
+        let first = bill(stack, "acme")?["number"].clone();
+        stack.stop_collector()?;
+        // Without an archive such a ledger books nothing.
+        let config = stack.path("collector.toml");
+        let with = std::fs::read_to_string(&config)?;
+        ensure!(with.contains("folder = \"archive\""), "{with}");
+        std::fs::write(&config, with.replace("folder = \"archive\"", "folder = \"\""))?;
+        stack.start_collector()?;
+        let (period_end, _) = this_month(stack)?;
+        let run = ["bill", "--config", "collector.toml", "--period-end", &period_end];
+        let told = collector(stack, &run, 2)?;
+        ensure!(told.contains("archive forget"), "{told}");
+        stack.stop_collector()?;
+        collector(stack, &["archive", "forget", "--config", "collector.toml"], 0)?;
+        std::fs::rename(stack.path("archive"), stack.path("given-up"))?;
+        std::fs::write(&config, with)?;
+        stack.start_collector()?;
+        let birch = bill(stack, "birch")?;
+        ensure!(birch["outcome"] == "issued" && birch["number"] != first, "{birch}");
+        let told = collector(stack, &["archive", "verify", "--config", "collector.toml"], 0)?;
+        ensure!(told.contains("sound") && told.contains("with 30 events"), "{told}");
+        ensure!(copy_of(stack, first.as_str().context("a number")?).is_ok(), "the first document");
+        Ok(())
+    })
+}
+
+#[test]
+fn a_collector_that_is_killed_while_it_archives_goes_on_with_one_chain() -> Result<()> {
+    let settings = settings()?.collector("archive.every", "10ms");
+    Stack::run(settings, |stack| {
+        let mut random = Random::new(Random::fresh_seed());
+        let rounds = 8;
+        for round in 0..rounds {
+            send(stack, 5)?;
+            // Somewhere between the object, its manifest and the ledger's note.
+            pause(Duration::from_millis(random.below(120)));
+            if round % 3 == 2 {
+                let _may_be_cut_short = bill(stack, ["acme", "birch", "cedar"][round / 3 % 3]);
+            }
+            stack.kill_collector()?;
+            stack.start_collector()?;
+        }
+        let posted = 5 * 3 * u64::try_from(rounds)?;
+        stack.wait_posted(posted)?;
+        wait_used(stack, posted / 3)?;
+        // The runs in between may all have come before the usage.
+        let cedar = bill(stack, "cedar")?;
+        ensure!(cedar["outcome"] == "issued", "{cedar}");
+        let before = invoices(stack)?;
+        stack.stop_collector()?;
+        let told = collector(stack, &["archive", "verify", "--config", "collector.toml"], 0)?;
+        ensure!(
+            told.contains("sound") && told.contains(&format!("with {posted} events")),
+            "{told}"
+        );
+        lose(stack)?;
+        collector(stack, &["restore-from-archive", "--config", "collector.toml"], 0)?;
+        put_key_back(stack)?;
+        stack.start_collector()?;
+        wait_used(stack, posted / 3)?;
+        ensure!(invoices(stack)? == before, "{:?} of {before:?}", invoices(stack)?);
+        verify(stack)
     })
 }

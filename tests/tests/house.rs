@@ -22,7 +22,7 @@ const PURE: [&str; 27] = [
     "agent/src/event.rs",
     "agent/src/parse.rs",
     "agent/src/aggregate.rs",
-    "agent/src/chunk.rs",
+    "common/src/chunk.rs",
     "agent/src/seal.rs",
     "agent/src/session.rs",
     "agent/src/status.rs",

@@ -123,6 +123,7 @@ mod tests {
             bytes_max: JOURNAL_BYTES_MIN,
             retain_acked_millis: 0,
             retain_acked_bytes_max: 0,
+            raw_events_bytes_max: 0,
             ids_max: 1,
             ids_window_millis: 1,
             dead_letters_max: 10,

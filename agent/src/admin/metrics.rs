@@ -178,6 +178,19 @@ fn journal(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         &Unit::Bytes,
         journal.retained_bytes,
     )?;
+    let raw = journal.raw_events;
+    page.gauge("raw_events_batches", "Batches whose events wait for the archive.", raw.batches)?;
+    page.gauge_in(
+        "raw_events",
+        "Bytes of events that wait for the archive.",
+        &Unit::Bytes,
+        raw.bytes,
+    )?;
+    page.counter(
+        "raw_events_batches_given_up",
+        "Batches whose events had to leave before they were archived.",
+        raw.given_up,
+    )?;
     page.gauge("dead_letters", "Rejected events that are kept.", journal.dead_letters)?;
     let fsync = status.fsync;
     let quantiles = [

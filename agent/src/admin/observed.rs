@@ -27,7 +27,7 @@ use crate::inspect::JournalSeen;
 use crate::intake::figures::{DoorCounts, DoorFigures};
 use crate::journal::JournalState;
 use crate::status::{
-    Backlog, DoorStatus, EventFigures, Forward, Fsync, JournalFigures, Recent, Session,
+    Backlog, DoorStatus, EventFigures, Forward, Fsync, JournalFigures, RawEvents, Recent, Session,
     SessionState, Status,
 };
 
@@ -289,6 +289,11 @@ impl Observed<'_> {
             time_to_full_millis: self.time_to_full_millis,
             retained_batches: journal.retained_batches,
             retained_bytes: journal.retained_bytes,
+            raw_events: RawEvents {
+                batches: journal.raw_events.batches,
+                bytes: journal.raw_events.bytes,
+                given_up: journal.raw_events.given_up,
+            },
             dead_letters: journal.dead_letters,
             conflict: journal.conflict.clone(),
             failed: self.failed.clone(),
@@ -346,9 +351,10 @@ fn is_live(uplink: &UplinkStatus) -> bool {
     matches!(uplink.state, UplinkState::Live)
 }
 
-/// What the backlog needs of the file: retained batches leave when it is needed.
+/// What the backlog needs of the file: retained batches and raw events leave when it is needed.
 fn needed(journal: &JournalState) -> u64 {
-    journal.live_bytes.saturating_sub(journal.retained_bytes)
+    let leaves = journal.retained_bytes.saturating_add(journal.raw_events.bytes);
+    journal.live_bytes.saturating_sub(leaves)
 }
 
 fn door_status(counts: &DoorCounts) -> DoorStatus {
@@ -372,6 +378,7 @@ mod tests {
     use tidemark_common::id::{Digest, OpeningId, Sequence, StreamId};
 
     use super::*;
+    use crate::journal::RawEventsHeld;
 
     const NOW: Timestamp = Timestamp(1_770_000_000_000);
 
@@ -406,6 +413,12 @@ mod tests {
             ids: 0,
             dead_letters: 2,
             dead_letter_bytes: 10,
+            raw_events: RawEventsHeld {
+                batches: 3,
+                bytes: 70,
+                given_up: 2,
+                ..RawEventsHeld::default()
+            },
             conflict: None,
             held: Vec::new(),
         }
@@ -461,7 +474,7 @@ mod tests {
         assert_eq!(status.backlog.oldest_unposted_age_millis, Some(1_500));
         assert_eq!((status.backlog.sealed_sequence, status.backlog.posted_sequence), (5, 4));
         assert_eq!(status.doors.len(), Door::ALL.len());
-        assert_eq!(needed(&journal()), 1_200);
+        assert_eq!(needed(&journal()), 1_130);
     }
 
     #[test]

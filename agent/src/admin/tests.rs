@@ -59,6 +59,7 @@ impl Observe for Told {
             bytes_max: JOURNAL_BYTES_MIN,
             retain_acked_millis: 0,
             retain_acked_bytes_max: 0,
+            raw_events_bytes_max: 0,
             ids_max: 10,
             ids_window_millis: 0,
             dead_letters_max: 10,

@@ -8,17 +8,22 @@ use std::sync::{Arc, mpsc};
 use std::thread;
 
 use tidemark_common::batch::{KeyedId, keyed_id, parse_series, series_bytes, unique_digest};
-use tidemark_common::id::RulesVersion;
-use tidemark_common::wire::{Rules, UniqueKey};
+use tidemark_common::chunk::{
+    GroupReader, NumberedId, RAW_BYTES_LIMIT, Record, RecordId, SeriesSlot, Unique,
+};
+use tidemark_common::id::{Digest, RulesVersion};
+use tidemark_common::wire::{EVENTS_PIECE_BYTES_MAX, EventsDigest, Rules, UniqueKey};
 use tokio::sync::oneshot;
 
-use super::{Aggregate, AtReplay, JobSender, SealError, Sealed, Task};
+use super::{Aggregate, AtReplay, JobSender, SealError, Sealed, Shared, Task};
 use crate::Machine;
-use crate::aggregate::{Amount, OpenBatch, SeriesSlot};
-use crate::chunk::{GroupReader, NumberedId, RAW_BYTES_LIMIT, Record, RecordId, Unique};
+use crate::aggregate::{Amount, OpenBatch};
 use crate::intake::answer::{Barrier, IntakeClosed};
 use crate::intake::job::Position;
-use crate::journal::{JournalReader, Seal};
+use crate::journal::{JournalReader, RawEvents, Seal};
+
+/// A larger chunk fits no piece with its length.
+const EVENTS_CHUNK_BYTES_MAX: usize = EVENTS_PIECE_BYTES_MAX - 4;
 
 /// What the sealer is to do, in order.
 #[derive(Debug)]
@@ -35,6 +40,7 @@ pub struct Sealer {
     orders: mpsc::Receiver<Order>,
     reader: JournalReader,
     jobs: JobSender,
+    shared: Arc<Shared>,
     machine: Machine,
 }
 
@@ -43,10 +49,11 @@ impl Sealer {
     pub(super) fn new(
         reader: JournalReader,
         jobs: JobSender,
+        shared: Arc<Shared>,
         machine: Machine,
     ) -> (mpsc::SyncSender<Order>, Self) {
         let (sender, orders) = mpsc::sync_channel(1);
-        (sender, Self { orders, reader, jobs, machine })
+        (sender, Self { orders, reader, jobs, shared, machine })
     }
 
     /// Runs on the calling thread until the commit thread is gone.
@@ -69,7 +76,9 @@ impl Sealer {
     }
 
     fn carry_out(&self, order: Order) -> Result<(), IntakeClosed> {
-        let sealed = carry_out(order, &self.reader, self.machine).unwrap_or_else(Sealed::Failed);
+        let keep = self.shared.keeps_raw_events();
+        let sealed = carry_out(order, &self.reader, keep, self.machine);
+        let sealed = sealed.unwrap_or_else(Sealed::Failed);
         self.jobs.send(Task::Sealed(sealed))
     }
 }
@@ -86,16 +95,24 @@ impl Drop for LastWord {
     }
 }
 
-fn carry_out(order: Order, reader: &JournalReader, machine: Machine) -> Result<Sealed, SealError> {
+fn carry_out(
+    order: Order,
+    reader: &JournalReader,
+    keep: bool,
+    machine: Machine,
+) -> Result<Sealed, SealError> {
     match order {
         Order::Encode { group, aggregate, position } => {
-            seal(Some(group), aggregate.batch, position, AtReplay::default(), machine)
+            let mut batch = aggregate.batch;
+            batch.set_raw_events(if keep { raw_events(group, reader)? } else { None });
+            seal(Some(group), batch, position, AtReplay::default(), machine)
         }
         Order::Evidence(position) => {
             seal(None, OpenBatch::new(0), position, AtReplay::default(), machine)
         }
         Order::Replay { group, mut position, rules, unique_key } => {
-            let (batch, at_replay) = replay(group, &position, reader, &rules, unique_key)?;
+            let (mut batch, at_replay) = replay(group, &position, reader, &rules, unique_key)?;
+            batch.set_raw_events(if keep { raw_events(group, reader)? } else { None });
             if position.rules == RulesVersion(0) {
                 position.rules = rules.version;
             }
@@ -114,6 +131,10 @@ fn seal(
 ) -> Result<Sealed, SealError> {
     let mut salt = [0; 32];
     (machine.fill)(&mut salt).map_err(|error| SealError::Body { reason: error.to_string() })?;
+    let raw_events = match batch.raw_events() {
+        Some(_) => RawEvents::Kept,
+        None => RawEvents::Dropped,
+    };
     let body = batch
         .encode(salt, &position.evidence)
         .map_err(|error| SealError::Body { reason: error.to_string() })?;
@@ -124,8 +145,23 @@ fn seal(
         first_event: position.first_event,
         end_event: position.end_event,
         body,
+        raw_events,
     };
     Ok(Sealed::Batch { seal: Box::new(seal), at_replay })
+}
+
+/// The digest of a group's chunks, by which its batch names its raw events; `None` if they cannot be archived.
+fn raw_events(group: u64, reader: &JournalReader) -> Result<Option<Digest>, SealError> {
+    let unreadable = |reason: String| SealError::Chunks { group, reason };
+    let mut digest = EventsDigest::default();
+    for chunk in reader.chunks(group).map_err(|error| unreadable(error.to_string()))? {
+        let chunk = chunk.map_err(|error| unreadable(error.to_string()))?;
+        if chunk.len() > EVENTS_CHUNK_BYTES_MAX {
+            return Ok(None);
+        }
+        digest.chunk(&chunk);
+    }
+    Ok(Some(digest.finish()))
 }
 
 /// Makes a group's aggregate from its chunks; also tells what intake could not count.
@@ -230,7 +266,7 @@ impl<'a> Projection<'a> {
             self.counted.without_id = self.counted.without_id.saturating_add(1);
             return None;
         };
-        Some(keyed_id(&self.unique_key, meter.as_str(), customer.as_str(), &id.0, number))
+        Some(keyed_id(&self.unique_key, meter.as_str(), customer.as_str(), &id, number))
     }
 
     fn digest(&self, slot: SeriesSlot, value: &str) -> [u8; 16] {

@@ -18,6 +18,9 @@ pub struct Shared {
     dropped_at_replay: AtomicU64,
     without_id_at_replay: AtomicU64,
     clock_offset_millis: AtomicI64,
+    /// Whether raw events of sealed batches are to be kept, and whether the collector takes them, as far as is known.
+    raw_events_wanted: bool,
+    raw_events_refused: AtomicBool,
 }
 
 impl Default for Shared {
@@ -30,6 +33,8 @@ impl Default for Shared {
             dropped_at_replay: AtomicU64::new(0),
             without_id_at_replay: AtomicU64::new(0),
             clock_offset_millis: AtomicI64::new(0),
+            raw_events_wanted: false,
+            raw_events_refused: AtomicBool::new(false),
         }
     }
 }
@@ -51,6 +56,21 @@ impl Shared {
     /// Takes over the offset of ledger time from the agent's clock, as last measured.
     pub fn set_clock_offset(&self, millis: i64) {
         self.clock_offset_millis.store(millis, Ordering::Relaxed);
+    }
+
+    /// Where raw events of sealed batches are kept for the collector's archive, or are not.
+    #[must_use]
+    pub fn with_raw_events(kept: bool) -> Self {
+        Self { raw_events_wanted: kept, ..Self::default() }
+    }
+
+    /// What the last Welcome said of raw events.
+    pub fn set_raw_events_taken(&self, taken: bool) {
+        self.raw_events_refused.store(!taken, Ordering::Relaxed);
+    }
+
+    pub(super) fn keeps_raw_events(&self) -> bool {
+        self.raw_events_wanted && !self.raw_events_refused.load(Ordering::Relaxed)
     }
 
     /// `clock`, corrected by the last measured offset.

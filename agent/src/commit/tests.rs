@@ -52,6 +52,7 @@ fn options(path: &Path) -> JournalOptions {
         bytes_max: 1 << 30,
         retain_acked_millis: 86_400_000,
         retain_acked_bytes_max: 1 << 20,
+        raw_events_bytes_max: 0,
         ids_max: 1_000,
         ids_window_millis: 86_400_000,
         dead_letters_max: 100,

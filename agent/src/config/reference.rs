@@ -266,6 +266,12 @@ pub const KEYS: &[Key] = &[
         "How many bytes of rejected events are kept together.",
     ),
     key(
+        "journal.raw_events_bytes_max",
+        Kind::Bytes,
+        r#""0""#,
+        "Above 0, the events of sealed batches are kept until the collector has archived them, so that single ones can be looked up later (`GET /v1/customers/{id}/events`): at most this many bytes of them, the oldest go first. At the journal's limit they go before anything else. The collector must have `archive.raw_events`.",
+    ),
+    key(
         "journal.open_lines_max",
         Kind::Count,
         "100000",

@@ -178,6 +178,7 @@ fn journal(reader: &mut Reader<'_>) -> Journal {
             Reader::bytes,
             1 << 30,
         ),
+        raw_events_bytes_max: reader.bytes("journal.raw_events_bytes_max"),
         open_lines_max: fitting(reader, "journal.open_lines_max", Reader::count, OPEN_LINES_MAX),
         open_chunk_bytes_max: reader.bytes("journal.open_chunk_bytes_max"),
     };

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use thiserror::Error;
 use tidemark_common::batch::genesis;
 use tidemark_common::id::{LedgerId, RulesVersion, Sequence};
+use tidemark_common::wire::EventsPiece;
 use tokio::sync::watch;
 
 use crate::commit::{CommitHandle, CommitStopped};
@@ -51,6 +52,13 @@ pub trait Home {
         sequence: Sequence,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, HomeError>> + Send + 'static;
 
+    /// The first piece of raw events from there on, up to batch `last`.
+    fn read_events(
+        &self,
+        from: (Sequence, u32),
+        last: Sequence,
+    ) -> impl Future<Output = Result<Option<EventsPiece>, HomeError>> + Send + 'static;
+
     /// Resolves once all accepted before is durable and sealed: up to which sequence, and how many
     /// events the stream had accepted. `None` once intake has ended.
     fn barrier(&self) -> impl Future<Output = Option<(Sequence, u64)>> + Send + 'static;
@@ -89,6 +97,7 @@ impl Home for AgentHome {
             unsealed_events: state.events_in_chunks,
             rules_version: self.intake.rules().map_or(RulesVersion(0), |rules| rules.version),
             openings: state.held.clone(),
+            raw_events: state.raw_events,
             conflict: state.conflict.clone(),
         }
     }
@@ -108,6 +117,7 @@ impl Home for AgentHome {
                     return welcome(&commit, &intake, *welcomed).await;
                 }
                 JournalWrite::Posted(sequence) => Write::Posted(sequence),
+                JournalWrite::Archived(sequence) => Write::Archived(sequence),
                 JournalWrite::Conflict { message, answer } => {
                     Write::Conflict { reason: message, answer }
                 }
@@ -141,6 +151,14 @@ impl Home for AgentHome {
         blocking(self.commit.reader(), move |reader| reader.batch(sequence))
     }
 
+    fn read_events(
+        &self,
+        from: (Sequence, u32),
+        last: Sequence,
+    ) -> impl Future<Output = Result<Option<EventsPiece>, HomeError>> + Send + 'static {
+        blocking(self.commit.reader(), move |reader| reader.raw_events(from, last))
+    }
+
     fn barrier(&self) -> impl Future<Output = Option<(Sequence, u64)>> + Send + 'static {
         let intake = self.intake.clone();
         async move { intake.barrier().await.ok().map(|barrier| (barrier.sequence, barrier.accepted)) }
@@ -164,7 +182,15 @@ async fn welcome(
     intake: &IntakeHandle,
     welcomed: Welcomed,
 ) -> Result<(), HomeError> {
-    let Welcomed { ledger, rules, unique_key, posted_sequence, clock_offset_millis } = welcomed;
+    let Welcomed {
+        ledger,
+        rules,
+        unique_key,
+        posted_sequence,
+        raw_events_taken,
+        clock_offset_millis,
+    } = welcomed;
+    commit.raw_events_taken(raw_events_taken);
     let adopted = rules.clone().map(Arc::new);
     commit
         .write(vec![Write::Welcomed(journal::Welcomed {

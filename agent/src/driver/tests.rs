@@ -11,6 +11,7 @@ use tidemark_common::wire::{
 };
 
 use super::*;
+use crate::journal::RawEventsHeld;
 use crate::session::{JournalWrite, StreamFacts};
 use crate::uplink::peer::{Authority, Peer, block_on, listen, listen_at, listen_tcp};
 
@@ -41,6 +42,7 @@ impl Memory {
                 first: EventNumber(0),
                 end: EventNumber(100),
             }],
+            raw_events: RawEventsHeld::default(),
             conflict: None,
         });
         Self { facts: Arc::new(facts), seen, written: Arc::default() }
@@ -77,7 +79,7 @@ impl Home for Memory {
                 }
                 JournalWrite::Posted(sequence) => facts.posted_sequence = *sequence,
                 JournalWrite::Conflict { message, .. } => facts.conflict = Some(message.clone()),
-                JournalWrite::Closed => {}
+                JournalWrite::Archived(_) | JournalWrite::Closed => {}
             });
             memory.written.lock().unwrap().push(write);
             Ok(())
@@ -100,6 +102,14 @@ impl Home for Memory {
         sequence: Sequence,
     ) -> impl Future<Output = Result<Option<Vec<u8>>, HomeError>> + Send + 'static {
         std::future::ready(Ok(Some(vec![u8::try_from(sequence.0).unwrap(); 3])))
+    }
+
+    fn read_events(
+        &self,
+        _: (Sequence, u32),
+        _: Sequence,
+    ) -> impl Future<Output = Result<Option<EventsPiece>, HomeError>> + Send + 'static {
+        std::future::ready(Ok(None))
     }
 
     fn barrier(&self) -> impl Future<Output = Option<(Sequence, u64)>> + Send + 'static {
@@ -217,7 +227,10 @@ fn a_stream_is_shipped_confirmed_and_closed() {
     );
     let mut posted = written.iter().filter_map(|write| match write {
         JournalWrite::Posted(sequence) => Some(sequence.0),
-        JournalWrite::Welcomed(_) | JournalWrite::Conflict { .. } | JournalWrite::Closed => None,
+        JournalWrite::Welcomed(_)
+        | JournalWrite::Archived(_)
+        | JournalWrite::Conflict { .. }
+        | JournalWrite::Closed => None,
     });
     assert_eq!(posted.next_back(), Some(3));
     assert_eq!(written.last(), Some(&JournalWrite::Closed));

@@ -6,13 +6,12 @@ use std::time::Duration;
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
 use tidemark_common::batch::{Evidence, series_bytes};
+use tidemark_common::chunk::{ChunkWriter, Record, SeriesSlot};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{EventNumber, LedgerId, RulesVersion, Sequence, StreamId};
 use tidemark_common::wire::{PostedOpening, UniqueKey};
 
 use super::*;
-use crate::aggregate::SeriesSlot;
-use crate::chunk::{ChunkWriter, Record};
 use crate::journal::{
     Append, ConflictAnswer, FreshIds, Journal, JournalOptions, Settled, Welcomed, Write as Entry,
     settle_conflict,
@@ -26,6 +25,7 @@ fn options(path: &Path) -> JournalOptions {
         bytes_max: 64 << 20,
         retain_acked_millis: 60_000,
         retain_acked_bytes_max: 4 << 20,
+        raw_events_bytes_max: 0,
         ids_max: 100,
         ids_window_millis: 60_000,
         dead_letters_max: 10,

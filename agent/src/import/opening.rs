@@ -12,6 +12,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tidemark_common::batch::{Evidence, Extras, KeyedId, Line, LineId, series_bytes};
+use tidemark_common::chunk::{ChunkWriter, NumberedId, Record, RecordId, Unique};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::hex;
 use tidemark_common::id::{LedgerId, OpeningId, RulesVersion, StreamId};
@@ -21,9 +22,7 @@ use tidemark_common::wire::UniqueKey;
 use super::read::{read_line, read_quantity, read_series, read_time};
 use super::{ImportError, RowError, bad};
 use crate::aggregate::{Amount, ID_EVENTS_MAX, OPEN_BODY_BYTES_MAX, OpenBatch, id_event_bytes};
-use crate::chunk::{ChunkWriter, NumberedId, Record, RecordId, Unique};
 use crate::config::Config;
-use crate::event::IdDigest;
 use crate::export::{EventRow, LineRow};
 use crate::journal::{
     Carried, Carrier, FreshIds, Journal, JournalState, Leftover, OpenError, hashed,
@@ -386,7 +385,7 @@ impl Group {
         match (self.unique_key, row.id_number) {
             (1.., None) => Ok(Some(RecordId::Keyed(KeyedId(id)))),
             (0, Some(number)) if self.chunk.is_some() => {
-                Ok(Some(RecordId::Raw(NumberedId { id: IdDigest(id), number })))
+                Ok(Some(RecordId::Raw(NumberedId { id, number })))
             }
             _ => Err(bad("id")()),
         }

@@ -10,7 +10,7 @@ use std::hash::{BuildHasher, Hasher};
 
 use hashbrown::{DefaultHashBuilder, HashTable};
 
-use crate::aggregate::SeriesSlot;
+use tidemark_common::chunk::SeriesSlot;
 
 /// The table remembers at most this many (name, tags), and this many bytes of them; beyond it, lines are
 /// parsed.

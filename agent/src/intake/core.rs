@@ -15,14 +15,14 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use tidemark_common::batch::{Evidence, keyed_id, parse_series, series_bytes, unique_digest};
+use tidemark_common::chunk::{ChunkWriter, NumberedId, Record, RecordId, SeriesSlot, Unique};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{EventNumber, OpeningId, RulesVersion};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
-use crate::aggregate::{Amount, OpenBatch, SeriesSlot, id_event_bytes};
-use crate::chunk::{ChunkWriter, NumberedId, Record, RecordId, Unique};
+use crate::aggregate::{Amount, OpenBatch, id_event_bytes};
 use crate::event::{
     Door, IdDigest, Message, Parsed, RejectReason, SourceCount, UsageEvent, judge_time,
 };
@@ -104,7 +104,7 @@ struct Content<'a> {
 
 impl<'a> Content<'a> {
     fn of(event: &'a UsageEvent, id: Option<IdDigest>) -> Self {
-        let id = id.map(|id| NumberedId { id, number: event.number });
+        let id = id.map(|id| NumberedId { id: id.0, number: event.number });
         Self { quantity: event.quantity, unique: event.unique.as_deref(), id }
     }
 }
@@ -274,7 +274,7 @@ impl Core {
                     continue;
                 }
             };
-            let id = id.map(|id| NumberedId { id, number });
+            let id = id.map(|id| NumberedId { id: id.0, number });
             self.record(known, time, arrival, Content { quantity, unique, id });
             recorded = true;
         }
@@ -431,7 +431,7 @@ impl Core {
         }
         let (meter, customer, _) = parse_series(series).expect("intake encoded it");
         let NumberedId { id, number } = id;
-        let keyed = keyed_id(key, meter.as_str(), customer.as_str(), &id.0, number);
+        let keyed = keyed_id(key, meter.as_str(), customer.as_str(), &id, number);
         Some(RecordId::Keyed(keyed))
     }
 

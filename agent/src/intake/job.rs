@@ -3,12 +3,12 @@
 use std::sync::Arc;
 
 use tidemark_common::batch::Evidence;
+use tidemark_common::chunk::RawChunk;
 use tidemark_common::id::{EventNumber, OpeningId, RulesVersion};
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use crate::aggregate::OpenBatch;
-use crate::chunk::RawChunk;
 use crate::event::{IdDigest, SourceCount, TimeLimits};
 use crate::journal::DeadLetter;
 use crate::parse::naming::{Naming, Patterns};

@@ -10,6 +10,7 @@
 
 mod kept;
 mod posted;
+mod raw_events;
 
 use std::collections::BTreeMap;
 
@@ -25,9 +26,9 @@ use super::record::{
 };
 use super::state::{JournalOptions, JournalState};
 use super::tables::{
-    BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RULES, SEALED, SOURCES, meta,
+    BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, RAW_EVENTS, RULES, SEALED, SOURCES, meta,
 };
-use super::write::{Append, ConflictAnswer, Seal, Write};
+use super::write::{Append, ConflictAnswer, RawEvents, Seal, Write};
 use crate::event::age_clock::AgeClock;
 use crate::seal::{Content, Position};
 
@@ -111,6 +112,7 @@ pub(super) struct Tables<'t> {
     pub(super) chunks: Table<'t, (u64, u32), &'static [u8]>,
     pub(super) sealed: Table<'t, u64, &'static [u8]>,
     pub(super) batches: Table<'t, u64, &'static [u8]>,
+    pub(super) raw_events: Table<'t, (u64, u32), &'static [u8]>,
     pub(super) posted: Table<'t, u64, i64>,
     pub(super) ids: Table<'t, u64, &'static [u8]>,
     pub(super) dead_letters: Table<'t, u64, &'static [u8]>,
@@ -125,6 +127,7 @@ impl<'t> Tables<'t> {
             chunks: transaction.open_table(CHUNKS)?,
             sealed: transaction.open_table(SEALED)?,
             batches: transaction.open_table(BATCHES)?,
+            raw_events: transaction.open_table(RAW_EVENTS)?,
             posted: transaction.open_table(POSTED)?,
             ids: transaction.open_table(IDS)?,
             dead_letters: transaction.open_table(DEAD_LETTERS)?,
@@ -178,6 +181,7 @@ impl<'t, 'o> Transaction<'t, 'o> {
             Write::Seal(seal) => self.seal(seal),
             Write::Welcomed(welcomed) => self.welcomed(welcomed),
             Write::Posted(sequence) => self.posted(sequence),
+            Write::Archived(sequence) => self.archived(sequence),
             Write::Conflict { reason, answer } => self.conflict(&reason, answer.as_ref()),
             Write::Closed => {
                 self.memory.clean = true;
@@ -189,6 +193,7 @@ impl<'t, 'o> Transaction<'t, 'o> {
     /// Drops what has had its time and writes the figures that changed.
     pub(super) fn finish(mut self) -> Result<(Memory, Vec<(Sequence, Digest)>), JournalError> {
         // At the budget, what is kept for convenience leaves before what guards against duplicates.
+        self.drop_raw_events()?;
         self.drop_retained()?;
         self.drop_letters()?;
         self.drop_ids()?;
@@ -301,18 +306,27 @@ impl<'t, 'o> Transaction<'t, 'o> {
                 found: seal.opening,
             });
         }
-        for index in 0..note.chunks {
-            if self.tables.chunks.remove((group, index))?.is_none() {
-                return Err(missing("chunk", group));
-            }
-        }
         let state = &mut memory.state;
         state.live_bytes = state.live_bytes.saturating_sub(note.live_bytes);
         state.chunk_bytes = state.chunk_bytes.saturating_sub(note.bytes);
         let events = note.end_event.0.saturating_sub(note.first_event.0);
         let left = state.events_in_chunks.checked_sub(events);
         state.events_in_chunks = left.expect("a group's events are counted in as chunks");
+        let sequence = state.sealed_sequence.next();
+        match seal.raw_events {
+            RawEvents::Kept => self.put_by(group, note.chunks, sequence)?,
+            RawEvents::Dropped => self.drop_chunks(group, note.chunks)?,
+        }
         Ok(note.oldest)
+    }
+
+    fn drop_chunks(&mut self, group: u64, chunks: u32) -> Result<(), JournalError> {
+        for index in 0..chunks {
+            if self.tables.chunks.remove((group, index))?.is_none() {
+                return Err(missing("chunk", group));
+            }
+        }
+        Ok(())
     }
 
     fn conflict(

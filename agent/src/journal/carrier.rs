@@ -10,7 +10,7 @@ use tidemark_common::wire::{Rules, UniqueKey};
 
 use super::open::OpenError;
 use super::state::JournalState;
-use super::write::{Append, Seal, Welcomed, Write};
+use super::write::{Append, RawEvents, Seal, Welcomed, Write};
 use super::{Journal, JournalError};
 use crate::event::IdDigest;
 
@@ -77,7 +77,16 @@ impl Carrier {
         self.append(SEALED_GROUP, carried, Vec::new());
         let end_event = first_event.plus(u64::from(events));
         let group = Some(SEALED_GROUP);
-        self.writes.push(Write::Seal(Seal { group, opening, rules, first_event, end_event, body }));
+        let raw_events = RawEvents::Dropped;
+        self.writes.push(Write::Seal(Seal {
+            group,
+            opening,
+            rules,
+            first_event,
+            end_event,
+            body,
+            raw_events,
+        }));
         self.flush()
     }
 

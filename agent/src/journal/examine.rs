@@ -66,6 +66,8 @@ pub struct Examined {
     pub chunks: Figures,
     pub unposted: Figures,
     pub retained: Figures,
+    /// Pieces of raw events that wait for the collector's archive; of how many events is not known.
+    pub raw_events: Figures,
     /// The first and last batch that are held.
     pub first: Option<Sequence>,
     pub last: Option<Sequence>,
@@ -133,10 +135,11 @@ impl JournalReader {
     pub fn examine(&self, depth: Depth) -> Result<Examined, ReadError> {
         let transaction = self.begin()?;
         let mut found = Examined { live_bytes: FIXED_BYTES, ..Examined::default() };
-        let parts: [(&str, Part); 6] = [
+        let parts: [(&str, Part); 7] = [
             ("meta", read_meta),
             ("rules", read_rules),
             ("batches", batches::read),
+            ("raw events", chunks::read_raw_events),
             ("chunks", chunks::read),
             ("ids, dead letters and sources", read_kept),
             ("counters", check_counters),

@@ -145,6 +145,7 @@ impl Journal {
             bytes_max: u64::MAX / 4,
             retain_acked_millis: i64::MAX / 4,
             retain_acked_bytes_max: u64::MAX / 4,
+            raw_events_bytes_max: u64::MAX / 4,
             ids_max: usize::MAX / 4,
             ids_window_millis: i64::MAX / 4,
             dead_letters_max: usize::MAX / 4,

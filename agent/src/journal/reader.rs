@@ -13,10 +13,12 @@ use tidemark_common::batch::{HEADER_BYTES, Header};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{Digest, Sequence};
 use tidemark_common::time::Timestamp;
-use tidemark_common::wire::FirstHeld;
+use tidemark_common::wire::{EventsPiece, FirstHeld};
 
-use super::record::{BatchRow, Counters, Record, RecordError, decode_chunk, decode_dead_letter};
-use super::tables::{BATCHES, CHUNKS, DEAD_LETTERS, META, SEALED, meta};
+use super::record::{
+    BatchRow, Counters, Record, RecordError, decode_chunk, decode_dead_letter, decode_piece,
+};
+use super::tables::{BATCHES, CHUNKS, DEAD_LETTERS, META, RAW_EVENTS, SEALED, meta};
 use crate::event::Door;
 
 /// Reads the journal, from any thread.
@@ -114,6 +116,25 @@ impl JournalReader {
     pub fn chunks(&self, group: u64) -> Result<Chunks, ReadError> {
         let chunks = self.begin()?.open_table(CHUNKS)?;
         Ok(Chunks { rows: chunks.range((group, 0)..=(group, u32::MAX))? })
+    }
+
+    /// The first piece of raw events at `from` (a batch and a piece of it) or behind, of batches up to `last`.
+    ///
+    /// # Errors
+    /// If the file cannot be read.
+    pub fn raw_events(
+        &self,
+        (sequence, index): (Sequence, u32),
+        last: Sequence,
+    ) -> Result<Option<EventsPiece>, ReadError> {
+        let rows = self.begin()?.open_table(RAW_EVENTS)?;
+        let first = rows.range((sequence.0, index)..=(last.0, u32::MAX))?.next().transpose()?;
+        let Some((key, record)) = first else { return Ok(None) };
+        let (sequence, index) = key.value();
+        let of = rows.range((sequence, index)..=(sequence, u32::MAX))?.next_back().transpose()?;
+        let of = of.map_or(index, |(last, _)| last.value().1).saturating_add(1);
+        let bytes = decode_piece(record.value())?.to_vec();
+        Ok(Some(EventsPiece { sequence: Sequence(sequence), index, of, bytes }))
     }
 
     /// Up to `limit` dead letters from number `from` on, oldest first.

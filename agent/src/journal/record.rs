@@ -278,6 +278,14 @@ pub(super) fn decode_chunk(record: &[u8]) -> Result<(ChunkHeader, &[u8]), Record
     Ok((header, rest.rest))
 }
 
+pub(super) fn encode_piece(piece: &[u8]) -> Vec<u8> {
+    [&[VERSION], piece].concat()
+}
+
+pub(super) fn decode_piece(record: &[u8]) -> Result<&[u8], RecordError> {
+    versioned("raw events", record)
+}
+
 pub(super) fn encode_ids(at: Timestamp, ids: &[IdDigest]) -> Vec<u8> {
     let mut bytes = vec![VERSION];
     bytes.extend_from_slice(&at.0.to_be_bytes());

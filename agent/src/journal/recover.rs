@@ -18,9 +18,9 @@ use super::budget::{FIXED_BYTES, row_bytes};
 use super::open::OpenError;
 use super::record::{
     BatchRow, ChunkHeader, Conflicted, Counters, Identity, Opened, Pinned, Record, RecordError,
-    SourceRow, decode_chunk, decode_evidence, decode_ids, encode_evidence, in_reach,
+    SourceRow, decode_chunk, decode_evidence, decode_ids, decode_piece, encode_evidence, in_reach,
 };
-use super::state::{FreshIds, Group, JournalOptions, JournalState, Recovered};
+use super::state::{FreshIds, Group, JournalOptions, JournalState, RawEventsHeld, Recovered};
 use super::tables::{FORMAT, RULES_ROW, meta};
 use crate::event::SourceCount;
 use crate::event::age_clock::AgeClock;
@@ -64,6 +64,7 @@ pub(super) fn recover(
     }
 
     count_batches(tables, &mut memory)?;
+    count_raw_events(tables, &mut memory)?;
     let groups = count_chunks(tables, &mut memory)?;
     let ids = read_ids(tables, &mut memory)?;
     let sources = count_rest(tables, &mut memory)?;
@@ -174,6 +175,7 @@ fn blank(
         dead_letter_bytes: 0,
         conflict: None,
         held: Vec::new(),
+        raw_events: RawEventsHeld::default(),
     }
 }
 
@@ -265,6 +267,27 @@ fn numbered(what: &str, number: u64) -> Result<u64, OpenError> {
     in_reach([number])
         .map_err(|reason| OpenError::corrupt(format!("{what} {number}: {reason}")))?;
     Ok(number)
+}
+
+/// They can be of sealed batches only; of which, and whether of all, is nobody's need.
+fn count_raw_events(tables: &Tables<'_>, memory: &mut Memory) -> Result<(), OpenError> {
+    let raw = &mut memory.state.raw_events;
+    for entry in tables.raw_events.iter()? {
+        let (key, record) = entry?;
+        let (sequence, index) = key.value();
+        let piece = decode_piece(record.value())?;
+        raw.bytes = raw.bytes.saturating_add(to_u64(piece.len()));
+        raw.batches = raw.batches.saturating_add(u64::from(raw.last != Some(Sequence(sequence))));
+        raw.first = raw.first.or(Some(Sequence(sequence)));
+        raw.last = Some(Sequence(sequence));
+        let live_bytes = &mut memory.state.live_bytes;
+        *live_bytes = live_bytes.saturating_add(cost(record.value().len()));
+        if sequence > memory.state.sealed_sequence.0 {
+            let reason = format!("raw events {sequence}.{index} are of a batch that is not sealed");
+            return Err(OpenError::corrupt(reason));
+        }
+    }
+    Ok(())
 }
 
 fn count_chunks(tables: &Tables<'_>, memory: &mut Memory) -> Result<Vec<Group>, OpenError> {

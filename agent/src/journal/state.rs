@@ -33,6 +33,8 @@ pub struct JournalOptions {
     /// Dead letters are kept up to this many, and this many bytes together.
     pub dead_letters_max: usize,
     pub dead_letter_bytes_max: usize,
+    /// Raw events of sealed batches are kept up to this many bytes; 0: none.
+    pub raw_events_bytes_max: u64,
 }
 
 /// Random ids made by the caller: the stream's is used if the journal is new, the opening's always.
@@ -85,6 +87,19 @@ pub struct JournalState {
     pub conflict: Option<String>,
     /// The openings whose events are not known to be posted, oldest first.
     pub held: Vec<HeldOpening>,
+    pub raw_events: RawEventsHeld,
+}
+
+/// Raw events of sealed batches that wait for the collector's archive.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct RawEventsHeld {
+    pub batches: u64,
+    pub bytes: u64,
+    /// The first and the last batch of which there are some.
+    pub first: Option<Sequence>,
+    pub last: Option<Sequence>,
+    /// Batches whose raw events had to leave before they were archived, since the journal was opened.
+    pub given_up: u64,
 }
 
 /// What a start finds in the file.

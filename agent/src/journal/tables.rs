@@ -17,6 +17,9 @@ pub(super) const CHUNKS: TableDefinition<'_, (u64, u32), &[u8]> = TableDefinitio
 pub(super) const SEALED: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("sealed");
 /// Sequence -> what a start must know of the batch without reading its bytes.
 pub(super) const BATCHES: TableDefinition<'_, u64, &[u8]> = TableDefinition::new("batches");
+/// (sequence, index of the piece) -> chunks of the batch, until the collector has archived them.
+pub(super) const RAW_EVENTS: TableDefinition<'_, (u64, u32), &[u8]> =
+    TableDefinition::new("raw_events");
 /// Posted sequence -> when the journal learnt of it (unix ms, by the clock that ages follow). A batch was
 /// posted at the first at or after it.
 pub(super) const POSTED: TableDefinition<'_, u64, i64> = TableDefinition::new("posted");

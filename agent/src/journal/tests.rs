@@ -13,6 +13,7 @@ mod letters;
 mod model;
 mod moving;
 mod outage;
+mod raw_events;
 mod rules;
 
 use std::path::PathBuf;
@@ -23,7 +24,9 @@ use tidemark_common::id::{EventNumber, LedgerId, OpeningId, RulesVersion, Sequen
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::UniqueKey;
 
-use super::{Append, FreshIds, Journal, JournalOptions, Recovered, Seal, Welcomed, Write};
+use super::{
+    Append, FreshIds, Journal, JournalOptions, RawEvents, Recovered, Seal, Welcomed, Write,
+};
 use disk::Disk;
 
 const STREAM: StreamId = StreamId([1; 16]);
@@ -37,6 +40,7 @@ fn options() -> JournalOptions {
         bytes_max: 64 << 20,
         retain_acked_millis: 60_000,
         retain_acked_bytes_max: 4 << 20,
+        raw_events_bytes_max: 1_000,
         ids_max: 100,
         ids_window_millis: 60_000,
         dead_letters_max: 10,
@@ -93,6 +97,7 @@ fn seal(group: u64, opening: OpeningId, first: u64, end: u64) -> Write {
         first_event: EventNumber(first),
         end_event: EventNumber(end),
         body: body(end),
+        raw_events: RawEvents::Dropped,
     })
 }
 
@@ -105,6 +110,7 @@ fn seal_evidence(opening: OpeningId, at: u64) -> Write {
         first_event: EventNumber(at),
         end_event: EventNumber(at),
         body: body(at),
+        raw_events: RawEvents::Dropped,
     })
 }
 

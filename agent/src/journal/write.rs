@@ -38,6 +38,8 @@ pub enum Write {
     Posted(Sequence),
     /// The collector proved that the journal was cloned or rolled back: never open it again.
     Conflict { reason: String, answer: Option<ConflictAnswer> },
+    /// The raw events of all batches up to this one are archived, or not wanted: they leave.
+    Archived(Sequence),
     /// The opening ends cleanly. Appending or sealing afterwards takes it back.
     Closed,
 }
@@ -71,6 +73,15 @@ pub struct Seal {
     pub first_event: EventNumber,
     pub end_event: EventNumber,
     pub body: EncodedBody,
+    pub raw_events: RawEvents,
+}
+
+/// What becomes of the chunks of a batch that is sealed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RawEvents {
+    /// They stay, beside the batch, until they are archived.
+    Kept,
+    Dropped,
 }
 
 /// The part of a Welcome that the journal keeps.

@@ -94,6 +94,7 @@ fn options(config: &config::Journal) -> JournalOptions {
         ids_window_millis: millis_i64(config.ids_window),
         dead_letters_max: config.dead_letters_max,
         dead_letter_bytes_max: config.dead_letter_bytes_max,
+        raw_events_bytes_max: config.raw_events_bytes_max,
     }
 }
 

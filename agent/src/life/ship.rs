@@ -112,7 +112,8 @@ async fn ship_open(
         return Ok(shipped(&before, ShipEnd::NothingToDo));
     }
 
-    let shared = Arc::new(Shared::default());
+    let raw_events = config.journal.keeps_raw_events() && made_by == MadeBy::Agent;
+    let shared = Arc::new(Shared::with_raw_events(raw_events));
     let rules = recovered.rules.map(Arc::new);
     let last = evidence_position(&before, rules.as_ref().map(|rules| rules.version));
     let last = Some(last).filter(|_| made_by == MadeBy::Agent);

@@ -2,8 +2,9 @@
 
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
-use tidemark_common::wire::{Ack, Confirm, Welcome};
+use tidemark_common::wire::{Ack, Confirm, Events, Welcome};
 
+use super::events::EventsSender;
 use super::reasons::Leave;
 use super::{DRAIN_MILLIS_MAX, Monotonic, PROVEN_MILLIS, SILENCE_MILLIS_MAX};
 
@@ -31,6 +32,7 @@ pub(super) struct Joined {
     /// Answered by a barrier; leaves once the batches that it speaks of are sent.
     confirm: Option<Confirm>,
     pub(super) close_sent: bool,
+    pub(super) events: EventsSender,
 }
 
 /// How far a session is. The `Due` ones wait for the driver to take their action.
@@ -54,6 +56,7 @@ impl Joined {
         Self {
             clock_offset_millis,
             phase: Phase::LookDue,
+            events: EventsSender::new(Events::are_taken(&welcome.extras)),
             window,
             sent: welcome.posted_sequence,
             acked: welcome.posted_sequence,
@@ -144,6 +147,11 @@ impl Joined {
     /// Whether the batch after `sent` may leave, once it is loaded.
     pub(super) fn may_send_batch(&self) -> bool {
         self.may_send() && self.in_flight() < self.window
+    }
+
+    /// Whether raw events may leave: everything else has.
+    pub(super) fn may_send_events(&self, sealed: Sequence) -> bool {
+        self.may_send() && self.sent == sealed && self.loaded.is_none()
     }
 
     /// Whether a barrier may start: the Confirm before has left, so a long backlog delays

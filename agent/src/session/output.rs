@@ -19,6 +19,8 @@ pub enum Action {
     Look { ledger: LedgerId, sequence: Sequence },
     /// Read a sealed batch; answered by `handle_batch`.
     Read(Sequence),
+    /// Read the first piece of raw events from there on, up to batch `last`; answered by `handle_events`.
+    ReadEvents { from: (Sequence, u32), last: Sequence },
     /// Make this durable; answered by `handle_written`.
     Write(JournalWrite),
     /// Send a barrier through intake; answered by `handle_barrier`.
@@ -33,6 +35,8 @@ pub enum JournalWrite {
     /// Pin the ledger and store the rules; then intake adopts them.
     Welcomed(Box<Welcomed>),
     Posted(Sequence),
+    /// The raw events of all batches up to this one are archived.
+    Archived(Sequence),
     Conflict {
         message: String,
         answer: Option<ConflictAnswer>,
@@ -47,6 +51,8 @@ pub struct Welcomed {
     pub rules: Option<Rules>,
     pub unique_key: UniqueKey,
     pub posted_sequence: Sequence,
+    /// Whether the collector archives raw events. Not stored.
+    pub raw_events_taken: bool,
     /// Ledger time minus the agent's clock. Not stored; intake judges times by it.
     pub clock_offset_millis: i64,
 }
@@ -105,7 +111,7 @@ impl Session {
         if let Some(write) = self.poll_write() {
             return Some(Action::Write(write));
         }
-        let sealed = self.facts.sealed_sequence;
+        let (sealed, raw_events) = (self.facts.sealed_sequence, self.facts.raw_events);
         match &mut self.state {
             State::Due => {
                 self.state = State::Connecting;
@@ -141,6 +147,13 @@ impl Session {
                     self.reading = Some(due);
                     return Some(Action::Read(due));
                 }
+                if joined.may_send_events(sealed)
+                    && !self.reading_events
+                    && let Some((from, last)) = joined.events.read_due(&raw_events, joined.acked)
+                {
+                    self.reading_events = true;
+                    return Some(Action::ReadEvents { from, last });
+                }
                 None
             }
             State::Waiting { .. }
@@ -154,6 +167,7 @@ impl Session {
 
     /// The next frame to send. Polled when the link can take one.
     pub fn poll_frame(&mut self) -> Option<Frame> {
+        let (sealed, raw_events) = (self.facts.sealed_sequence, self.facts.raw_events);
         match &mut self.state {
             State::Greeting(greeting) if !greeting.hello_sent => {
                 greeting.hello_sent = true;
@@ -173,6 +187,11 @@ impl Session {
                 {
                     joined.sent = joined.sent.next();
                     return Some(Frame::Batch(bytes));
+                }
+                if joined.may_send_events(sealed)
+                    && let Some(events) = joined.events.take_frame(&raw_events, joined.acked)
+                {
+                    return Some(Frame::Events(events));
                 }
                 if self.shutdown
                     && self.closed_written
@@ -208,7 +227,9 @@ impl Session {
         match &self.state {
             State::Waiting { until, .. } => Some(*until),
             State::Greeting(greeting) => Some(greeting.at.plus(WELCOME_MILLIS_MAX)),
-            State::Joined(joined) => Some(joined.poll_timeout()),
+            State::Joined(joined) => {
+                self.events_until.into_iter().chain([joined.poll_timeout()]).min()
+            }
             State::Due
             | State::Connecting
             | State::Leaving { .. }
@@ -278,7 +299,8 @@ impl Session {
         if self.writing.is_some() {
             return None;
         }
-        let sealed = self.facts.sealed_sequence;
+        let (sealed, raw_events) = (self.facts.sealed_sequence, self.facts.raw_events);
+        let waits_for_events = self.events_until.is_some();
         match &mut self.state {
             State::Condemned { message, answer } => {
                 self.writing = Some(Writing::Conflict);
@@ -297,6 +319,7 @@ impl Session {
                     rules: welcome.rules.take(),
                     unique_key: welcome.unique_key,
                     posted_sequence: welcome.posted_sequence,
+                    raw_events_taken: joined.events.are_taken(),
                     clock_offset_millis: joined.clock_offset_millis,
                 })))
             }
@@ -306,6 +329,8 @@ impl Session {
                     && joined.phase == Phase::Open
                     && joined.acked == sealed
                     && self.posted_due.is_none()
+                    && !(waits_for_events
+                        && joined.events.waiting(&raw_events, joined.acked).is_some())
                     && !self.closed_written =>
             {
                 self.writing = Some(Writing::Closed);
@@ -321,9 +346,13 @@ impl Session {
             | State::Joined(_)
             | State::Leaving { .. }
             | State::Ended { .. } => {
-                let posted = self.posted_due.take()?;
-                self.writing = Some(Writing::Posted);
-                Some(JournalWrite::Posted(posted))
+                if let Some(posted) = self.posted_due.take() {
+                    self.writing = Some(Writing::Posted);
+                    return Some(JournalWrite::Posted(posted));
+                }
+                let archived = self.archived_due.take()?;
+                self.writing = Some(Writing::Archived);
+                Some(JournalWrite::Archived(archived))
             }
         }
     }

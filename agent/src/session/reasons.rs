@@ -164,5 +164,6 @@ pub(super) fn frame_name(frame: &Frame) -> &'static str {
         Frame::Confirm(_) => "Confirm",
         Frame::Close(_) => "Close",
         Frame::Throttle(_) => "Throttle",
+        Frame::Events(_) => "Events",
     }
 }

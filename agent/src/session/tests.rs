@@ -9,13 +9,16 @@
     reason = "small numbers of a harness; debug builds trap an overflow"
 )]
 
+mod events;
+
 use proptest::prelude::*;
 use tidemark_common::id::{EventNumber, Fence};
 use tidemark_common::wire::{
-    EXTRA_COME_AGAIN, Extra, PostedOpening, Refuse, Rules, Throttle, UniqueKey,
+    EXTRA_COME_AGAIN, Events, Extra, PostedOpening, Refuse, Rules, Throttle, UniqueKey,
 };
 
 use super::*;
+use events::Raw;
 
 const LEDGER: LedgerId = LedgerId([1; 16]);
 const STREAM: StreamId = StreamId([2; 16]);
@@ -37,6 +40,7 @@ struct World {
     held_writes: usize,
     /// The last batch that the link took since Welcome.
     sent: u64,
+    raw: Raw,
     out: Vec<String>,
 }
 
@@ -56,6 +60,7 @@ impl World {
             hold: false,
             held_writes: 0,
             sent: 0,
+            raw: Raw::default(),
             out: Vec::new(),
         };
         world.settle();
@@ -93,6 +98,9 @@ impl World {
                 let body_version = u16::try_from(number()).unwrap();
                 self.frame(Frame::Welcome(Welcome { body_version, ..welcome(0) }));
             }
+            "raw" => self.raw.put(rest),
+            "welcome-events" => self.frame(events::welcome_events(number())),
+            "grant" => self.frame(events::grant(rest, self.posted)),
             "ack" => self.frame(ack(number(), 0, false)),
             "ask" => {
                 let (posted, time) = rest.split_once('@').unwrap();
@@ -117,7 +125,7 @@ impl World {
                     self.session.handle_written(self.now);
                 }
             }
-            "shutdown" => self.session.handle_shutdown(),
+            "shutdown" => self.session.handle_shutdown(self.now),
             "leave" => self.session.handle_leave(self.now),
             "restart" => self.session = Session::new(config(), self.facts()),
             verb => panic!("{verb}: no such step"),
@@ -173,6 +181,9 @@ impl World {
                 let bytes = held.then(|| vec![u8::try_from(sequence.0).unwrap()]);
                 self.session.handle_batch(sequence, bytes, self.now);
             }
+            Action::ReadEvents { from, last } => {
+                self.session.handle_events(from, last, self.raw.first(from, last));
+            }
             Action::Write(write) => self.write(write),
             Action::Barrier => self.say("barrier"),
             Action::Finished(End::Closed) => self.say("finished"),
@@ -192,6 +203,10 @@ impl World {
                 self.say(&format!("posted:{sequence}"));
                 assert!(sequence.0 > self.posted && sequence.0 <= self.sealed);
                 self.posted = sequence.0;
+            }
+            JournalWrite::Archived(sequence) => {
+                self.say(&format!("archived:{sequence}"));
+                self.raw.archived(sequence.0);
             }
             JournalWrite::Conflict { message, answer } => {
                 self.say("write-conflict");
@@ -231,6 +246,7 @@ impl World {
                 assert_eq!((confirm.fence, confirm.accepted), (Fence(7), 1_000));
                 self.say(&format!("confirm:{}@{}", confirm.sequence, confirm.ledger_time.0));
             }
+            Frame::Events(events) => self.say(&events::told(events)),
             Frame::Close(close) => {
                 self.say(&format!("close:{}/{}", close.sequence, close.accepted))
             }
@@ -253,6 +269,7 @@ impl World {
             unsealed_events: self.unsealed_events,
             rules_version: self.rules,
             conflict: self.conflict.clone(),
+            raw_events: self.raw.held(),
             ..facts()
         }
     }
@@ -287,6 +304,7 @@ fn facts() -> StreamFacts {
         unsealed_events: 0,
         rules_version: RulesVersion(0),
         openings: vec![],
+        raw_events: RawEventsHeld::default(),
         conflict: None,
     }
 }

@@ -152,6 +152,23 @@ fn journal(page: &mut Page, status: &Status) {
             plural(journal.dead_letters, "dead letter", "dead letters"),
         ),
     );
+    let raw = journal.raw_events;
+    if raw.batches > 0 || raw.given_up > 0 {
+        let given_up = match raw.given_up {
+            0 => String::new(),
+            batches => {
+                format!("; those of {} left unarchived", plural(batches, "batch", "batches"))
+            }
+        };
+        page.row(
+            "raw events",
+            format_args!(
+                "of {} ({}) wait for the archive{given_up}",
+                plural(raw.batches, "batch", "batches"),
+                bytes(raw.bytes)
+            ),
+        );
+    }
     let fsync = status.fsync;
     page.row(
         "fsync",

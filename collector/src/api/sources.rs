@@ -1,6 +1,6 @@
 //! Which batches a line's usage came in: `explain?sources=true`.
 //!
-//! **Owns** the search. It reads every stored batch, so it takes as long as that, and is asked for by name. What it finds
+//! **Owns** the search. It reads every stored batch of the line's time, so it takes as long as that, and is asked for by name. What it finds
 //! comes to the line's events exactly, with what persons corrected.
 //!
 //! Limits: at most [`STORED_BYTES_MAX`] are read, and [`BATCHES_MAX`] batches named.
@@ -17,7 +17,7 @@ use tidemark_common::id::{CustomerId, Sequence, StreamId};
 use crate::billing::is_of;
 use crate::catalog::Catalog;
 use crate::ledger::books::correction::Corrections;
-use crate::ledger::store::{StoreError, UsageQuestion};
+use crate::ledger::store::{ShownBatch, StoreError, UsageQuestion, WhichBatches};
 use crate::ledger::{Ledger, Snapshot};
 use crate::rating::UsageLine;
 use crate::usage::{Accumulator, Sign, UsageRow};
@@ -70,7 +70,9 @@ pub(super) fn of(
     let mut found: BTreeMap<StreamId, Vec<SourceBatch>> = BTreeMap::new();
     let (mut read, mut named, mut events) = (0_u64, 0_usize, 0_u64);
     let mut too_many = false;
-    ledger.visit_batches(&mut |header, bytes, lines| {
+    let which = WhichBatches { first: period.start, last: period.end, ..WhichBatches::ALL };
+    ledger.visit_batches(which, &mut |batch| {
+        let ShownBatch { header, bytes, lines, .. } = *batch;
         read = read.saturating_add(bytes);
         if read > STORED_BYTES_MAX || named > BATCHES_MAX {
             too_many = true;
@@ -127,7 +129,7 @@ pub(super) fn of(
 }
 
 /// Up to where the snapshot has a stream: one that is not live has retired, or is newer.
-fn posted_of(
+pub(super) fn posted_of(
     posted: &mut HashMap<StreamId, Sequence>,
     snapshot: &Snapshot,
     stream: StreamId,

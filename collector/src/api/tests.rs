@@ -5,6 +5,7 @@ mod bills;
 mod certificates;
 mod corrections;
 mod duplicates;
+mod events;
 #[expect(clippy::arithmetic_side_effects, reason = "tests count in small numbers")]
 mod held;
 mod hostile;

@@ -104,13 +104,6 @@ fn question(customer: &str, pairs: Pairs) -> Result<Question, Problem> {
             return Err(bad("window", &format!("is {other:?}"), "use total, hour or day"));
         }
     };
-    let meter = parameters
-        .get("meter")
-        .map(|text| {
-            MeterName::parse(text)
-                .map_err(|error| bad("meter", &error.to_string(), "use a meter's name"))
-        })
-        .transpose()?;
     let group_by = parameters.get("group_by").unwrap_or_default();
     let mut names: Vec<String> = Vec::new();
     for name in group_by.split(',').filter(|name| !name.is_empty()) {
@@ -120,7 +113,7 @@ fn question(customer: &str, pairs: Pairs) -> Result<Question, Problem> {
     }
     Ok(Question {
         customer: customer_id(customer)?,
-        meter,
+        meter: meter_name(&parameters)?,
         from: parameters.edge("from")?,
         to: parameters.edge("to")?,
         group_by: names,
@@ -128,10 +121,16 @@ fn question(customer: &str, pairs: Pairs) -> Result<Question, Problem> {
     })
 }
 
+/// The meter that is asked for, if one is.
+pub(super) fn meter_name(parameters: &Parameters) -> Result<Option<MeterName>, Problem> {
+    let meter = parameters.get("meter").map(MeterName::parse).transpose();
+    meter.map_err(|error| bad("meter", &error.to_string(), "use a meter's name"))
+}
+
 fn answer(catalog: &Catalog, snapshot: &Snapshot, question: Question) -> Result<Answer, Problem> {
     let zone = catalog.zone_of(&question.customer);
     let meters = meters(catalog, &question)?;
-    let range = range(&zone, snapshot, &question)?;
+    let range = range(&zone, snapshot, question.from, question.to)?;
     let windows = zone.windows(range, question.window)?;
     let mut groups: BTreeMap<Key, Accumulator> = BTreeMap::new();
     if question.window == Window::Total && question.group_by.is_empty() {
@@ -223,12 +222,14 @@ fn meters<'c>(
 }
 
 /// The range asked for: by default the current period, from its start to its end.
-fn range(zone: &Zone, snapshot: &Snapshot, question: &Question) -> Result<Period, Problem> {
+pub(super) fn range(
+    zone: &Zone,
+    snapshot: &Snapshot,
+    from: Option<Bucket>,
+    to: Option<Bucket>,
+) -> Result<Period, Problem> {
     let current = zone.month_of(snapshot.ledger_time())?;
-    let range = Period {
-        start: question.from.unwrap_or(current.start),
-        end: question.to.unwrap_or(current.end),
-    };
+    let range = Period { start: from.unwrap_or(current.start), end: to.unwrap_or(current.end) };
     if range.start >= range.end {
         let detail = format!(
             "is not before `to`: {} and {}",

@@ -14,7 +14,10 @@ use object_store::aws::AmazonS3Builder;
 use object_store::azure::MicrosoftAzureBuilder;
 use object_store::gcp::GoogleCloudStorageBuilder;
 use object_store::path::Path;
-use object_store::{Error, GetOptions, ObjectStore, PutMode, PutOptions, PutPayload, RetryConfig};
+use object_store::{
+    Error, GetOptions, ObjectStore, ObjectStoreExt as _, PutMode, PutOptions, PutPayload,
+    RetryConfig,
+};
 use tokio::runtime::Runtime;
 
 use super::ArchiveError;
@@ -104,6 +107,22 @@ impl ArchiveStore for CloudStore {
         }
     }
 
+    fn get_range(
+        &self,
+        name: &str,
+        offset: u64,
+        length: u32,
+    ) -> Result<Option<Vec<u8>>, ArchiveError> {
+        let (path, end) = (self.path(name), offset.saturating_add(u64::from(length)));
+        match runtime().block_on(self.store.get_range(&path, offset..end)) {
+            Ok(bytes) => {
+                Ok(Some(bytes.to_vec()).filter(|_| bytes.len() as u64 == u64::from(length)))
+            }
+            Err(Error::NotFound { .. }) => Ok(None),
+            Err(error) => Err(fault("read", name, &error)),
+        }
+    }
+
     fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
         let path = self.path(folder);
         let listed = runtime().block_on(self.store.list_with_delimiter(Some(&path)));
@@ -135,6 +154,9 @@ mod tests {
         assert_eq!(store.put_new("books/1", b"two"), Ok(Made::Before));
         assert_eq!(store.get("books/1"), Ok(Some(b"one".to_vec())));
         assert_eq!(store.get("books/2"), Ok(None));
+        assert_eq!(store.get_range("books/1", 1, 2), Ok(Some(b"ne".to_vec())));
+        assert_eq!(store.get_range("books/1", 1, 3), Ok(None));
+        assert_eq!(store.get_range("books/2", 0, 1), Ok(None));
         assert_eq!(store.put_new("streams/1", b"one"), Ok(Made::Now));
         assert_eq!(store.list("books"), Ok(vec!["books/1".to_owned()]));
     }

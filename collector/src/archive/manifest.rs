@@ -29,6 +29,8 @@ pub enum Kind {
     Batches,
     Books,
     Streams,
+    /// Raw events of batches: nothing but looking them up needs these.
+    Events,
 }
 
 impl Kind {
@@ -40,14 +42,15 @@ impl Kind {
             Self::Batches => "batches",
             Self::Books => "books",
             Self::Streams => "streams",
+            Self::Events => "events",
         }
     }
 
-    /// What its objects' names end with. Bodies of batches are compressed already.
+    /// What its objects' names end with. Bodies of batches and chunks of events are compressed already.
     fn extension(self) -> &'static str {
         match self {
             Self::Ledger => "json",
-            Self::Batches => "seg",
+            Self::Batches | Self::Events => "seg",
             Self::Books | Self::Streams => "seg.zst",
         }
     }
@@ -56,7 +59,7 @@ impl Kind {
     #[must_use]
     pub fn is_compressed(self) -> bool {
         match self {
-            Self::Ledger | Self::Batches => false,
+            Self::Ledger | Self::Batches | Self::Events => false,
             Self::Books | Self::Streams => true,
         }
     }

@@ -14,8 +14,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use super::ArchiveError;
+use super::events::Row;
 use super::manifest::{self, Kind, MANIFESTS, Manifest, NO_DIGEST, manifest_name, manifest_number};
-use super::segment::{ArchivedBatch, Puts, SegmentReader, decode_books};
+use super::segment::{ArchivedBatch, ArchivedPiece, Puts, SegmentReader, decode_books};
 use super::store::{ArchiveStore, FolderStore};
 
 /// An archive, open for reading.
@@ -214,6 +215,21 @@ impl Records {
     /// A broken segment.
     pub fn row(&mut self) -> Result<Option<Vec<u8>>, ArchiveError> {
         self.next_as(|record| Ok(record.to_vec()))
+    }
+
+    /// The next piece of raw events, in an object of these: where its bytes stand in the object.
+    ///
+    /// # Errors
+    /// A broken segment.
+    pub fn piece(&mut self) -> Result<Option<Row>, ArchiveError> {
+        let read = self.next_as(|record| {
+            let piece = ArchivedPiece::decode(record)?;
+            let ArchivedPiece { stream, sequence, index, of, bytes } = piece;
+            let length = u32::try_from(bytes.len()).map_err(|_| "is too long")?;
+            Ok(Row { stream, sequence, index, of, offset: 0, length })
+        })?;
+        let end = u64::try_from(self.reader.at()).unwrap_or(u64::MAX);
+        Ok(read.map(|row| Row { offset: end.saturating_sub(u64::from(row.length)), ..row }))
     }
 
     fn next_as<T>(

@@ -373,6 +373,8 @@ impl Merge {
                 }
                 Ok(())
             }
+            // Nothing is made of them.
+            Kind::Events => Ok(()),
             Kind::Streams => {
                 let mut records = archive.records(manifest)?;
                 while let Some(row) = records.row()? {

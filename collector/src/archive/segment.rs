@@ -1,7 +1,7 @@
 //! The content of the archive's objects, as records.
 //!
 //! ```text
-//! SEGMENT   "TMAS", version u16 = 1, kind u8 (2 batches, 3 books, 4 streams), zero u8, then RECORDs to the end
+//! SEGMENT   "TMAS", version u16 = 1, kind u8 (2 batches, 3 books, 4 streams, 5 events), zero u8, then RECORDs to the end
 //! RECORD    length u32, and so many bytes:
 //!   batches   position u64, agent str16, marks bytes32, quarantined u8 (0 or 1), reason str16, JUDGED bytes32,
 //!             header [192], body as stored
@@ -9,6 +9,7 @@
 //!           (ledger/duplicates.rs)
 //!   books     number u64, then PUTs to the end
 //!   streams   a row of what is known of a stream (ledger/codec.rs)
+//!   events    stream [16], sequence u64, index u32, of u32, PIECE (formats.md: the wire)
 //! PUT       table u8 (3 openings, 7 books, 9 ids), key bytes32, is put u8 (0: the row goes; 1: value bytes32)
 //! ```
 //! `str16`: length u16 and UTF-8; `bytes32`: length u32 and bytes; numbers are big-endian. Objects of books and streams are
@@ -20,6 +21,7 @@
 
 use thiserror::Error;
 use tidemark_common::batch::{HEADER_BYTES, Header};
+use tidemark_common::id::{Sequence, StreamId};
 
 use super::manifest::Kind;
 use crate::ledger::codec::Fields;
@@ -117,6 +119,12 @@ impl SegmentReader {
         Ok(Self { bytes, at: HEAD_BYTES, record: 0 })
     }
 
+    /// Where the record that was read last ends in the unpacked segment.
+    #[must_use]
+    pub fn at(&self) -> usize {
+        self.at
+    }
+
     /// The next record; `None` at the end.
     ///
     /// # Errors
@@ -150,6 +158,7 @@ fn number(kind: Kind) -> u8 {
         Kind::Batches => 2,
         Kind::Books => 3,
         Kind::Streams => 4,
+        Kind::Events => 5,
     }
 }
 
@@ -240,6 +249,44 @@ impl ArchivedBatch {
         let head = bytes.first_chunk::<HEADER_BYTES>().ok_or("has no header")?;
         let header = Header::decode(head).map_err(|_| "has a broken header")?;
         Ok(Self { position, agent, marks, quarantined, judged, header, bytes })
+    }
+}
+
+/// A piece of a batch's raw events.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ArchivedPiece<'b> {
+    pub stream: StreamId,
+    pub sequence: Sequence,
+    /// Its place among the batch's `of` pieces.
+    pub index: u32,
+    pub of: u32,
+    /// As the agent sent it.
+    pub bytes: &'b [u8],
+}
+
+impl<'b> ArchivedPiece<'b> {
+    /// As a record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut record = self.stream.0.to_vec();
+        record.extend_from_slice(&self.sequence.0.to_be_bytes());
+        record.extend_from_slice(&self.index.to_be_bytes());
+        record.extend_from_slice(&self.of.to_be_bytes());
+        record.extend_from_slice(self.bytes);
+        record
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub fn decode(record: &'b [u8]) -> Result<Self, &'static str> {
+        const SHORT: &str = "ends before its end";
+        let mut fields = Fields(record);
+        let stream = StreamId(fields.array().ok_or(SHORT)?);
+        let sequence = Sequence(fields.u64().ok_or(SHORT)?);
+        let (index, of) = (fields.u32().ok_or(SHORT)?, fields.u32().ok_or(SHORT)?);
+        Ok(Self { stream, sequence, index, of, bytes: fields.0 })
     }
 }
 

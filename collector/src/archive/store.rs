@@ -10,7 +10,7 @@
 use std::fmt::Debug;
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{self, Write};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{DirBuilderExt, FileExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 
 use super::ArchiveError;
@@ -28,6 +28,17 @@ pub trait ArchiveStore: Debug + Send + Sync {
     /// # Errors
     /// If it cannot be read.
     fn get(&self, name: &str) -> Result<Option<Vec<u8>>, ArchiveError>;
+
+    /// `length` bytes of an object, from `offset` on; `None` if there is no such object, or it ends before.
+    ///
+    /// # Errors
+    /// If it cannot be read.
+    fn get_range(
+        &self,
+        name: &str,
+        offset: u64,
+        length: u32,
+    ) -> Result<Option<Vec<u8>>, ArchiveError>;
 
     /// The names of all objects in one of the archive's folders, in no order.
     ///
@@ -143,6 +154,31 @@ impl ArchiveStore for FolderStore {
         }
     }
 
+    fn get_range(
+        &self,
+        name: &str,
+        offset: u64,
+        length: u32,
+    ) -> Result<Option<Vec<u8>>, ArchiveError> {
+        let read = || -> io::Result<Vec<u8>> {
+            let mut bytes = vec![0; usize::try_from(length).unwrap_or(usize::MAX)];
+            File::open(self.root.join(name))?.read_exact_at(&mut bytes, offset)?;
+            Ok(bytes)
+        };
+        match read() {
+            Ok(bytes) => Ok(Some(bytes)),
+            Err(error)
+                if matches!(
+                    error.kind(),
+                    io::ErrorKind::NotFound | io::ErrorKind::UnexpectedEof
+                ) =>
+            {
+                Ok(None)
+            }
+            Err(error) => Err(fault("read", name, &error)),
+        }
+    }
+
     fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
         self.names(folder).map_err(|error| fault("list", folder, &error))
     }
@@ -170,6 +206,9 @@ mod tests {
         assert_eq!(store.put_new("books/1", b"two"), Ok(Made::Before));
         assert_eq!(store.get("books/1"), Ok(Some(b"one".to_vec())));
         assert_eq!(store.get("books/2"), Ok(None));
+        assert_eq!(store.get_range("books/1", 1, 2), Ok(Some(b"ne".to_vec())));
+        assert_eq!(store.get_range("books/1", 1, 3), Ok(None));
+        assert_eq!(store.get_range("books/2", 0, 1), Ok(None));
         assert_eq!(put_same(&store, "books/1", b"one"), Ok(()));
         let told = put_same(&store, "books/1", b"two").unwrap_err().to_string();
         assert!(told.contains("books/1") && told.contains("another"), "{told}");

@@ -13,6 +13,7 @@ use tokio::task::JoinHandle;
 
 use super::ArchiveError;
 use super::bodies::ArchivedBodies;
+use super::events::{EventsIndex, RawEvents};
 use super::manifest::manifest_name;
 use super::store::ArchiveStore;
 use super::writer::{ArchiveWriter, WriterOptions};
@@ -27,6 +28,8 @@ pub struct Place {
     /// `None`: there is none.
     pub store: Option<Arc<dyn ArchiveStore>>,
     pub options: WriterOptions,
+    /// The folder of the index of raw events, where they are archived or looked up.
+    pub index_in: Option<PathBuf>,
 }
 
 /// The task that writes it.
@@ -34,6 +37,7 @@ pub struct Place {
 pub struct Archiving {
     stop: watch::Sender<bool>,
     task: JoinHandle<()>,
+    events: Option<RawEvents>,
 }
 
 impl Place {
@@ -44,16 +48,16 @@ impl Place {
         Some(Arc::new(ArchivedBodies::new(store)))
     }
 
-    /// A folder without a ledger, and an archive of one: a new ledger would stand in the way of the one that is there.
+    /// Where the archive is, if it holds a ledger and the folder none: a new one would stand in the way of that.
     ///
     /// # Errors
     /// If the archive cannot be read.
-    pub fn holds_the_lost_one(&self, data_dir: &Path) -> Result<bool, ArchiveError> {
+    pub fn holding_the_lost_one(&self, data_dir: &Path) -> Result<Option<String>, ArchiveError> {
         match &self.store {
             Some(store) if !data_dir.join(LEDGER_FILE).exists() => {
-                Ok(store.get(&manifest_name(1))?.is_some())
+                Ok(store.get(&manifest_name(1))?.map(|_| store.place()))
             }
-            Some(_) | None => Ok(false),
+            Some(_) | None => Ok(None),
         }
     }
 }
@@ -61,14 +65,25 @@ impl Place {
 impl Archiving {
     /// Compares the archive with the ledger, and begins to write it. `None`: there is none.
     pub async fn begin(place: Place, ledger: &Ledger, store: &RedbStore) -> Option<Self> {
-        let Place { store: archive, options } = place;
+        let Place { store: archive, options, index_in } = place;
         let Some(archive) = archive else {
             forbid_without(ledger, store).await;
             return None;
         };
+        let events = index_in.and_then(|folder| open_events(&folder, &archive));
         let writer = ArchiveWriter::begin(ledger.clone(), store.clone(), archive, options).await;
+        let writer = match &events {
+            Some(events) => writer.with_events(events),
+            None => writer,
+        };
         let (stop, stopping) = watch::channel(false);
-        Some(Self { stop, task: tokio::spawn(writer.run(stopping)) })
+        Some(Self { stop, task: tokio::spawn(writer.run(stopping)), events })
+    }
+
+    /// The raw events in it, where they are archived.
+    #[must_use]
+    pub fn raw_events(&self) -> Option<&RawEvents> {
+        self.events.as_ref()
     }
 
     /// Writes what is left, for at most `grace`. The ledger must still be open.
@@ -80,6 +95,17 @@ impl Archiving {
                 "the archive was not written to its end within the grace; the next start goes on"
             );
             abort.abort();
+        }
+    }
+}
+
+/// No index, no raw events; the ledger and its archive go on.
+fn open_events(folder: &Path, archive: &Arc<dyn ArchiveStore>) -> Option<RawEvents> {
+    match EventsIndex::open(folder) {
+        Ok(index) => Some(RawEvents::new(index, Arc::clone(archive))),
+        Err(error) => {
+            tracing::error!(%error, "no raw events are archived or looked up");
+            None
         }
     }
 }

@@ -37,6 +37,9 @@ pub struct Verified {
     pub entries: u64,
     pub documents: u64,
     pub streams: u64,
+    /// Pieces of raw events, and objects of them that were removed: nothing but looking events up needs these.
+    pub raw_pieces: u64,
+    pub raw_removed: u64,
     pub findings: Vec<String>,
     pub findings_count: u64,
 }
@@ -55,6 +58,12 @@ impl Verified {
         text.push_str(&format!(
             "read {objects} objects, {bytes} bytes: {batches} batches with {events} events in {streams} streams, {entries} entries and {documents} documents and certificates\n",
         ));
+        if self.raw_pieces > 0 || self.raw_removed > 0 {
+            let Self { raw_pieces, raw_removed, .. } = self;
+            text.push_str(&format!(
+                "raw events: {raw_pieces} pieces; {raw_removed} objects of them were removed\n"
+            ));
+        }
         match self.findings_count {
             0 => text.push_str("sound\n"),
             count => text.push_str(&format!("{count} findings\n")),
@@ -163,6 +172,19 @@ impl Walk {
                 while records.row()?.is_some() {}
                 Ok(())
             }
+            Kind::Events => {
+                let mut records = match archive.records(manifest) {
+                    Err(ArchiveError::Missing { .. }) => {
+                        self.verified.raw_removed = self.verified.raw_removed.saturating_add(1);
+                        return Ok(());
+                    }
+                    records => records?,
+                };
+                while records.piece()?.is_some() {
+                    self.verified.raw_pieces = self.verified.raw_pieces.saturating_add(1);
+                }
+                Ok(())
+            }
         }
     }
 
@@ -172,7 +194,7 @@ impl Walk {
         match manifest.kind {
             Kind::Batches => self.next_position = next,
             Kind::Books => self.next_transaction = next,
-            Kind::Ledger | Kind::Streams => {}
+            Kind::Ledger | Kind::Streams | Kind::Events => {}
         }
     }
 

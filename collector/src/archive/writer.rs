@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! compare once: the ledger's note, and the manifest after it          Current | Behind | Unknown (tried again)
-//! a turn:   what there is as of one commit -> batches, then books, then streams, object by object:
+//! a turn:   what there is as of one commit -> batches, then books, then streams, then raw events, object by object:
 //!           object -> the ledger means this manifest -> manifest -> the ledger's note moves
 //! ```
 //! **Owns** this order. **Does not own** the rows (`ledger/redb/archive.rs`), or what is refused meanwhile
@@ -21,13 +21,16 @@ use std::time::Duration;
 use thiserror::Error;
 use tidemark_common::hex;
 use tidemark_common::id::StreamId;
+use tidemark_common::wire::EventsPiece;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::documents::{Copies, entries_after};
-use super::manifest::{FORMAT, Kind, Manifest, digest, manifest_name, object_name};
+use super::events::{Desk, EventsIndex, IndexError, Kept, RawEvents, Row};
+use super::manifest::{FORMAT, Kind, Manifest, NO_DIGEST, digest, manifest_name, object_name};
+use super::read::records;
 use super::retention::{self, May, Next};
-use super::segment::{Puts, SegmentError, SegmentWriter, encode_books};
+use super::segment::{ArchivedPiece, Puts, SegmentError, SegmentWriter, encode_books};
 use super::store::{ArchiveStore, Made, put_same};
 use super::{ArchiveError, Identity};
 use crate::ledger::archived::{ArchiveNote, ArchiveState, ArchiveStep, ChangedStreams, Unarchived};
@@ -41,6 +44,8 @@ const STREAMS_EVERY: Duration = Duration::from_secs(600);
 const LEAVING_EVERY: Duration = Duration::from_secs(3_600);
 /// How long after a failure it is tried again.
 const RETRY: Duration = Duration::from_secs(5);
+/// The index of raw events looks at so many manifests in a turn, so that it holds nothing else up.
+const INDEXED_MAX: u64 = 64;
 
 /// How it is written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -68,6 +73,8 @@ pub enum WriteError {
         "{name} in {place} is not the one that this ledger has written: name the right archive"
     )]
     NotOurs { name: String, place: String },
+    #[error(transparent)]
+    Index(#[from] IndexError),
     #[error("failed to archive: writing it ended in a panic, told above")]
     Panicked,
 }
@@ -85,6 +92,16 @@ pub struct ArchiveWriter {
     streams: BTreeMap<StreamId, Vec<u8>>,
     streams_due: Option<Instant>,
     leaving_due: Option<Instant>,
+    events: Option<Events>,
+}
+
+/// Raw events on their way, where they are archived.
+#[derive(Debug)]
+struct Events {
+    desk: Arc<Desk>,
+    index: Arc<EventsIndex>,
+    /// Taken from the desk, and not archived yet.
+    taken: Vec<Kept>,
 }
 
 /// What an object holds, as far as its manifest tells.
@@ -116,6 +133,7 @@ impl ArchiveWriter {
             streams: BTreeMap::new(),
             streams_due: None,
             leaving_due: None,
+            events: None,
         };
         let why = "the archive was not read yet".to_owned();
         writer.ledger.tell_archive(ArchiveState::Unknown { why });
@@ -123,6 +141,13 @@ impl ArchiveWriter {
             writer.tell_failed(&error);
         }
         writer
+    }
+
+    /// Archives raw events too: what the desk holds.
+    #[must_use]
+    pub fn with_events(self, events: &RawEvents) -> Self {
+        let (desk, index) = (Arc::clone(&events.desk), Arc::clone(&events.index));
+        Self { events: Some(Events { desk, index, taken: Vec::new() }), ..self }
     }
 
     /// Writes what there is, at intervals and when somebody waits for it, until `stopping`; then once more.
@@ -135,11 +160,14 @@ impl ArchiveWriter {
             if is_last {
                 return;
             }
+            let desk = self.events.as_ref().map(|events| Arc::clone(&events.desk));
             let wait = async {
                 match ended {
-                    Ok(()) => tokio::select! {
+                    Ok(Turn::Unfinished) => {}
+                    Ok(Turn::Done) => tokio::select! {
                         _ = tick.tick() => {}
                         () = self.ledger.archive_wanted() => {}
+                        () = is_full(desk.as_deref()) => {}
                     },
                     Err(_) => tokio::select! {
                         () = tokio::time::sleep(RETRY) => {}
@@ -161,9 +189,9 @@ impl ArchiveWriter {
     ///
     /// # Errors
     /// What stood in the way. It is tried again.
-    pub async fn turn(&mut self) -> Result<(), WriteError> {
+    pub async fn turn(&mut self) -> Result<Turn, WriteError> {
         if matches!(self.ledger.archive_state(), ArchiveState::Behind { .. }) {
-            return Ok(());
+            return Ok(Turn::Done);
         }
         let done = self.write_all().await;
         if let Err(error) = &done {
@@ -172,13 +200,13 @@ impl ArchiveWriter {
         done
     }
 
-    async fn write_all(&mut self) -> Result<(), WriteError> {
+    async fn write_all(&mut self) -> Result<Turn, WriteError> {
         if self.note.is_none() {
             self.compare().await?;
         }
         // Behind: a person has to act.
         if self.note.is_none() {
-            return Ok(());
+            return Ok(Turn::Done);
         }
         let (now, at) = (Instant::now(), self.ledger.now());
         let is_due = self.streams_due.is_none_or(|due| due <= now);
@@ -203,7 +231,15 @@ impl ArchiveWriter {
             self.let_leave(age).await?;
             self.leaving_due = now.checked_add(LEAVING_EVERY);
         }
-        Ok(())
+        while self.write_events().await? {}
+        match self.catch_up().await {
+            Ok(false) => Ok(Turn::Unfinished),
+            Ok(true) => Ok(Turn::Done),
+            Err(error) => {
+                tracing::error!(%error, "raw events cannot be looked up");
+                Ok(Turn::Done)
+            }
+        }
     }
 
     /// Lets bodies leave the ledger, object by object, as far as their periods are closed.
@@ -312,6 +348,60 @@ impl ArchiveWriter {
             }
         }
         Ok(())
+    }
+
+    /// What the desk holds, one object of it; whether there may be another full one.
+    async fn write_events(&mut self) -> Result<bool, WriteError> {
+        let Some(events) = &mut self.events else { return Ok(false) };
+        if events.taken.is_empty() {
+            events.taken = events.desk.take(self.options.segment_bytes);
+        }
+        if events.taken.is_empty() {
+            return Ok(false);
+        }
+        let (mut segment, mut content) =
+            (SegmentWriter::new(Kind::Events), Content::empty(Kind::Events, 0));
+        for Kept { stream, piece, .. } in &events.taken {
+            let EventsPiece { sequence, index, of, bytes } = piece;
+            let (stream, sequence, index, of) = (*stream, *sequence, *index, *of);
+            segment.record(&ArchivedPiece { stream, sequence, index, of, bytes }.encode());
+            content.count = content.count.saturating_add(1);
+        }
+        let is_full = segment.len() >= self.options.segment_bytes;
+        content.object = segment.finish()?;
+        self.write(content).await?;
+        let Some(events) = &mut self.events else { return Ok(false) };
+        let last = events.taken.last().map_or(0, |kept| kept.ticket);
+        events.taken.clear();
+        events.desk.archived(last);
+        Ok(is_full)
+    }
+
+    /// Brings the index of raw events up to what is archived, some manifests of it; whether it is.
+    async fn catch_up(&mut self) -> Result<bool, WriteError> {
+        let (Some(events), Some(note)) = (&self.events, &self.note) else { return Ok(true) };
+        let (index, archive) = (Arc::clone(&events.index), Arc::clone(&self.archive));
+        let objects = note.objects;
+        blocking(move || {
+            let mut seen = index.seen()?.unwrap_or((0, NO_DIGEST.to_owned()));
+            if seen.0 > 0
+                && archive.get(&manifest_name(seen.0))?.map(|bytes| digest(&bytes)) != Some(seen.1)
+            {
+                tracing::info!("the index of raw events is of another archive: it is made anew");
+                index.clear()?;
+                seen.0 = 0;
+            }
+            let last = objects.min(seen.0.saturating_add(INDEXED_MAX));
+            for number in seen.0.saturating_add(1)..=last {
+                let name = manifest_name(number);
+                let bytes =
+                    archive.get(&name)?.ok_or(ArchiveError::Missing { name: name.clone() })?;
+                let manifest = Manifest::decode(&name, &bytes)?;
+                index.put(&manifest, &digest(&bytes), &rows_of(&*archive, &manifest)?)?;
+            }
+            Ok(last == objects)
+        })
+        .await
     }
 
     /// Writes an object and its manifest, and moves the ledger's note.
@@ -430,6 +520,41 @@ impl ArchiveWriter {
         let entries = self.note.as_ref().map_or(0, |note| note.entries);
         self.ledger.tell_archive(ArchiveState::Current { entries, trouble });
     }
+}
+
+/// Whether a turn has done all that there was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Turn {
+    Done,
+    Unfinished,
+}
+
+async fn is_full(desk: Option<&Desk>) {
+    match desk {
+        Some(desk) => desk.is_full().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// Where pieces of raw events stand in an object; of one that was removed there are none.
+fn rows_of(archive: &dyn ArchiveStore, manifest: &Manifest) -> Result<Vec<Row>, ArchiveError> {
+    let mut rows = Vec::new();
+    if manifest.kind != Kind::Events {
+        return Ok(rows);
+    }
+    match records(archive, manifest) {
+        Err(ArchiveError::Missing { .. }) => {}
+        Err(error @ ArchiveError::Damaged { .. }) => {
+            tracing::error!(%error, "its raw events cannot be looked up");
+        }
+        Err(error) => return Err(error),
+        Ok(mut pieces) => {
+            while let Some(row) = pieces.piece()? {
+                rows.push(row);
+            }
+        }
+    }
+    Ok(rows)
 }
 
 impl Content {

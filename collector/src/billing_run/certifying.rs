@@ -4,13 +4,22 @@
 //!
 //! Reads block.
 
+#[cfg(test)]
+use std::sync::Arc;
+
 use tidemark_common::id::CustomerId;
 
 use super::gated::Gated;
+#[cfg(test)]
+use super::{Drafted, RunRequest};
 use super::{KeptBack, Problem};
+#[cfg(test)]
+use crate::catalog::Catalog;
 use crate::certificate::make::{CertifyError, Cut, Made, make};
 use crate::certificate::proof::Provenance;
 use crate::certificate::{bundle, last};
+#[cfg(test)]
+use crate::ledger::Ledger;
 use crate::ledger::books::{Change, Issue, Refused, What};
 use crate::reconcile::{
     Certainty, Finding, Gate, Judging, Kind, Reconciliation, Scope, Span, losses, waivers,
@@ -34,7 +43,7 @@ fn charges_differ(id: &CustomerId, refusal: &Refusal, gate: &Gate) -> Finding {
         events: 0,
         certainty: Certainty::Exact,
         quantity: None,
-        money: None,
+        money: Vec::new(),
         streams: Vec::new(),
         meter: None,
         scope: Scope::Customer(id.clone()),
@@ -89,6 +98,24 @@ impl Gated {
             return Ok(());
         }
         Err(Problem::KeptBack(Box::new(KeptBack { findings: vec![finding] })))
+    }
+
+    /// Draws up a customer's document, and proves it as a run does, but with a defect between the two.
+    #[cfg(test)]
+    pub(crate) fn prove_changed(
+        ledger: &Ledger,
+        catalog: Arc<Catalog>,
+        request: RunRequest,
+        id: &CustomerId,
+        defect: impl FnOnce(&mut Issue),
+    ) -> Result<(), Problem> {
+        let gated = Self::open(ledger, catalog, Arc::new(request))?;
+        let drafted = gated.reading().draft_for(&*gated.snapshot.books, id)?;
+        let Drafted::Draft { mut issue, provenance, .. } = drafted else {
+            panic!("nothing is due of {id}");
+        };
+        defect(&mut issue);
+        gated.prove(id, &mut issue, &provenance)
     }
 
     fn certify(&self) -> Result<Made, String> {

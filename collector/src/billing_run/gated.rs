@@ -27,7 +27,7 @@ use crate::reconcile::{Due, Gate, Reconciling, RunWaiver, Span, Wanted, default_
 
 /// What all drafts of a run are made of.
 #[derive(Debug)]
-pub(super) struct Gated {
+pub(crate) struct Gated {
     pub(super) ledger: Ledger,
     pub(super) catalog: Arc<Catalog>,
     pub(super) request: Arc<RunRequest>,
@@ -80,7 +80,7 @@ impl Gated {
         }
     }
 
-    fn reading(&self) -> Reading<'_> {
+    pub(super) fn reading(&self) -> Reading<'_> {
         let Self { catalog, snapshot, request, .. } = self;
         Reading { catalog, snapshot, request, blocked: self.blocked.clone() }
     }

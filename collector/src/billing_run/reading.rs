@@ -15,7 +15,7 @@ use tidemark_common::time::{Bucket, Timestamp};
 use super::{Age, KeptBack, Mode, Problem, RunRequest};
 use crate::adopt;
 use crate::billing::shown::BillShown;
-use crate::billing::{Bill, BillError, Terms};
+use crate::billing::{BillError, Terms};
 use crate::catalog::seller::Seller;
 use crate::catalog::{Catalog, Customer};
 use crate::certificate::proof::Provenance;
@@ -26,9 +26,7 @@ use crate::ledger::Snapshot;
 use crate::ledger::books::rows::{self, CustomerRow, PeriodRow, Scope, UsedPlan, get as read};
 use crate::ledger::books::{Issue, sha256, test_clock};
 use crate::ledger::store::{Books, StoreError};
-use crate::money::Money;
 use crate::period::Period;
-use crate::rating::Line;
 use crate::reconcile::{Due, Worth, judged, suspense_of_bill};
 use crate::terms::Section;
 
@@ -151,7 +149,7 @@ impl<'a> Reading<'a> {
             add(SectionKind::Period, &rated.sections, Which::All)?;
             let (span, meters) = (ending.span().into(), ending.meters());
             let suspense = suspense_of_bill(id, &rated.suspense, span);
-            let worth = worth(&rated)?;
+            let worth = Worth::of_bill(&rated)?;
             due = Some(Box::new(Due { span, meters, suspense, worth }));
             bill = Some(BillShown::of(&rated, id));
         }
@@ -288,19 +286,6 @@ fn by_period<'a>(
         number_repeated(charges);
     }
     Ok(found)
-}
-
-/// What the usage on a bill comes to.
-fn worth(bill: &Bill<'_>) -> Result<Worth, Problem> {
-    let sections = bill.sections.iter().flat_map(|section| &section.parts);
-    let zero = Worth { amount: Money::zero(bill.total.currency), events: 0 };
-    sections.flat_map(|part| &part.lines).try_fold(zero, |sum, line| match line {
-        Line::Usage(line) => {
-            let amount = sum.amount.checked_add(line.amount).map_err(BillError::from)?;
-            Ok(Worth { amount, events: sum.events.saturating_add(line.events) })
-        }
-        Line::Fee { .. } | Line::Discount { .. } | Line::Commitment { .. } => Ok(sum),
-    })
 }
 
 /// Notes which versions of plans amounts are made by.

@@ -50,7 +50,7 @@ const fn setting(
 }
 
 /// All settings but `[[api.token]]`, in the order of the reference page.
-pub const SETTINGS: [Setting; 51] = [
+pub const SETTINGS: [Setting; 52] = [
     setting(
         "data_dir",
         Kind::Path,
@@ -134,6 +134,12 @@ pub const SETTINGS: [Setting; 51] = [
         Kind::Duration,
         "0s",
         "Bodies of batches leave the ledger once they are this old, their month is locked in the books, and the archive was seen to hold them; what needs one reads it there. With `0s` they stay.",
+    ),
+    setting(
+        "archive.raw_events_rate",
+        Kind::Size,
+        "0 B",
+        "Above 0, raw events of agents that keep them (`journal.raw_events_bytes_max`) are archived, so that single events can be looked up: at most so many bytes a second of one session, behind its batches.",
     ),
     setting(
         "certificate.anchor_path",

@@ -343,13 +343,23 @@ impl Values {
         let every_millis = self.millis("archive.every", 10);
         let segment_bytes = self.bytes_u32("archive.segment_size", 64 << 10);
         let bodies_leave_after = self.millis("archive.bodies_leave_after", 0);
+        let raw_events_rate = self.raw_events_rate();
         Some(Archive {
             folder: folder?,
             url: url?,
             every_millis: every_millis?,
             segment_bytes: segment_bytes?,
             bodies_leave_after_millis: bodies_leave_after?,
+            raw_events_rate: raw_events_rate?,
         })
+    }
+
+    fn raw_events_rate(&mut self) -> Option<u32> {
+        let rate = self.bytes_u32("archive.raw_events_rate", 0)?;
+        let has_archive = ["archive.folder", "archive.url"].map(|key| !self.text(key).is_empty());
+        let parsed = (rate == 0 || has_archive.contains(&true)).then_some(rate);
+        let expected = "0, or, with an `archive.folder`, a size such as \"256 KiB\"";
+        self.or_report("archive.raw_events_rate", parsed, expected)
     }
 
     fn archive_url(&mut self) -> Option<Option<String>> {

@@ -60,7 +60,7 @@ impl ArchiveNote {
             ..self.clone()
         };
         match manifest.kind {
-            Kind::Ledger => {}
+            Kind::Ledger | Kind::Events => {}
             Kind::Batches => note.position = manifest.last.saturating_add(1),
             Kind::Books => note.books = manifest.last.saturating_add(1),
             Kind::Streams => {

@@ -427,6 +427,10 @@ impl Fields<'_> {
         self.array().map(u64::from_be_bytes)
     }
 
+    pub fn u32(&mut self) -> Option<u32> {
+        self.array().map(u32::from_be_bytes)
+    }
+
     pub fn bucket(&mut self) -> Option<Bucket> {
         self.array().map(u32::from_be_bytes).map(Bucket)
     }

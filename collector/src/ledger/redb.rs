@@ -66,7 +66,7 @@ use crate::ledger::request::Request;
 use crate::ledger::retired::RetiredSums;
 use crate::ledger::store::{
     Books, Committed, LedgerStore, Recovered, Retired, StoreError, StoredBodies, Totals,
-    VisitBatch, VisitStored, VisitSuppressed,
+    VisitBatch, VisitStored, VisitSuppressed, WhichBatches,
 };
 use crate::ledger::stream::StreamRecord;
 
@@ -269,8 +269,8 @@ impl LedgerStore for RedbStore {
         Ok(Box::new(RetiredSnapshot { read }))
     }
 
-    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
-        export::visit_batches(&self.inner.ledger, self.inner.bodies.clone(), visit)
+    fn visit_batches(&self, which: WhichBatches, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        export::visit_batches(&self.inner.ledger, self.inner.bodies.clone(), which, visit)
     }
 
     fn visit_suppressed(

@@ -116,6 +116,8 @@ pub enum Opened {
         ids: Vec<LineId>,
         /// The lines whose events were admitted before; stored with the batch.
         suppressed: Suppressed,
+        /// The digest of the raw events that its agent sends to the archive.
+        raw_events: Option<Digest>,
     },
     /// Why the body cannot be read. It is stored, counted and visible; the stream goes on.
     Quarantined(String),
@@ -155,7 +157,8 @@ impl Opened {
     fn readable(body: Body, marks: Marks) -> Self {
         let lines = CustomerLines::new(body.lines, &marks);
         let (ids, suppressed) = (body.extras.line_ids().collect(), Suppressed::default());
-        Self::Readable { evidence: body.evidence, lines, marks, ids, suppressed }
+        let raw_events = body.extras.events_digest();
+        Self::Readable { evidence: body.evidence, lines, marks, ids, suppressed, raw_events }
     }
 
     /// Says which lines hold events that were admitted before; how many events these are.

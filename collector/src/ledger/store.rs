@@ -10,8 +10,8 @@ use std::sync::Arc;
 
 use hashbrown::{HashMap, HashSet};
 use thiserror::Error;
-use tidemark_common::batch::Header;
-use tidemark_common::id::{CustomerId, LedgerId, MeterName, Sequence, StreamId};
+use tidemark_common::batch::{Header, LineId};
+use tidemark_common::id::{CustomerId, Digest, LedgerId, MeterName, Sequence, StreamId};
 use tidemark_common::time::{Bucket, Timestamp};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::UniqueKey;
@@ -62,12 +62,12 @@ pub trait LedgerStore: Debug + Send + Sync + 'static {
     /// If they cannot be read.
     fn retired(&self) -> Result<Box<dyn Retired>, StoreError>;
 
-    /// Shows the lines of every batch that can be read, in the order of admission, until `visit` breaks. Reads all that is
-    /// stored; blocks; writers do not wait for it.
+    /// Shows the lines of every such batch that can be read, in the order of admission, until `visit` breaks. Reads all that
+    /// is stored; blocks; writers do not wait for it.
     ///
     /// # Errors
     /// If the ledger cannot be read.
-    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError>;
+    fn visit_batches(&self, which: WhichBatches, visit: VisitBatch<'_>) -> Result<(), StoreError>;
 
     /// Shows the batches with suppressed lines from `position` on, in the order of admission, until `visit` breaks.
     /// Blocks.
@@ -290,8 +290,43 @@ pub type Visit<'v, T> = &'v mut dyn FnMut(T) -> ControlFlow<()>;
 /// What is shown the keys and values of rows, and says when it has seen enough.
 pub type VisitRow<'v> = &'v mut dyn FnMut(&[u8], &[u8]) -> ControlFlow<()>;
 
-/// What is shown a batch: its header, how many bytes it has as stored, and its lines.
-pub type VisitBatch<'v> = &'v mut dyn FnMut(&Header, u64, &CustomerLines) -> ControlFlow<()>;
+/// Which batches are shown.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct WhichBatches {
+    /// From this position on.
+    pub from: u64,
+    /// That may have lines in these buckets, both inclusive.
+    pub first: Bucket,
+    pub last: Bucket,
+}
+
+impl WhichBatches {
+    /// All that have lines.
+    pub const ALL: Self = Self { from: 0, first: Bucket(0), last: Bucket(u32::MAX) };
+
+    /// Whether a batch with this header is one of them, wherever it stands.
+    #[must_use]
+    pub fn may_be(&self, header: &Header) -> bool {
+        header.lines > 0 && header.first_bucket <= self.last && header.last_bucket >= self.first
+    }
+}
+
+/// A batch that is shown.
+#[derive(Debug, Clone, Copy)]
+pub struct ShownBatch<'a> {
+    pub position: u64,
+    pub header: &'a Header,
+    /// As stored.
+    pub bytes: u64,
+    pub lines: &'a CustomerLines,
+    /// The ids of lines that are judged by them.
+    pub ids: &'a [LineId],
+    /// The digest of the raw events that its agent sends to the archive.
+    pub raw_events: Option<Digest>,
+}
+
+/// What is shown a batch.
+pub type VisitBatch<'v> = &'v mut dyn FnMut(&ShownBatch<'_>) -> ControlFlow<()>;
 
 /// What is shown a batch: its position, its header, its lines, and which of them are suppressed.
 pub type VisitSuppressed<'v> =
@@ -299,6 +334,7 @@ pub type VisitSuppressed<'v> =
 /// A batch's bytes in the ledger, and what was judged of it when it was admitted.
 #[derive(Debug, Clone, Copy)]
 pub struct StoredBatch<'a> {
+    pub position: u64,
     /// Header and body.
     pub bytes: &'a [u8],
     pub quarantined: bool,

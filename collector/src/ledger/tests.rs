@@ -12,7 +12,9 @@ use super::clock::Reading;
 use super::conformance::{Journal, NOW, commit, greet};
 use super::fold::FoldSlice;
 use super::request::Welcomed;
-use super::store::{Books, Committed, UsageQuestion, VisitBatch, VisitStored, VisitSuppressed};
+use super::store::{
+    Books, Committed, UsageQuestion, VisitBatch, VisitStored, VisitSuppressed, WhichBatches,
+};
 use super::*;
 use crate::dedupe::Verdict;
 use crate::session::claim::ClaimVerdict;
@@ -300,8 +302,8 @@ impl LedgerStore for Broken {
         self.store.retired()
     }
 
-    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
-        self.store.visit_batches(visit)
+    fn visit_batches(&self, which: WhichBatches, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        self.store.visit_batches(which, visit)
     }
 
     fn visit_suppressed(
@@ -489,8 +491,8 @@ impl LedgerStore for Watched {
         self.store.visit_stored(visit)
     }
 
-    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
-        self.store.visit_batches(visit)
+    fn visit_batches(&self, which: WhichBatches, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        self.store.visit_batches(which, visit)
     }
 
     async fn batch(

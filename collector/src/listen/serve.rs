@@ -22,6 +22,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 use tokio::time::{Instant, MissedTickBehavior, interval_at, timeout};
 
 use super::Shared;
+use super::events::EventsDoor;
 use super::frames::{FramePlace, Share};
 use super::pressure::{Pressure, Throttling};
 use crate::ledger::LedgerError;
@@ -102,6 +103,7 @@ where
                 told_of_unauthorised: false,
                 begun: Instant::now(),
                 throttling: Throttling::default(),
+                events: EventsDoor::new(&shared.options),
             };
             let ended = link.run().await;
             say_farewell(&mut link.receive, &mut link.send).await;
@@ -157,6 +159,7 @@ struct Link<'a, R, W> {
     /// How long the agent's certificate is still valid.
     certified: Duration,
     throttling: Throttling,
+    events: EventsDoor,
 }
 
 /// A reply that is due.
@@ -177,6 +180,7 @@ enum Woken {
     FramePlaced(FramePlace),
     Reply(Result<Reply, oneshot::error::RecvError>),
     ConfirmDue,
+    Archived,
     Aged,
     WelcomeOverdue,
     FrameOverdue,
@@ -226,6 +230,7 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                     Err(error) if is_goodbye(&error) => Woken::Closed,
                     Err(error) => Woken::Lost(cause_of(&error)),
                 },
+                () = self.events.archived() => Woken::Archived,
                 _ = confirm.tick(), if welcome => Woken::ConfirmDue,
                 () = until(aged), if welcome && !ending => Woken::Aged,
                 () = &mut welcome_due, if !welcome => Woken::WelcomeOverdue,
@@ -256,6 +261,11 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                 self.session.handle_ending(OTHER_RULES)
             }
             Woken::ConfirmDue => self.session.handle_confirm_due(),
+            Woken::Archived => {
+                if let Some(sequence) = self.events.take_archived() {
+                    self.session.handle_archived(sequence);
+                }
+            }
             Woken::Aged => self.session.handle_ending(AGED),
             Woken::WelcomeOverdue if self.session.awaits_hello() => {
                 self.session.handle_unreadable("no Hello came in time".to_owned())
@@ -295,6 +305,12 @@ impl<R: AsyncRead + Unpin, W: AsyncWrite + Unpin> Link<'_, R, W> {
                     self.submit(Request::Confirm { stream, confirm }).await
                 }
                 Action::Close(stream, close) => self.submit(Request::Close { stream, close }).await,
+                Action::Grant(rest) => {
+                    let bytes = self.events.grant(rest, Instant::now());
+                    self.session.handle_granted(bytes);
+                }
+                Action::GrantOver => self.events.grant_over(),
+                Action::Keep(stream, piece) => self.events.keep(stream, piece),
                 Action::End => return Err(Ended::Said),
             }
         }

@@ -30,6 +30,7 @@ use tidemark_common::id::{CustomerId, Digest, MeterName, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
 use tidemark_common::time::Bucket;
 
+use super::late::{self, Invoiced, Late};
 use super::{Certainty, Finding, Kind, Scope, Span, StreamPart, suspense};
 use crate::catalog::{Catalog, Unbilled};
 use crate::ledger::books::check::BooksCheck;
@@ -70,6 +71,7 @@ pub(super) struct Checked {
     pub(super) batches: u64,
     pub(super) rows: u64,
     unpriced: Unpriced,
+    late: Late,
 }
 
 impl Checked {
@@ -98,6 +100,8 @@ pub(super) struct Check<'a> {
     from: Bucket,
     to: Bucket,
     streams: HashMap<StreamId, &'a StreamRecord>,
+    /// Nothing, where it is about some customers alone.
+    invoiced: Invoiced,
     keys_max: usize,
 }
 
@@ -117,6 +121,7 @@ struct Pass {
     chains: HashMap<StreamId, (Sequence, Digest)>,
     /// Usage that no price covers though its meter has one: events, first and last bucket.
     unpriced: Unpriced,
+    late: Late,
 }
 
 /// There are more keys than one pass holds.
@@ -128,7 +133,7 @@ impl<'a> Check<'a> {
         snapshot: &'a Snapshot,
         span: Span,
         wanted: Wanted<'a>,
-    ) -> Self {
+    ) -> Result<Self, StoreError> {
         let all = match wanted {
             Wanted::Everything => Some(span),
             Wanted::Only(spans) => spans
@@ -140,7 +145,12 @@ impl<'a> Check<'a> {
         let (from, to) = all.map_or_else(Default::default, |all| (edge(all.from), edge(all.to)));
         let records = snapshot.records.iter();
         let streams = records.map(|record| (record.stream, record.as_ref())).collect();
-        Self { ledger, catalog, snapshot, wanted, from, to, streams, keys_max: KEYS_MAX }
+        let invoiced = match wanted {
+            Wanted::Everything => Invoiced::of(&*snapshot.books, span)?,
+            Wanted::Only(_) => Invoiced::default(),
+        };
+        let keys_max = KEYS_MAX;
+        Ok(Self { ledger, catalog, snapshot, wanted, from, to, streams, invoiced, keys_max })
     }
 
     /// # Errors
@@ -167,6 +177,7 @@ impl<'a> Check<'a> {
             pass.note_differences(&mut differences);
             checked.findings.append(&mut pass.damaged);
             checked.unpriced(pass.unpriced);
+            late::merge(&mut checked.late, pass.late);
             checked.batches = checked.batches.saturating_add(pass.batches);
             checked.rows = checked.rows.saturating_add(pass.rows);
         }
@@ -177,6 +188,7 @@ impl<'a> Check<'a> {
             let span = Span { from: first.start(), to: last.end() };
             suspense::finding(&customer, &meter, Unbilled::Unpriced, events, span)
         }));
+        checked.findings.extend(late::findings(std::mem::take(&mut checked.late)));
         Ok(Some(checked))
     }
 
@@ -270,6 +282,7 @@ impl<'a> Check<'a> {
                         None => marks.class(index),
                     };
                     self.take_line(pass, line, class, Pair::take_batch);
+                    self.note_late(pass, line, class, batch.position);
                 }
             }
             Err(reason) if pass.part == 0 => pass.damage_at(&record, header.sequence, &reason),
@@ -315,6 +328,17 @@ impl<'a> Check<'a> {
         if self.wants(&key.customer, key.bucket) && pass.is_of(key) {
             let more = take(pass.pair((key.clone(), class)), line);
             pass.uniques = pass.uniques.saturating_add(more);
+        }
+    }
+
+    fn note_late(&self, pass: &mut Pass, line: &Line, class: Class, position: u64) {
+        let LineKey { customer, bucket, .. } = &line.key;
+        if class == Class::Normal
+            && self.invoiced.is_late(customer, *bucket, position)
+            && self.wants(customer, *bucket)
+            && pass.is_of(&line.key)
+        {
+            late::note(&mut pass.late, customer, *bucket, line.value.events);
         }
     }
 
@@ -393,6 +417,7 @@ impl Pass {
             damaged: Vec::new(),
             chains: HashMap::new(),
             unpriced: BTreeMap::new(),
+            late: Late::new(),
         }
     }
 
@@ -437,7 +462,7 @@ impl Pass {
             events: 0,
             certainty: Certainty::AtLeast,
             quantity: None,
-            money: None,
+            money: Vec::new(),
             streams,
             meter: None,
             scope,
@@ -504,7 +529,7 @@ impl Difference {
             events,
             certainty: Certainty::Exact,
             quantity: self.quantity,
-            money: None,
+            money: Vec::new(),
             streams: Vec::new(),
             meter: Some(meter.clone()),
             scope: Scope::Customer(customer.clone()),
@@ -544,7 +569,7 @@ pub(super) fn of_books(books: &dyn Books, span: Span) -> Result<Vec<Finding>, St
         events: 0,
         certainty: Certainty::AtLeast,
         quantity: None,
-        money: None,
+        money: Vec::new(),
         streams: Vec::new(),
         meter: None,
         scope: Scope::Global,

@@ -10,6 +10,7 @@ use std::time::Duration;
 use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
+use super::Exposed;
 use super::door::Answering;
 use crate::archive::task::Archiving;
 use crate::config::Config;
@@ -66,6 +67,8 @@ struct Told {
     scope: String,
     customers: Vec<String>,
     customers_concerned: usize,
+    #[serde(default)]
+    exposed: Vec<Exposed>,
     from: String,
     to: String,
     cover: Option<Cover>,
@@ -231,8 +234,9 @@ fn tell_finding(finding: &Told, output: &mut dyn Write) -> io::Result<()> {
             }
         }
     };
-    writeln!(
-        output,
-        "BLOCKS   {id}: {told}\n         whom: {whom}; time: {from} to {to}\n         do: {remedy}"
-    )
+    writeln!(output, "BLOCKS   {id}: {told}\n         whom: {whom}; time: {from} to {to}")?;
+    if let Some(exposed) = Exposed::told(&finding.exposed) {
+        writeln!(output, "         exposed: {exposed}")?;
+    }
+    writeln!(output, "         do: {remedy}")
 }

@@ -211,7 +211,7 @@ impl Judging<'_> {
             events,
             certainty,
             quantity: None,
-            money: None,
+            money: Vec::new(),
             streams,
             meter: None,
             scope: Scope::Billable(agent),

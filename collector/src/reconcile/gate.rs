@@ -11,9 +11,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use tidemark_common::id::{CustomerId, MeterName};
 
 use super::{Finding, Reconciliation, RunWaiver, Scope, Span, Waiver, waiver};
+use crate::billing::{Bill, BillError};
 use crate::catalog::Catalog;
 use crate::grants::Grant;
 use crate::money::Money;
+use crate::rating::Line;
 
 /// Of the customers that a finding is about, so many are named.
 const CUSTOMERS_SHOWN_MAX: usize = 100;
@@ -38,6 +40,22 @@ pub struct Worth {
 }
 
 impl Worth {
+    /// What the usage on a bill comes to.
+    ///
+    /// # Errors
+    /// If it is too large.
+    pub fn of_bill(bill: &Bill<'_>) -> Result<Self, BillError> {
+        let sections = bill.sections.iter().flat_map(|section| &section.parts);
+        let zero = Self { amount: Money::zero(bill.total.currency), events: 0 };
+        sections.flat_map(|part| &part.lines).try_fold(zero, |sum, line| match line {
+            Line::Usage(line) => Ok(Self {
+                amount: sum.amount.checked_add(line.amount)?,
+                events: sum.events.saturating_add(line.events),
+            }),
+            Line::Fee { .. } | Line::Discount { .. } | Line::Commitment { .. } => Ok(sum),
+        })
+    }
+
     /// What so many events would come to, at the average of those on the bill: an estimate, rounded up; `None` without
     /// any.
     #[must_use]
@@ -115,7 +133,8 @@ impl Gate {
         waiver::apply(&mut suspense, &self.waivers, self.run.as_ref());
         kept.extend(suspense.into_iter().filter(Finding::blocks));
         // As if all of it were this customer's.
-        kept.iter_mut().for_each(|finding| finding.money = due.worth.of(finding.events));
+        kept.iter_mut()
+            .for_each(|finding| finding.money = due.worth.of(finding.events).into_iter().collect());
         kept
     }
 }
@@ -161,6 +180,23 @@ impl<'c> Concerned<'c> {
             Customers { first: may.into_iter().take(CUSTOMERS_SHOWN_MAX).collect(), count }
         });
         made.clone()
+    }
+}
+
+/// Whom an agent may bill, for any meter.
+pub(super) struct MayBill<'c> {
+    catalog: &'c Catalog,
+    group: Group,
+}
+
+impl<'c> MayBill<'c> {
+    pub(super) fn of(catalog: &'c Catalog, agent: &tidemark_common::tls::AgentName) -> Self {
+        let group = Group { entries: entries(catalog, agent), findings: Vec::new() };
+        Self { catalog, group }
+    }
+
+    pub(super) fn bill(&self, id: &CustomerId) -> bool {
+        self.group.may_bill_customer(self.catalog, id.as_str())
     }
 }
 

@@ -60,6 +60,8 @@ pub enum Kind {
     Duplicates,
     /// Held back by deduplication over all agents.
     Suppressed,
+    /// Without an id, of meters that are deduplicated: counted each time.
+    WithoutId,
     KernelDrops,
     SourceGaps,
     /// Metrics of the catalogue that an agent's `metered` excludes.
@@ -67,7 +69,7 @@ pub enum Kind {
 }
 
 impl Kind {
-    pub const ALL: [Self; 26] = {
+    pub const ALL: [Self; 27] = {
         use Kind::*;
         [
             Missing,
@@ -93,6 +95,7 @@ impl Kind {
             Rejected,
             Duplicates,
             Suppressed,
+            WithoutId,
             KernelDrops,
             SourceGaps,
             ExcludedByMetered,
@@ -108,7 +111,7 @@ impl Kind {
             ExpectedMissing | ExpectedUnreadable => Class::Expected,
             TotalsDiffer | DamagedBatch | DocumentsDiffer | ChargesDiffer => Class::Calculation,
             UnknownMeter | UnknownCustomer | Unpriced | Unauthorised => Class::Suspense,
-            Late | Rejected | Duplicates | Suppressed | KernelDrops | SourceGaps
+            Late | Rejected | Duplicates | Suppressed | WithoutId | KernelDrops | SourceGaps
             | ExcludedByMetered => Class::Informational,
         }
     }
@@ -141,6 +144,7 @@ impl Kind {
             Rejected => "rejected",
             Duplicates => "duplicates",
             Suppressed => "suppressed",
+            WithoutId => "without_id",
             KernelDrops => "kernel_drops",
             SourceGaps => "source_gaps",
             ExcludedByMetered => "excluded_by_metered",

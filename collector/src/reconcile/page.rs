@@ -6,7 +6,7 @@
 
 use std::fmt::Write as _;
 
-use super::shown::{CoverShown, FindingShown, ReportShown};
+use super::shown::{CoverShown, Exposed, FindingShown, ReportShown};
 
 const SHOWN_MAX: usize = 500;
 
@@ -118,6 +118,9 @@ fn article(finding: &FindingShown) -> String {
             }
         };
         put(format!("Keeps back: {whom}; usage from {} to {}", finding.from, finding.to));
+        if let Some(exposed) = Exposed::told(&finding.exposed) {
+            put(format!("May come to: {exposed}"));
+        }
         put(format!("<span class=\"do\">{}</span>", escaped(&finding.remedy)));
     }
     match &finding.cover {

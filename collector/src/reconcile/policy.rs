@@ -116,7 +116,7 @@ mod tests {
                 _ => Certainty::AtLeast,
             },
             quantity: None,
-            money: None,
+            money: Vec::new(),
             streams: vec![StreamPart {
                 stream: StreamId([1; 16]),
                 agent: agent.clone(),

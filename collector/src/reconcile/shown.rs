@@ -4,10 +4,11 @@
 
 use std::collections::BTreeMap;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::{Certainty, Concerned, Cover, Finding, Reconciliation, Scope};
 use crate::catalog::Catalog;
+use crate::money::Money;
 use crate::period::Zone;
 
 /// The report.
@@ -59,6 +60,9 @@ pub struct FindingShown {
     pub certainty: &'static str,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub quantity: Option<String>,
+    /// What the events may come to, in a full report: of each currency the greatest of the customers concerned.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub exposed: Vec<Exposed>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub meter: Option<String>,
     pub streams: Vec<StreamShown>,
@@ -73,6 +77,29 @@ pub struct FindingShown {
     pub to: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub cover: Option<CoverShown>,
+}
+
+/// An estimate, by the average of a customer's bill, as if all were its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Exposed {
+    pub amount: String,
+    pub currency: String,
+}
+
+impl Exposed {
+    /// For people; `None` where nobody can say.
+    #[must_use]
+    pub fn told(exposed: &[Self]) -> Option<String> {
+        let each = exposed.iter().map(|Self { amount, currency }| format!("{amount} {currency}"));
+        let all: Vec<_> = each.collect();
+        (!all.is_empty()).then(|| format!("up to {} for one customer", all.join(" or ")))
+    }
+}
+
+impl From<Money> for Exposed {
+    fn from(money: Money) -> Self {
+        Self { amount: money.amount(), currency: money.currency.to_string() }
+    }
 }
 
 #[derive(Debug, Clone, Serialize)]
@@ -160,6 +187,7 @@ fn shown(finding: &Finding, concerned: &mut Concerned<'_>, utc: &Zone) -> Findin
             Certainty::AtLeast => "at_least",
         },
         quantity: finding.quantity.map(|quantity| quantity.to_string()),
+        exposed: finding.money.iter().copied().map(Exposed::from).collect(),
         meter: finding.meter.as_ref().map(ToString::to_string),
         streams: finding
             .streams

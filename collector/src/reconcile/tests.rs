@@ -15,8 +15,8 @@ use tidemark_common::wire::FirstHeld;
 use tokio::sync::mpsc;
 
 use super::*;
-use crate::billing_run::{self, Age, EndedAs, Mode, Outcome, RunRequest};
-use crate::ledger::books::{Change, What};
+use crate::billing_run::{self, Age, EndedAs, Gated, Mode, Outcome, RunRequest};
+use crate::ledger::books::{Change, Issue, What};
 use crate::ledger::clock::Reading;
 use crate::ledger::codec;
 use crate::ledger::conformance::{self, Journal, Use, damaged};
@@ -227,8 +227,30 @@ impl World {
 
     /// Bills November.
     async fn bill(&self, mode: Mode, although_incomplete: Option<&str>) -> Vec<Outcome> {
-        let request = RunRequest {
-            date: Day::parse("2026-12-01").unwrap(),
+        self.bill_until("2026-12-01", mode, although_incomplete).await
+    }
+
+    /// Bills the month that ends before this day.
+    async fn bill_until(
+        &self,
+        date: &str,
+        mode: Mode,
+        although_incomplete: Option<&str>,
+    ) -> Vec<Outcome> {
+        let request = self.request(date, mode, although_incomplete);
+        let (outcomes, mut told) = mpsc::channel(100);
+        billing_run::run(&self.ledger, self.catalog(), request, &outcomes).await.unwrap();
+        drop(outcomes);
+        let mut all = Vec::new();
+        while let Some(outcome) = told.recv().await {
+            all.push(outcome);
+        }
+        all
+    }
+
+    fn request(&self, date: &str, mode: Mode, although_incomplete: Option<&str>) -> RunRequest {
+        RunRequest {
+            date: Day::parse(date).unwrap(),
             mode,
             actor: "bob".to_owned(),
             although_incomplete: although_incomplete.map(str::to_owned),
@@ -238,15 +260,26 @@ impl World {
             },
             age: Age::Recent,
             customers: None,
-        };
-        let (outcomes, mut told) = mpsc::channel(100);
-        billing_run::run(&self.ledger, self.catalog(), request, &outcomes).await.unwrap();
-        drop(outcomes);
-        let mut all = Vec::new();
-        while let Some(outcome) = told.recv().await {
-            all.push(outcome);
         }
-        all
+    }
+
+    /// Draws up acme's document of November, with a defect before it is verified; the findings that keep it back.
+    async fn bill_with(&self, defect: fn(&mut Issue)) -> Vec<String> {
+        let (ledger, catalog) = (self.ledger.clone(), self.catalog());
+        let request = self.request("2026-12-01", Mode::Issue, None);
+        let proving = tokio::task::spawn_blocking(move || {
+            let acme = CustomerId::parse("acme").unwrap();
+            Gated::prove_changed(&ledger, catalog, request, &acme, defect)
+        });
+        match proving.await.unwrap() {
+            Ok(()) => Vec::new(),
+            Err(billing_run::Problem::KeptBack(kept)) => kept
+                .findings
+                .iter()
+                .map(|finding| format!("{}: {}", finding.id, finding.told))
+                .collect(),
+            Err(other) => panic!("{other}"),
+        }
     }
 
     /// The full report as of now.

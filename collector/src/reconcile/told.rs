@@ -76,6 +76,7 @@ fn kind(code: EvidenceCode) -> Option<Kind> {
         EvidenceCode::KernelDrops => Some(Kind::KernelDrops),
         EvidenceCode::SourceGaps => Some(Kind::SourceGaps),
         EvidenceCode::Duplicates => Some(Kind::Duplicates),
+        EvidenceCode::WithoutId => Some(Kind::WithoutId),
         EvidenceCode::ExcludedByMetered => Some(Kind::ExcludedByMetered),
         code if code.is_rejection() => Some(Kind::Rejected),
         _ => None,
@@ -106,6 +107,12 @@ fn finding(kind: Kind, name: &str, counts: Told, span: Span) -> Finding {
             format!("{events} events had an id that their journal held already"),
             "nothing: applications send again what was not acknowledged",
         ),
+        Kind::WithoutId => (
+            format!(
+                "{events} events of deduplicated meters had no id, and count each time they come"
+            ),
+            "let what sends them give each event an id",
+        ),
         Kind::ExcludedByMetered => (
             format!("{events} metrics of the catalogue are excluded by an agent's `metered`"),
             "add their names to `metered` of these agents",
@@ -123,12 +130,36 @@ fn finding(kind: Kind, name: &str, counts: Told, span: Span) -> Finding {
         events,
         certainty: Certainty::Exact,
         quantity: None,
-        money: None,
+        money: Vec::new(),
         streams: streams.collect(),
         meter: None,
         scope: Scope::Nobody,
         span,
         since: span.from,
         cover: None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tidemark_common::time::Timestamp;
+
+    use super::*;
+
+    #[test]
+    fn each_count_has_an_id_by_kind_and_name_and_keeps_nobody_back() {
+        let span = Span { from: Timestamp(0), to: Timestamp(1) };
+        let check = |code: EvidenceCode, id: &str, told: &str| {
+            let kind = kind(code).unwrap();
+            let counts = Told { events: 7, streams: 2, ..Told::default() };
+            let finding = finding(kind, code.name(), counts, span);
+            assert_eq!((finding.id.as_str(), finding.events, finding.blocks()), (id, 7, false));
+            assert!(finding.told.starts_with(told), "{}", finding.told);
+        };
+        check(EvidenceCode::KernelDrops, "kernel_drops", "7 datagrams were dropped");
+        check(EvidenceCode::WithoutId, "without_id", "7 events of deduplicated meters had no id");
+        check(EvidenceCode::Duplicates, "duplicates", "7 events had an id");
+        check(EvidenceCode::RejectedMalformed, "rejected/malformed", "7 events were rejected");
+        assert_eq!(kind(EvidenceCode::Accepted), None);
     }
 }

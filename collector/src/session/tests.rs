@@ -15,11 +15,13 @@ fn terms() -> Terms {
         unique_key: UniqueKey { id: 1, key: [5; 32] },
         rules: Arc::new(Rules { version: RulesVersion(4), ..Rules::default() }),
         batches_in_flight_max: 2,
+        raw_events: true,
     }
 }
 
 /// Feeds a session and names what it does. In: `hello` (with the newest rules: `hello!`), `batch N`
-/// as `bN`, `confirm`, `close`, `garbage`; replies: `welcomed`, `postedN`, `gapN`, and so on.
+/// as `bN`, `confirm`, `close`, `garbage`; raw events of batch N, ten bytes, as `rawN` and `rawlastN`, `raw-ask`, `raw-none`;
+/// replies: `welcomed`, `postedN`, `gapN`, `grantedN`, and so on.
 fn check(fed: &str, expected: &str) {
     let mut session = Session::new(AgentName::parse("agent").unwrap(), terms());
     let mut journal = Journal::new(1, LEDGER);
@@ -66,15 +68,10 @@ fn feed(session: &mut Session, journal: &Journal, word: &str) {
             let close = Close { sequence: posted, accepted: 0, fence: FENCE, extras: Vec::new() };
             return session.handle_frame(Frame::Close(close));
         }
-        "welcome-frame" => {
-            let ack = Ack {
-                posted_sequence: posted,
-                ledger_time: Timestamp(0),
-                confirm: false,
-                extras: Vec::new(),
-            };
-            return session.handle_frame(Frame::Ack(ack));
-        }
+        "ack" => return session.handle_frame(Frame::Ack(ack(posted))),
+        word if word.starts_with("raw") => return session.handle_frame(raw(word, posted)),
+        "granted" => return session.handle_granted(u32::try_from(number).unwrap()),
+        "archived" => return session.handle_archived(posted),
         "garbage" => return session.handle_unreadable("no frame".to_owned()),
         "due" => return session.handle_confirm_due(),
         "stop" => return session.handle_unavailable("stopping"),
@@ -109,6 +106,22 @@ fn feed(session: &mut Session, journal: &Journal, word: &str) {
     session.handle_reply(reply, Timestamp(50));
 }
 
+fn ack(posted_sequence: Sequence) -> Ack {
+    Ack { posted_sequence, ledger_time: Timestamp(0), confirm: false, extras: Vec::new() }
+}
+
+fn raw(word: &str, sequence: Sequence) -> Frame {
+    let piece = Some(EventsPiece { sequence, index: 0, of: 1, bytes: vec![1; 10] });
+    let (rest, piece) = match word {
+        "raw" => (9, piece),
+        "rawlast" => (0, piece),
+        "raw-ask" => (9, None),
+        "raw-none" => (0, None),
+        other => panic!("{other}"),
+    };
+    Frame::Events(Events { rest, piece })
+}
+
 fn name_of(action: &Action) -> String {
     match action {
         Action::Hello(_) => "?hello".to_owned(),
@@ -118,6 +131,9 @@ fn name_of(action: &Action) -> String {
         }
         Action::Confirm(..) => "?confirm".to_owned(),
         Action::Close(..) => "?close".to_owned(),
+        Action::Grant(rest) => format!("?grant{rest}"),
+        Action::GrantOver => "over".to_owned(),
+        Action::Keep(_, piece) => format!("keep{}", piece.sequence),
         Action::End => "end".to_owned(),
         Action::Send(Frame::Welcome(welcome)) => {
             assert_eq!(
@@ -131,7 +147,10 @@ fn name_of(action: &Action) -> String {
             )
         }
         Action::Send(Frame::Ack(ack)) => {
-            format!("Ack{}{}", ack.posted_sequence, if ack.confirm { "?" } else { "" })
+            let said = EventsAck::among(&ack.extras);
+            let said =
+                said.map_or(String::new(), |said| format!("/{}+{}", said.archived, said.grant));
+            format!("Ack{}{}{said}", ack.posted_sequence, if ack.confirm { "?" } else { "" })
         }
         Action::Send(Frame::Refuse(refuse)) => {
             assert!(!refuse.message.is_empty());
@@ -169,7 +188,7 @@ fn nothing_comes_before_hello_and_no_second_one() {
     check("confirm", "Refuse:Invalid end");
     check("hello b1", "?hello Refuse:Invalid end");
     check_open("hello", "Refuse:Invalid end");
-    check_open("welcome-frame", "Refuse:Invalid end");
+    check_open("ack", "Refuse:Invalid end");
 }
 
 #[test]
@@ -215,6 +234,49 @@ fn no_more_confirmations_are_taken_than_were_asked_for() {
     check_open("due confirm confirm confirm", "Ack0? ?confirm ?confirm Refuse:Invalid end");
     // Their replies are not Close's.
     check_open("due confirm close taken taken", "Ack0? ?confirm ?close end");
+}
+
+#[test]
+fn raw_events_are_taken_as_far_as_they_are_granted() {
+    let posted = "b1 posted1 b2 posted2";
+    let check_raw = |fed: &str, expected: &str| {
+        check_open(&format!("{posted} {fed}"), &format!("?b1 Ack1 ?b2 Ack2 {expected}"));
+    };
+    check_raw(
+        "raw-ask granted25 raw1 rawlast2 archived2",
+        "?grant9 Ack2/0+25 keep1 keep2 over Ack2/2+0",
+    );
+    check_raw("raw1", "Refuse:Invalid end");
+    check_raw("raw-ask granted15 raw1 raw1", "?grant9 Ack2/0+15 keep1 Refuse:Invalid end");
+    // A grant that is over is not counted on any more.
+    check_raw("raw-ask granted25 raw-none raw1", "?grant9 Ack2/0+25 over Refuse:Invalid end");
+    check_raw("raw-ask granted25 raw3", "?grant9 Ack2/0+25 Refuse:Invalid end");
+}
+
+#[test]
+fn room_that_was_not_found_is_asked_for_with_each_confirm() {
+    check_open("raw-ask granted0 due", "?grant9 ?grant9 Ack0?");
+    check_open("raw-ask granted7 due", "?grant9 Ack0/0+7 Ack0?");
+    check_open("raw-ask granted0 raw-none due", "?grant9 over Ack0?");
+    // What is archived after its session closed is said to nobody.
+    check_open("close archived1 taken", "?close end");
+}
+
+#[test]
+fn raw_events_that_are_not_archived_end_the_session() {
+    let terms = Terms { raw_events: false, ..terms() };
+    let mut session = Session::new(AgentName::parse("agent").unwrap(), terms);
+    let journal = Journal::new(1, LEDGER);
+    for word in ["hello", "welcomed0"] {
+        feed(&mut session, &journal, word);
+    }
+    while let Some(action) = session.poll_action(Timestamp(50)) {
+        let Action::Send(Frame::Welcome(welcome)) = action else { continue };
+        assert!(!Events::are_taken(&welcome.extras));
+    }
+    feed(&mut session, &journal, "raw-ask");
+    let refused = session.poll_action(Timestamp(50)).map(|action| name_of(&action));
+    assert_eq!(refused.as_deref(), Some("Refuse:Invalid"));
 }
 
 #[test]

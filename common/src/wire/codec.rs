@@ -6,13 +6,16 @@ use serde::de::DeserializeOwned;
 use thiserror::Error;
 
 use super::{
-    BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Extra, Frame, OPENINGS_MAX, Rules, deduplicated,
+    BATCH_FRAME_BYTES_MAX, CONTROL_BYTES_MAX, Events, Extra, Frame, OPENINGS_MAX, Rules,
+    deduplicated,
 };
 
 const LENGTH_BYTES: usize = 4;
 const TYPE_BYTES: usize = 2;
-/// The type of a batch, the one frame that is not a control frame.
+/// The type of a batch, the one frame that may be larger than a control frame.
 const BATCH: u16 = 3;
+/// The other type that is laid out by hand.
+const EVENTS: u16 = 9;
 /// An empty buffer keeps at most this much memory.
 const IDLE_BYTES_MAX: usize = 64 << 10;
 
@@ -49,6 +52,7 @@ impl Frame {
             Self::Confirm(frame) => control(6, frame),
             Self::Close(frame) => control(7, frame),
             Self::Throttle(frame) => control(8, frame),
+            Self::Events(events) => envelope(EVENTS, &events.encode(), CONTROL_BYTES_MAX),
         }
     }
 
@@ -66,6 +70,9 @@ impl Frame {
             6 => Self::Confirm(read("Confirm", payload)?),
             7 => Self::Close(read("Close", payload)?),
             8 => Self::Throttle(read("Throttle", payload)?),
+            EVENTS => Self::Events(Events::decode(payload).map_err(|reason| {
+                FrameError::Payload { frame: "Events", reason: reason.to_owned() }
+            })?),
             number => return Err(FrameError::UnknownType { number }),
         };
         frame.check_limits()?;
@@ -88,7 +95,8 @@ impl Frame {
             | Self::Refuse(_)
             | Self::Confirm(_)
             | Self::Close(_)
-            | Self::Throttle(_) => Ok(()),
+            | Self::Throttle(_)
+            | Self::Events(_) => Ok(()),
         }
     }
 
@@ -107,7 +115,7 @@ impl Frame {
                 }
                 ("Welcome", &frame.extras)
             }
-            Self::Batch(_) => return Ok(()),
+            Self::Batch(_) | Self::Events(_) => return Ok(()),
             Self::Ack(frame) => ("Ack", &frame.extras),
             Self::Refuse(frame) => ("Refuse", &frame.extras),
             Self::Confirm(frame) => ("Confirm", &frame.extras),

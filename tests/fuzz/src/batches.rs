@@ -83,7 +83,8 @@ fn check_opened(header: &Header, stored: &[u8], raw_bytes: usize) -> Option<Body
     let admission = Admission::open(*header, bytes, Fence(0));
     assert_eq!(admission.digest, header.digest());
     match (&body, admission.content) {
-        (Ok(body), Opened::Readable { evidence, lines, marks, ids, suppressed }) => {
+        (Ok(body), Opened::Readable { evidence, lines, marks, ids, suppressed, raw_events }) => {
+            assert_eq!(raw_events, body.extras.events_digest());
             assert!(suppressed.is_empty() && body.extras.line_ids().eq(ids));
             assert_eq!((&evidence, marks.is_empty()), (&body.evidence, true));
             assert_eq!(lines.events(), header.events(), "lines count what the header says");

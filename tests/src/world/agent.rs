@@ -236,6 +236,7 @@ fn options(retain_acked_bytes_max: u64) -> JournalOptions {
         bytes_max: 32 << 20,
         retain_acked_millis: 86_400_000,
         retain_acked_bytes_max,
+        raw_events_bytes_max: 8 << 20,
         ids_max: 100_000,
         ids_window_millis: 86_400_000,
         dead_letters_max: 100,
@@ -273,7 +274,7 @@ impl Process {
             evidence = Evidence::default();
         }
         let opening = recovered.state.opening;
-        let shared = Arc::new(Shared::default());
+        let shared = Arc::new(Shared::with_raw_events(true));
         let rules = recovered.rules.clone().map(Arc::new);
         let start = CommitStart {
             journal,

@@ -16,7 +16,7 @@ use tidemark_collector::session::{Action, Session, Terms};
 use tidemark_common::id::{LedgerId, MeterName, RulesVersion, Sequence, StreamId};
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::AgentName;
-use tidemark_common::wire::{Frame, FrameBuffer, MeterRule, Rules, Throttle};
+use tidemark_common::wire::{EventsPiece, Frame, FrameBuffer, MeterRule, Rules, Throttle};
 use tokio::sync::oneshot;
 
 use super::agent::poll;
@@ -26,6 +26,7 @@ use super::here::{self, Clocks};
 use super::load::METERS;
 use super::net::{Condition, LinkId, Network, Side};
 use super::planted::Bug;
+use super::raw_events::RawArchive;
 use super::store::PlantedStore;
 use super::story::Story;
 
@@ -63,6 +64,9 @@ pub struct CollectorHost {
     pub throttled_until: u64,
 }
 
+/// What is granted at once of raw events.
+const GRANT_BYTES: u32 = 256 << 10;
+
 /// One life of a collector.
 #[derive(Debug)]
 pub struct Process {
@@ -76,6 +80,8 @@ pub struct Process {
     tick_at: u64,
     fold_at: u64,
     bug: Option<Bug>,
+    /// Raw events that are taken, and not archived yet: they end with the process.
+    desk: Vec<(LinkId, StreamId, EventsPiece)>,
     /// The newest reading of ledger time.
     pub newest: Timestamp,
 }
@@ -107,6 +113,7 @@ pub struct Surroundings<'a> {
     pub names: &'a [AgentName],
     pub story: &'a mut Story,
     pub acknowledged: &'a mut Vec<Acknowledged>,
+    pub archived: &'a mut RawArchive,
     /// Whoever sends a batch is asked to pause.
     pub throttles: bool,
     pub now: u64,
@@ -217,6 +224,7 @@ impl CollectorHost {
             unique_key: ledger.unique_key(),
             rules: Arc::new(rules(self.rules)),
             batches_in_flight_max: 8,
+            raw_events: true,
         };
         Ok(Process {
             id,
@@ -226,6 +234,7 @@ impl CollectorHost {
             writer,
             folder,
             sessions: BTreeMap::new(),
+            desk: Vec::new(),
             terms,
             tick_at: now,
             fold_at: now + self.fold_millis,
@@ -302,8 +311,21 @@ impl Process {
             self.fold_at = around.now + fold_millis;
             at_once(Box::pin(self.folder.turn()))?;
             around.story.count("ledger folded");
+            self.archive(around);
         }
         Ok(())
+    }
+
+    /// Raw events go to the archive, and their sessions hear of it.
+    fn archive(&mut self, around: &mut Surroundings<'_>) {
+        for (link, stream, piece) in self.desk.drain(..) {
+            let (sequence, is_last) = (piece.sequence, piece.index + 1 == piece.of);
+            around.archived.take(stream, piece);
+            if let Some(served) = self.sessions.get_mut(&link).filter(|_| is_last) {
+                around.story.count("raw events archived");
+                served.session.handle_archived(sequence);
+            }
+        }
     }
 
     fn serve(&mut self, around: &mut Surroundings<'_>) -> Result<(), StoreError> {
@@ -323,12 +345,12 @@ impl Process {
     }
 
     fn drive(&mut self, link: LinkId, around: &mut Surroundings<'_>) {
-        let Self { ledger, sessions, bug, .. } = self;
+        let Self { ledger, sessions, desk, bug, .. } = self;
         let Some(served) = sessions.get_mut(&link) else { return };
         served.buffer.push(&around.network.receive(link, Side::Collector));
         served.watch(around.now);
         loop {
-            served.act(link, ledger, *bug, around);
+            served.act(link, ledger, *bug, desk, around);
             if served.ended || !served.session.wants_frames() {
                 break;
             }
@@ -394,6 +416,7 @@ impl Served {
         link: LinkId,
         ledger: &Ledger,
         bug: Option<Bug>,
+        desk: &mut Vec<(LinkId, StreamId, EventsPiece)>,
         around: &mut Surroundings<'_>,
     ) {
         while let Some(action) = self.session.poll_action(ledger.now()) {
@@ -431,6 +454,16 @@ impl Served {
                 Action::Close(stream, close) => {
                     self.submit(ledger, Request::Close { stream, close });
                 }
+                // There is no room now and then.
+                Action::Grant(_) if around.now.is_multiple_of(3) => {}
+                Action::Grant(_) => self.session.handle_granted(GRANT_BYTES),
+                Action::GrantOver => {}
+                Action::Keep(stream, piece) => {
+                    if bug == Some(Bug::RawEventsSaidEarly) && piece.index + 1 == piece.of {
+                        self.session.handle_archived(piece.sequence);
+                    }
+                    desk.push((link, stream, piece));
+                }
                 Action::End => self.ended = true,
             }
         }
@@ -450,7 +483,8 @@ impl Served {
             | Frame::Batch(_)
             | Frame::Confirm(_)
             | Frame::Close(_)
-            | Frame::Throttle(_) => return,
+            | Frame::Throttle(_)
+            | Frame::Events(_) => return,
         };
         if let Some(stream) = self.session.stream() {
             around.acknowledged.push(Acknowledged { ledger, stream, posted });

@@ -105,6 +105,9 @@ impl World {
                     state.accepted
                 ));
             }
+            if let Some(first) = state.raw_events.first {
+                return Some(format!("agent {} holds raw events of batch {first}", host.number));
+            }
         }
         None
     }
@@ -147,6 +150,8 @@ impl World {
         let all: Vec<_> = snapshots.iter().collect();
         self.oracle.check_rejected(&all, &self.load)?;
         self.check_figures(&all)?;
+        let nothing_is_lost = self.oracle.contested.is_empty() && !self.plan.has_lost_disks;
+        self.raw_events.check(&self.oracle, nothing_is_lost, &mut self.story)?;
         if let Some(first) = snapshots.first() {
             self.check_lag(first)?;
         }

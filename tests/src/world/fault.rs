@@ -167,6 +167,7 @@ impl Plan {
                 | Bug::TailDropped
                 | Bug::TailDoubled
                 | Bug::EvidenceLost
+                | Bug::RawEventsSaidEarly
                 | Bug::ConfirmedUnasked => {}
             }
         }
@@ -432,6 +433,7 @@ impl World {
             names: &self.names,
             story: &mut self.story,
             acknowledged: &mut acknowledged,
+            archived: &mut self.raw_events,
             throttles: false,
             now: self.now,
         };

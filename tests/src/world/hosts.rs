@@ -268,6 +268,7 @@ impl World {
             names: &self.names,
             story: &mut self.story,
             acknowledged: &mut acknowledged,
+            archived: &mut self.raw_events,
             throttles: host.throttled_until > self.now,
             now: self.now,
         };

@@ -101,6 +101,11 @@ impl Oracle {
         Ok(())
     }
 
+    /// What crossed the network, by stream and sequence.
+    pub fn batches(&self) -> impl Iterator<Item = (&(StreamId, Sequence), &Vec<u8>)> {
+        self.shipped.iter().filter(|((stream, _), _)| !self.contested.contains(stream))
+    }
+
     pub fn acknowledged(&mut self, collector: usize, said: Acknowledged) {
         let known = self.acknowledged.entry((collector, said.stream)).or_insert(said.posted);
         *known = said.posted.max(*known);

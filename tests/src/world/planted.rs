@@ -38,10 +38,12 @@ pub enum Bug {
     LedgerTimeFell,
     /// A new journal goes on under the former stream's id.
     StreamReused,
+    /// Raw events are said to be archived before they are.
+    RawEventsSaidEarly,
 }
 
 impl Bug {
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 17] = [
         Self::AckBeforeSync,
         Self::JournalNotSynced,
         Self::LedgerNotSynced,
@@ -58,6 +60,7 @@ impl Bug {
         Self::ConfirmedUnasked,
         Self::LedgerTimeFell,
         Self::StreamReused,
+        Self::RawEventsSaidEarly,
     ];
 
     /// The bug by its name, as `Debug` writes it.

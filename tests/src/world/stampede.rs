@@ -3,6 +3,7 @@
 //! **Owns** the measurement. Real: the agents' sessions with their backoff, the frames, the collector's sessions
 //! and its ledger. Agents have no journal here: an idle one with all its events posted.
 
+use tidemark_agent::journal::RawEventsHeld;
 use tidemark_agent::session::{
     Action, JournalWrite, Monotonic, Session, SessionConfig, SessionState, StreamFacts,
 };
@@ -12,6 +13,7 @@ use tidemark_common::wire::FrameBuffer;
 
 use super::collector::{CollectorHost, Surroundings};
 use super::net::{Condition, LinkId, Network, Side};
+use super::raw_events::RawArchive;
 use super::story::Story;
 use super::{EPOCH, here};
 use crate::random::Random;
@@ -112,6 +114,7 @@ impl Scene {
             unsealed_events: 0,
             rules_version: RulesVersion(0),
             openings: Vec::new(),
+            raw_events: RawEventsHeld::default(),
             conflict: None,
         };
         let agent = |_| {
@@ -166,6 +169,7 @@ impl Scene {
                 names: &self.names,
                 story: &mut self.story,
                 acknowledged: &mut Vec::new(),
+                archived: &mut RawArchive::default(),
                 throttles: false,
                 now: self.now,
             });
@@ -188,6 +192,7 @@ impl Scene {
                     names: &self.names,
                     story: &mut self.story,
                     acknowledged: &mut Vec::new(),
+                    archived: &mut RawArchive::default(),
                     throttles: false,
                     now: self.now,
                 },
@@ -241,6 +246,7 @@ impl Scene {
                 Action::Write(write) => agent.write(&write, age),
                 Action::Barrier => agent.session.handle_barrier(Some((Sequence::ZERO, 0))),
                 Action::Read(sequence) => agent.session.handle_batch(sequence, None, age),
+                Action::ReadEvents { from, last } => agent.session.handle_events(from, last, None),
                 Action::Finished(_) => break,
             }
         }

@@ -12,7 +12,7 @@ use tidemark_collector::ledger::redb::RedbStore;
 use tidemark_collector::ledger::request::{Admission, Reply, Request};
 use tidemark_collector::ledger::store::{
     Books, Committed, LedgerStore, Retired, StoreError, Totals, UsageQuestion, Visit, VisitBatch,
-    VisitStored, VisitSuppressed,
+    VisitStored, VisitSuppressed, WhichBatches,
 };
 use tidemark_collector::usage::{Seen, UsageRow};
 use tidemark_common::batch::{HEADER_BYTES, Header};
@@ -137,8 +137,8 @@ impl LedgerStore for PlantedStore {
         self.inner.retired()
     }
 
-    fn visit_batches(&self, visit: VisitBatch<'_>) -> Result<(), StoreError> {
-        self.inner.visit_batches(visit)
+    fn visit_batches(&self, which: WhichBatches, visit: VisitBatch<'_>) -> Result<(), StoreError> {
+        self.inner.visit_batches(which, visit)
     }
 
     fn visit_suppressed(

@@ -145,7 +145,7 @@ impl Uplink {
         if self.stopping.as_mut().and_then(poll).is_some() {
             self.stopping = None;
             self.session.handle_journal(self.home.facts());
-            self.session.handle_shutdown();
+            self.session.handle_shutdown(around.age);
         }
     }
 
@@ -232,6 +232,11 @@ impl Uplink {
                     let bytes = self.commit.reader().batch(sequence);
                     let bytes = bytes.map_err(|error| Turn::Failed(error.reason))?;
                     self.session.handle_batch(sequence, bytes, around.age);
+                }
+                Action::ReadEvents { from, last } => {
+                    let piece = self.commit.reader().raw_events(from, last);
+                    let piece = piece.map_err(|error| Turn::Failed(error.reason))?;
+                    self.session.handle_events(from, last, piece);
                 }
                 Action::Write(write) => {
                     if let JournalWrite::Conflict { message, .. } = &write {
@@ -381,5 +386,6 @@ pub fn name(frame: &Frame) -> &'static str {
         Frame::Confirm(_) => "Confirm",
         Frame::Close(_) => "Close",
         Frame::Throttle(_) => "Throttle",
+        Frame::Events(_) => "Events",
     }
 }

@@ -9,7 +9,7 @@ use super::*;
 use crate::Machine;
 use crate::commit::{CommitError, CommitStart, Committer, Shared};
 use crate::intake::Control;
-use crate::journal::{FreshIds, Journal, JournalOptions, Seal};
+use crate::journal::{FreshIds, Journal, JournalOptions, RawEvents, Seal};
 
 const LEDGER: LedgerId = LedgerId([1; 16]);
 const FRESH: FreshIds = FreshIds { stream: StreamId([2; 16]), opening: OpeningId([3; 16]) };
@@ -20,6 +20,7 @@ fn options() -> JournalOptions {
         bytes_max: 1 << 30,
         retain_acked_millis: 1_000_000,
         retain_acked_bytes_max: 1 << 20,
+        raw_events_bytes_max: 0,
         ids_max: 10,
         ids_window_millis: 1_000,
         dead_letters_max: 10,
@@ -37,6 +38,7 @@ fn seal() -> Write {
         first_event: EventNumber(0),
         end_event: EventNumber(0),
         body,
+        raw_events: RawEvents::Dropped,
     })
 }
 
@@ -80,6 +82,7 @@ fn the_journal_answers_for_the_session() {
             rules: Some(rules),
             unique_key,
             posted_sequence: Sequence::ZERO,
+            raw_events_taken: false,
             clock_offset_millis: 77,
         };
         let write = home.write(JournalWrite::Welcomed(Box::new(welcomed)));

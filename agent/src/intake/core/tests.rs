@@ -5,11 +5,11 @@
 mod deduplicated;
 mod replay;
 
+use tidemark_common::chunk::GroupReader;
 use tidemark_common::id::MeterName;
 use tidemark_common::wire::MeterRule;
 
 use super::*;
-use crate::chunk::GroupReader;
 use crate::event::TimeLimits;
 use crate::parse::naming::{Naming, Patterns};
 
@@ -379,7 +379,7 @@ fn one_datagram_makes_chunks_of_the_usual_size() {
     for job in core.take_jobs() {
         let Job::Commit(commit) = job else { continue };
         let bytes = commit.chunk.map_or(0, |chunk| chunk.bytes.len());
-        assert!(bytes < crate::chunk::CHUNK_RAW_BYTES_MAX + 1_024, "{bytes}");
+        assert!(bytes < tidemark_common::chunk::CHUNK_RAW_BYTES_MAX + 1_024, "{bytes}");
     }
 }
 

@@ -5,13 +5,13 @@
 use std::mem;
 use std::sync::Arc;
 
+use tidemark_common::chunk::ChunkWriter;
 use tidemark_common::id::EventNumber;
 use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use super::{Core, Ticks, as_count};
 use crate::aggregate::{ID_EVENTS_MAX, OPEN_BODY_BYTES_MAX, OpenBatch};
-use crate::chunk::ChunkWriter;
 use crate::event::SourceCount;
 use crate::intake::job::{CloseJob, CommitJob, Job, Position};
 

@@ -21,7 +21,7 @@ pub(in crate::journal) const SOURCES_MAX: usize = 4_096;
 const IDS_KEPT_WHEN_TIGHT: u64 = 10_000;
 
 impl Transaction<'_, '_> {
-    fn is_tight(&self) -> bool {
+    pub(super) fn is_tight(&self) -> bool {
         self.budget.is_tight(self.memory.state.live_bytes, self.memory.largest_batch)
     }
 

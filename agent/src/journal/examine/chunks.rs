@@ -1,15 +1,17 @@
 //! Chunks: no hole in groups, indices or event numbers; checksums; and events that can be read back.
 
-use redb::{ReadTransaction, ReadableTable};
+use redb::{ReadTransaction, ReadableTable, TableError};
+use tidemark_common::chunk::{GroupReader, RAW_BYTES_LIMIT};
 use tidemark_common::id::{EventNumber, OpeningId, RulesVersion};
-use tidemark_common::wire::HeldOpening;
+use tidemark_common::wire::{HeldOpening, events_chunks};
 
 use super::{Depth, Examined, SET_ASIDE};
-use crate::chunk::{GroupReader, RAW_BYTES_LIMIT};
 use crate::journal::apply::to_u64;
 use crate::journal::reader::ReadError;
-use crate::journal::record::{ChunkHeader, decode_chunk, in_reach};
-use crate::journal::tables::CHUNKS;
+use crate::journal::record::{ChunkHeader, decode_chunk, decode_piece, in_reach};
+use crate::journal::tables::{CHUNKS, RAW_EVENTS};
+
+const RAW_EVENTS_LOST: &str = "The events are counted in their batch; single ones of it cannot be looked up at the collector.";
 
 /// A group whose chunks are being read.
 struct Group {
@@ -35,6 +37,39 @@ impl Group {
         self.next_index = index.saturating_add(1);
         follows
     }
+}
+
+/// Raw events of sealed batches: that they can be unpacked. A journal of an older agent has none.
+pub(super) fn read_raw_events(
+    transaction: &ReadTransaction,
+    depth: Depth,
+    found: &mut Examined,
+) -> Result<(), ReadError> {
+    let table = match transaction.open_table(RAW_EVENTS) {
+        Err(TableError::TableDoesNotExist(_)) => return Ok(()),
+        table => table?,
+    };
+    for entry in table.iter()? {
+        let (key, record) = entry?;
+        let (sequence, index) = key.value();
+        found.took(record.value().len());
+        let piece = match decode_piece(record.value()) {
+            Ok(piece) => piece,
+            Err(error) => {
+                found.tell(format!("raw events {sequence}.{index}"), error, RAW_EVENTS_LOST);
+                continue;
+            }
+        };
+        found.raw_events.add(0, to_u64(piece.len()));
+        let is_sound = |chunk: Option<&[u8]>| {
+            chunk.is_some_and(|chunk| zstd::bulk::decompress(chunk, RAW_BYTES_LIMIT).is_ok())
+        };
+        if depth == Depth::Everything && !events_chunks(piece).all(is_sound) {
+            let problem = "a chunk cannot be unpacked";
+            found.tell(format!("raw events {sequence}.{index}"), problem, RAW_EVENTS_LOST);
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn read(

@@ -6,11 +6,10 @@ use std::time::Duration;
 
 use redb::{Database, TableDefinition};
 use tempfile::TempDir;
+use tidemark_common::chunk::{ChunkWriter, Record, SeriesSlot};
 use tidemark_common::quantity::Quantity;
 
 use super::*;
-use crate::aggregate::SeriesSlot;
-use crate::chunk::{ChunkWriter, Record};
 use crate::event::{Door, IdDigest, SourceCount};
 use crate::journal::tables::{BATCHES, CHUNKS, DEAD_LETTERS, IDS, META, POSTED, SEALED, meta};
 use crate::journal::{DeadLetter, Depth, Examined, JournalReader, OpenError};
@@ -78,6 +77,7 @@ fn empty_seal(group: u64, opening: OpeningId, first: u64) -> Write {
         first_event: EventNumber(first),
         end_event: EventNumber(first + 1),
         body: batch.encode([3; 32], &Evidence::default()).unwrap(),
+        raw_events: RawEvents::Dropped,
     })
 }
 

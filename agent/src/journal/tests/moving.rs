@@ -37,7 +37,15 @@ fn counted(journal: &mut Journal, group: u64, events: u32) {
     let body = batch.encode(salt, &chunk.evidence).unwrap();
     let (first_event, end_event) = (EventNumber(first), EventNumber(end));
     let rules = RulesVersion(1);
-    let seal = Seal { group: Some(group), opening, rules, first_event, end_event, body };
+    let seal = Seal {
+        group: Some(group),
+        opening,
+        rules,
+        first_event,
+        end_event,
+        body,
+        raw_events: RawEvents::Dropped,
+    };
     journal.commit(vec![Write::Append(chunk), Write::Seal(seal)], NOON).unwrap();
 }
 

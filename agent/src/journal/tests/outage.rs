@@ -90,6 +90,7 @@ fn writes(job: Job) -> Vec<Write> {
                 first_event: position.first_event,
                 end_event: position.end_event,
                 body: batch.encode([1; 32], &position.evidence).unwrap(),
+                raw_events: RawEvents::Dropped,
             })]
         }
     }

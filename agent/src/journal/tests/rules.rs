@@ -435,6 +435,7 @@ fn fill(chunk_bytes: usize, chunks: u64, body_bytes: usize) {
             first_event,
             end_event,
             body,
+            raw_events: RawEvents::Dropped,
         };
         journal.commit(vec![Write::Seal(seal)], NOON).unwrap();
         assert!(journal.state().file_bytes <= small().bytes_max, "{:?}", journal.state());

@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 
 use serde_json::Value;
 use tidemark_common::batch::{
-    BodyWriter, Evidence, Extras, KeyedId, LineId, LineValue, NewHeader, SealedBatch, genesis,
-    series_bytes,
+    BodyWriter, Evidence, Extras, Header, KeyedId, LineId, LineValue, NewHeader, SealedBatch,
+    genesis, series_bytes,
 };
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{
@@ -22,6 +22,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::adopt::{self, AdoptRequest, Adopted};
 use crate::api::{Changes, DoorCounters, DoorLimits, Role, Token, router, serve};
+use crate::archive::events::RawEvents;
 use crate::billing_run::Settings;
 use crate::catalog::{Aggregations, Catalog};
 use crate::dedupe::Verdict;
@@ -50,6 +51,9 @@ pub(super) struct World {
     wall: Arc<AtomicI64>,
     keys: AtomicU64,
     _keys_folder: tempfile::TempDir,
+    pub(super) raw_events: RawEvents,
+    /// Of raw events alone: their objects, and their index.
+    pub(super) archive_folder: tempfile::TempDir,
     _running: watch::Sender<bool>,
 }
 
@@ -185,7 +189,14 @@ impl World {
         let counters = Arc::new(DoorCounters::default());
         let (adoptions, wishes) = mpsc::channel(1);
         tokio::spawn(judge_catalogs(ledger.clone(), wishes));
-        let changes = Changes { adoptions, billing, sweeps: Arc::default() };
+        let archive_folder = tempfile::tempdir().unwrap();
+        let raw_events = RawEvents::in_folder(archive_folder.path());
+        let changes = Changes {
+            adoptions,
+            billing,
+            sweeps: Arc::default(),
+            raw_events: Some(raw_events.clone()),
+        };
         let sessions = Arc::new(move || sessions);
         let router =
             router(ledger.clone(), watched, sessions, tokens, Arc::clone(&counters), changes);
@@ -201,6 +212,8 @@ impl World {
             wall,
             keys,
             _keys_folder: keys_folder,
+            raw_events,
+            archive_folder,
             _running: running,
         }
     }
@@ -274,18 +287,28 @@ impl World {
 
     /// The same; the first lines in the body's order have these ids.
     pub(super) async fn post_with_ids(&self, stream: StreamId, lines: &[TestLine], ids: &[u8]) {
+        let id = |(line, id): (u32, &u8)| LineId { line, id: KeyedId([*id; 16]) };
+        let mut extras = Extras::default();
+        extras.set_line_ids(1, &(0..).zip(ids).map(id).collect::<Vec<_>>());
+        self.post_with(stream, lines, extras).await;
+    }
+
+    /// The same, with these extras in the body; its header.
+    pub(super) async fn post_with(
+        &self,
+        stream: StreamId,
+        lines: &[TestLine],
+        extras: Extras,
+    ) -> Header {
         let events: u64 = lines.iter().map(|(_, _, value)| value.events).sum();
         let fence = match self.ask(Request::Hello(Box::new(self.hello(stream)))).await {
             Reply::Welcomed(welcomed) => welcomed.fence,
             other => panic!("{other:?}"),
         };
-        let id = |(line, id): (u32, &u8)| LineId { line, id: KeyedId([*id; 16]) };
-        let mut extras = Extras::default();
-        extras.set_line_ids(1, &(0..).zip(ids).map(id).collect::<Vec<_>>());
         let batch = self.batch_with(stream, lines, events, extras);
         let admission = Admission::open(batch.header, batch.bytes, fence);
         match self.ask(Request::Admit(Box::new(admission))).await {
-            Reply::Judged { verdict: Verdict::Admit, .. } => {}
+            Reply::Judged { verdict: Verdict::Admit, .. } => batch.header,
             other => panic!("{other:?}"),
         }
     }
@@ -312,8 +335,11 @@ impl World {
         let mut ordered: Vec<_> = lines.iter().collect();
         ordered.sort_by(|left, right| (&left.0, left.1).cmp(&(&right.0, right.1)));
         let mut writer = BodyWriter::with_extras([9; 32], &evidence, extras);
+        let (mut before, mut part) = (None, 0_u16);
         for (series, bucket, value) in ordered {
-            writer.line(series, *bucket, 0, value).unwrap();
+            let again = before.replace((series, bucket)) == Some((series, bucket));
+            part = if again { part.saturating_add(1) } else { 0 };
+            writer.line(series, *bucket, part, value).unwrap();
         }
         let header = NewHeader {
             stream,

@@ -14,7 +14,7 @@ use crate::archive::writer::{ArchiveWriter, WriterOptions};
 use crate::backup;
 use crate::fsck;
 use crate::ledger::redb::{RedbOptions, RedbStore};
-use crate::ledger::store::{LedgerStore, StoredBodies};
+use crate::ledger::store::{LedgerStore, ShownBatch, StoredBodies, WhichBatches};
 use crate::ledger::{Ledger, LedgerOptions};
 use crate::restore::{self, RestoreError, Used};
 
@@ -107,11 +107,11 @@ fn what_needs_a_body_reads_it_in_the_archive_or_says_where_it_is() {
         let found = archived.store.batch(stream, sequence).await.unwrap();
         assert_eq!(found, Some(sealed.bytes));
         let mut seen = 0;
-        let mut visit = |_: &_, _, lines: &crate::ledger::tail::CustomerLines| {
-            seen += lines.events();
+        let mut visit = |batch: &ShownBatch<'_>| {
+            seen += batch.lines.events();
             std::ops::ControlFlow::Continue(())
         };
-        archived.ledger.visit_batches(&mut visit).unwrap();
+        archived.ledger.visit_batches(WhichBatches::ALL, &mut visit).unwrap();
         assert_eq!(seen, 3);
         // Totals that are lost are made of the archive.
         let data_dir = archived.folder.path().join("ledger");

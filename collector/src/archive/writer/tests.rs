@@ -198,6 +198,15 @@ impl ArchiveStore for Crashing {
         self.store.get(name)
     }
 
+    fn get_range(
+        &self,
+        name: &str,
+        offset: u64,
+        length: u32,
+    ) -> Result<Option<Vec<u8>>, ArchiveError> {
+        self.store.get_range(name, offset, length)
+    }
+
     fn list(&self, folder: &str) -> Result<Vec<String>, ArchiveError> {
         self.store.list(folder)
     }

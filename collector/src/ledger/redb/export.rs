@@ -25,7 +25,10 @@ use super::{
     read_header, retired,
 };
 use crate::ledger::check::LedgerTable;
-use crate::ledger::store::{StoreError, StoredBatch, StoredBodies, VisitBatch, VisitStored};
+use crate::ledger::request::Opened;
+use crate::ledger::store::{
+    ShownBatch, StoreError, StoredBatch, StoredBodies, VisitBatch, VisitStored, WhichBatches,
+};
 
 /// Batches are read until they hold this many bytes, then shown.
 const PIECE_BYTES_MAX: usize = 8 << 20;
@@ -79,13 +82,13 @@ fn export<E: From<StoreError>>(
     Ok(())
 }
 
-/// Shows all batches, each with what is known of its piece.
+/// Shows all batches from `next` on, each with what is known of its piece.
 fn visit_pieces(
     database: &impl ReadableDatabase,
+    mut next: u64,
     bodies: Option<&Arc<dyn StoredBodies>>,
     mut visit: impl FnMut(&Judged, u64, &[u8]) -> Result<ControlFlow<()>, StoreError>,
 ) -> Result<(), StoreError> {
-    let mut next = 0;
     loop {
         let (piece, judged) = {
             let piece = read_piece(database, next, u64::MAX)?;
@@ -106,14 +109,22 @@ fn visit_pieces(
 pub(super) fn visit_batches(
     database: &impl ReadableDatabase,
     bodies: Option<Arc<dyn StoredBodies>>,
+    which: WhichBatches,
     visit: VisitBatch<'_>,
 ) -> Result<(), StoreError> {
-    visit_pieces(database, bodies.as_ref(), |judged, position, bytes| {
-        let header = read_header(bytes)?;
-        let opened = judged.open(position, bytes)?;
-        let Some(lines) = opened.lines() else { return Ok(ControlFlow::Continue(())) };
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        Ok(visit(&header, length, &lines))
+    visit_pieces(database, which.from, bodies.as_ref(), |judged, position, bytes| {
+        let header = &read_header(bytes)?;
+        if !which.may_be(header) {
+            return Ok(ControlFlow::Continue(()));
+        }
+        match judged.open(position, bytes)? {
+            Opened::Quarantined(_) => Ok(ControlFlow::Continue(())),
+            Opened::Readable { lines, ids, raw_events, .. } => {
+                let (lines, ids) = (&lines, &ids);
+                let bytes = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+                Ok(visit(&ShownBatch { position, header, bytes, lines, ids, raw_events }))
+            }
+        }
     })
 }
 
@@ -123,12 +134,12 @@ pub(super) fn visit_stored(
     bodies: Option<Arc<dyn StoredBodies>>,
     visit: VisitStored<'_>,
 ) -> Result<(), StoreError> {
-    visit_pieces(database, bodies.as_ref(), |judged, position, bytes| {
+    visit_pieces(database, 0, bodies.as_ref(), |judged, position, bytes| {
         let (quarantined, marks, suppressed) = judged.of_batch(position)?;
         let (marks, suppressed) = (&marks, &suppressed);
         let header = read_header(bytes)?;
         let bytes = &*archive::whole(bodies.as_deref(), position, &header, bytes)?;
-        Ok(visit(&StoredBatch { bytes, quarantined, marks, suppressed }))
+        Ok(visit(&StoredBatch { position, bytes, quarantined, marks, suppressed }))
     })
 }
 

@@ -47,8 +47,10 @@ fn check(ledger: &Ledger, keys_max: usize) -> Checked {
     let catalog = Catalog::parse("", "c").unwrap();
     let snapshot = ledger.snapshot().unwrap();
     let span = Span { from: Timestamp(0), to: Bucket(1_000).start() };
-    let check =
-        Check { keys_max, ..Check::new((ledger, &catalog), &snapshot, span, Wanted::Everything) };
+    let check = Check {
+        keys_max,
+        ..Check::new((ledger, &catalog), &snapshot, span, Wanted::Everything).unwrap()
+    };
     check.run().unwrap()
 }
 

@@ -40,6 +40,67 @@ async fn without_a_defect_everybody_is_invoiced() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_comes_after_its_invoice_is_told_until_it_is_charged() {
+    let late = |report: &Reconciliation| -> Vec<String> {
+        let found = report.findings.iter().filter(|one| one.kind == Kind::Late);
+        found.map(|one| format!("{} {} {}", one.id, one.events, one.blocks())).collect()
+    };
+    let mut world = World::november().await.december(&WELL).await;
+    let days = [bucket(NOVEMBER), bucket("2026-12-01T00:00:00Z")];
+    world.post("shop-1", &[("acme", "calls", days[0], ONE), ("acme", "calls", days[1], ONE)]).await;
+    assert_eq!(late(&world.report().await), [""; 0], "nothing is invoiced yet");
+    check(&world, &[]).await;
+    for day in days {
+        world
+            .post("web-1", &[("globex", "calls", day, ONE), ("globex", "calls", day + 1, ONE)])
+            .await;
+    }
+    assert_eq!(late(&world.report().await), ["late/globex 2 false"]);
+    // The next run charges it.
+    let mut world = world.reopen("2027-01-01T01:00:00Z").await;
+    for agent in WELL {
+        world.confirm(agent).await;
+    }
+    let outcomes = world.bill_until("2027-01-01", Mode::Issue, None).await;
+    assert_eq!(kept_back(&outcomes), [""; 0]);
+    assert_eq!(late(&world.report().await), [""; 0]);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn charges_that_are_not_what_the_usage_comes_to() {
+    let world = World::november().await.december(&WELL).await;
+    assert_eq!(world.bill_with(|_| ()).await, [""; 0], "as it is");
+    let defects: [fn(&mut Issue); 5] = [
+        |issue| issue.document.total = "7.01".to_owned(),
+        |issue| issue.document.subtotal = "6.99".to_owned(),
+        |issue| issue.document.sections[0].lines[0].amount = "7.01".to_owned(),
+        |issue| drop(issue.document.sections[0].lines.pop()),
+        |issue| {
+            // Wrong from the line to the total, in itself it agrees.
+            let document = &mut issue.document;
+            let section = &mut document.sections[0];
+            let amounts = [
+                &mut section.lines[0].amount,
+                &mut section.total,
+                &mut document.subtotal,
+                &mut document.taxes[0].net,
+                &mut document.total,
+                &mut document.amount_due,
+            ];
+            amounts.into_iter().for_each(|amount| *amount = amount.replace("7.00", "8.00"));
+        },
+    ];
+    for defect in defects {
+        let kept = world.bill_with(defect).await;
+        let is_it = kept.len() == 1 && kept[0].starts_with("charges/acme: computed a second time");
+        assert!(is_it, "{kept:?}");
+    }
+    waive(&world, "charges/acme", 0).await;
+    assert_eq!(world.bill_with(defects[4]).await, [""; 0], "a person has said so");
+    check(&world, &[]).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_missing_sequence() {
     let mut world = World::november().await;
     world.post("web-2", &[("globex", "calls", bucket(NOVEMBER), ONE)]).await;
@@ -58,6 +119,11 @@ async fn a_missing_sequence() {
     world.ask(Request::Hello(Box::new(HelloRequest { hello, agent, said }))).await;
     check(&world, &["globex: missing/S4/2-3"]).await;
     let finding = format!("missing/{}/2-3", world.stream("web-2"));
+    // Of globex's bill two events come to 8.00.
+    let report = world.report().await;
+    let found = report.findings.iter().find(|one| one.id == finding).unwrap();
+    let exposed: Vec<_> = found.money.iter().map(|money| money.to_string()).collect();
+    assert_eq!((found.events, exposed), (2, vec!["8.00 EUR".to_owned()]));
     // Too few: it is of two events.
     waive(&world, &finding, 1).await;
     assert_eq!(kept_back(&world.bill(Mode::Issue, None).await).len(), 1);

@@ -130,6 +130,11 @@ pub(super) fn throttle() -> Throttle {
     Throttle { pause_millis: 5_000, extras: vec![] }
 }
 
+pub(super) fn events() -> Events {
+    let piece = EventsPiece { sequence: Sequence(251), index: 1, of: 2, bytes: vec![7; 300] };
+    Events { rest: 70_000, piece: Some(piece) }
+}
+
 /// One of each type, and of Refuse one of each reason.
 pub(super) fn every_frame() -> Vec<Frame> {
     let mut frames = vec![
@@ -143,6 +148,7 @@ pub(super) fn every_frame() -> Vec<Frame> {
         Frame::Confirm(confirm()),
         Frame::Close(close()),
         Frame::Throttle(throttle()),
+        Frame::Events(events()),
     ];
     frames.extend(reasons().map(|reason| Frame::Refuse(refuse(reason))));
     frames

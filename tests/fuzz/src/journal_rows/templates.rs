@@ -3,14 +3,14 @@
 use std::path::Path;
 use std::sync::OnceLock;
 
-use tidemark_agent::aggregate::{Amount, OpenBatch, SeriesSlot};
-use tidemark_agent::chunk::{ChunkWriter, Record};
+use tidemark_agent::aggregate::{Amount, OpenBatch};
 use tidemark_agent::event::{Door, IdDigest, SourceCount};
 use tidemark_agent::journal::{
-    Append, ConflictAnswer, DeadLetter, FreshIds, Journal, JournalOptions, JournalState, Seal,
-    Welcomed, Write,
+    Append, ConflictAnswer, DeadLetter, FreshIds, Journal, JournalOptions, JournalState, RawEvents,
+    Seal, Welcomed, Write,
 };
 use tidemark_common::batch::{Evidence, series_bytes};
+use tidemark_common::chunk::{ChunkWriter, Record, SeriesSlot};
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::{EventNumber, LedgerId, OpeningId, RulesVersion, Sequence, StreamId};
 use tidemark_common::quantity::Quantity;
@@ -34,6 +34,7 @@ pub fn options(path: &Path) -> JournalOptions {
         bytes_max: 64 << 20,
         retain_acked_millis: 60_000,
         retain_acked_bytes_max: 2_000,
+        raw_events_bytes_max: 0,
         ids_max: 6,
         ids_window_millis: 60_000,
         dead_letters_max: 3,
@@ -178,7 +179,8 @@ pub fn seal(
         batch.add(slot, NOON, Amount { quantity: Some(Quantity::whole(1)), unique: None });
     }
     let body = batch.encode([3; 32], &Evidence::default()).expect("a body of one line");
-    Write::Seal(Seal { group, opening, rules, first_event, end_event, body })
+    let raw_events = RawEvents::Kept;
+    Write::Seal(Seal { group, opening, rules, first_event, end_event, body, raw_events })
 }
 
 fn series() -> Vec<u8> {

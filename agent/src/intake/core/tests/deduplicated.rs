@@ -73,7 +73,7 @@ fn before_any_rules_ids_are_kept_for_whoever_will_ask() {
         "logins:1:2|c|#customer:a,id:7\ncalls:1|c|#customer:a,id:8\ncalls:1|c|#customer:a",
     );
     let raw = |name: &str, id: &str, number| {
-        Some(RecordId::Raw(NumberedId { id: IdDigest::of("", name, id), number }))
+        Some(RecordId::Raw(NumberedId { id: IdDigest::of("", name, id).0, number }))
     };
     let expected = [raw("logins", "7", 0), raw("logins", "7", 1), raw("calls", "8", 0), None];
     assert_eq!(ids(&mut core), expected);

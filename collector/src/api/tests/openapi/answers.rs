@@ -4,7 +4,7 @@ use tidemark_common::id::{EventNumber, Fence, Sequence, StreamId};
 use tidemark_common::tls::AgentName;
 use tidemark_common::wire::{Confirm, FirstHeld};
 
-use super::super::retired;
+use super::super::{events, retired};
 use super::*;
 use crate::catalog::Catalog;
 use crate::ledger::request::{Admission, HelloRequest, Reply, Request};
@@ -238,6 +238,8 @@ async fn answers_are_as_described() {
     open_streams_of_every_kind(&mut seen).await;
     leave_much_unexplained(&mut seen).await;
     reconcile(&mut seen).await;
+    let (world, target) = events::of_every_kind().await;
+    seen.get(&world, "/v1/customers/{customer}/events", &target).await;
 
     let mut unseen = BTreeSet::new();
     walk_all(&mut |schema, place| {

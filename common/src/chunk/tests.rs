@@ -69,7 +69,7 @@ fn golden_chunks_with_ids() {
     assert_eq!(hex(&writer.take().expect("one record").bytes), "010001000105");
 
     let mut early = ChunkWriter::new(0);
-    let id = NumberedId { id: IdDigest([0xb2; 16]), number: 300 };
+    let id = NumberedId { id: [0xb2; 16], number: 300 };
     early.record(&with(RecordId::Raw(id)), b"s");
     let digest = "b2".repeat(16);
     let bytes = hex(&early.take().expect("one record").bytes);
@@ -113,7 +113,7 @@ fn any_record(raw: bool) -> impl Strategy<Value = Record<'static>> {
     let id = prop_oneof![
         Just(None),
         any::<([u8; 16], u32)>().prop_map(move |(id, number)| Some(match raw {
-            true => RecordId::Raw(NumberedId { id: IdDigest(id), number }),
+            true => RecordId::Raw(NumberedId { id, number }),
             false => RecordId::Keyed(KeyedId(id)),
         })),
     ];

@@ -23,12 +23,10 @@
 //! that an earlier one defined, and the chunks of a group are read together and die together.
 
 use thiserror::Error;
-use tidemark_common::batch::KeyedId;
-use tidemark_common::quantity::{Quantity, UNITS_PER_ONE};
-use tidemark_common::time::Timestamp;
 
-use crate::aggregate::SeriesSlot;
-use crate::event::IdDigest;
+use crate::batch::KeyedId;
+use crate::quantity::{Quantity, UNITS_PER_ONE};
+use crate::time::Timestamp;
 
 /// A chunk is handed to the journal once its raw bytes reach this. One line's packed values come on
 /// top; compressed, a chunk stays under 65,500 bytes, where redb's pages are well filled.
@@ -50,6 +48,10 @@ const SLOTS_MAX: u32 = 1 << 22;
 /// In place of a head: an id follows.
 const ID: u64 = (SLOTS_MAX as u64) << 4;
 
+/// The number of a series in its group, from 0 in order of first use.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SeriesSlot(pub u32);
+
 /// The unique value of a record.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Unique<'a> {
@@ -70,7 +72,8 @@ pub enum RecordId {
 /// The id of a message, and which of the events of one meter that it was expanded to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct NumberedId {
-    pub id: IdDigest,
+    /// The digest by which the journal knows the message's id.
+    pub id: [u8; 16],
     pub number: u32,
 }
 
@@ -161,7 +164,7 @@ impl ChunkWriter {
         put(&mut self.bytes, u128::from(ID));
         match (id, self.unique_key) {
             (RecordId::Keyed(KeyedId(id)), 1..) => self.bytes.extend_from_slice(&id),
-            (RecordId::Raw(NumberedId { id: IdDigest(id), number }), 0) => {
+            (RecordId::Raw(NumberedId { id, number }), 0) => {
                 self.bytes.extend_from_slice(&id);
                 put(&mut self.bytes, u128::from(number));
             }
@@ -294,7 +297,7 @@ fn read_id(input: &mut Input<'_>, unique_key: u16) -> Result<RecordId, ChunkErro
         return Ok(RecordId::Keyed(KeyedId(id)));
     }
     let number = u32::try_from(input.unsigned("number")?).map_err(|_| input.range("number"))?;
-    Ok(RecordId::Raw(NumberedId { id: IdDigest(id), number }))
+    Ok(RecordId::Raw(NumberedId { id, number }))
 }
 
 struct Input<'a> {
