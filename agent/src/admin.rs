@@ -21,6 +21,7 @@
 
 pub mod client;
 pub mod dead_letter;
+pub mod draining;
 pub mod growth;
 mod journal;
 pub mod lately;

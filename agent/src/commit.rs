@@ -29,8 +29,8 @@ use thiserror::Error;
 use tidemark_common::wire::{Rules, UniqueKey};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 
-pub use fsync::FsyncFigures;
 use fsync::FsyncRecorder;
+pub use fsync::{FSYNC_BOUNDS_MICROS, FsyncFigures};
 pub use sealer::Sealer;
 pub use shared::Shared;
 

@@ -20,10 +20,11 @@ mod value;
 #[cfg(test)]
 mod tests;
 
-use std::fmt;
+use std::ffi::OsString;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+use std::{env, fmt};
 
 use thiserror::Error;
 use tidemark_common::id::MeterName;
@@ -35,6 +36,10 @@ use crate::uplink::chooser::TransportChoice;
 
 /// A configuration file is at most this many bytes.
 pub const FILE_BYTES_MAX: u64 = 1 << 20;
+/// Where a configuration file is that no argument names.
+pub const FILE_DEFAULT: &str = "/etc/tidemark/agent.toml";
+/// What problems call a configuration without a file.
+pub const ENVIRONMENT: &str = "the environment";
 /// What every environment variable of the overlay begins with.
 pub const VARIABLE_PREFIX: &str = "TIDEMARK_AGENT__";
 
@@ -291,10 +296,35 @@ impl Config {
     pub fn load(path: &Path) -> Result<Self, ConfigError> {
         let text =
             source::read_file(path).map_err(|problem| ConfigError { problems: vec![problem] })?;
-        let (variables, mut problems) = source::environment();
         let folder = path.parent().unwrap_or(Path::new(""));
-        let read = Self::read(&text, &path.display().to_string(), folder, &variables);
-        match read {
+        Self::under_environment(&text, &path.display().to_string(), folder)
+    }
+
+    /// The file that is meant: the one that is named, or that at [`FILE_DEFAULT`]. `None`: none is named, that one is
+    /// not there, and variables are, so the environment alone is the configuration.
+    #[must_use]
+    pub fn file_meant(named: Option<&Path>) -> Option<&Path> {
+        let is_of_overlay =
+            |name: OsString| name.to_str().is_some_and(|name| name.starts_with(VARIABLE_PREFIX));
+        let default = Path::new(FILE_DEFAULT);
+        let has_variables = || env::vars_os().any(|(name, _)| is_of_overlay(name));
+        named.or_else(|| (default.exists() || !has_variables()).then_some(default))
+    }
+
+    /// Reads [what is meant](Self::file_meant). Without a file relative paths are meant from the working folder.
+    ///
+    /// # Errors
+    /// As [`Config::load`].
+    pub fn load_any(named: Option<&Path>) -> Result<Self, ConfigError> {
+        match Self::file_meant(named) {
+            Some(path) => Self::load(path),
+            None => Self::under_environment("", ENVIRONMENT, Path::new("")),
+        }
+    }
+
+    fn under_environment(text: &str, file: &str, folder: &Path) -> Result<Self, ConfigError> {
+        let (variables, mut problems) = source::environment();
+        match Self::read(text, file, folder, &variables) {
             Ok(config) if problems.is_empty() => Ok(config),
             Ok(_) => Err(ConfigError { problems }),
             Err(error) => {

@@ -20,6 +20,7 @@ pub mod config;
 mod machine;
 
 pub mod event;
+pub mod paint;
 pub mod parse;
 
 pub mod intake;
@@ -32,6 +33,7 @@ pub mod seal;
 
 pub mod driver;
 pub mod session;
+pub mod top;
 pub mod uplink;
 
 pub mod admin;

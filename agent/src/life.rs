@@ -19,6 +19,7 @@ use std::thread;
 use std::time::Duration;
 
 use thiserror::Error;
+use tidemark_common::supervisor;
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls::{self, Pem};
 use tidemark_common::wire::Rules;
@@ -29,7 +30,7 @@ use tokio::time::{Instant, sleep, timeout_at};
 use crate::Machine;
 use crate::admin::observed::{Doors, Observer, Parts};
 use crate::admin::replay::Replayer;
-use crate::admin::{self, Admin};
+use crate::admin::{self, Admin, Observe as _, Verdict};
 use crate::commit::{CommitError, CommitHandle, CommitStart, Committer, Shared};
 use crate::config::{Config, ConfigError};
 use crate::driver::home::AgentHome;
@@ -203,14 +204,10 @@ impl Agent {
             admin: admin.counts(),
             doors: doors_seen,
             replayer: Replayer::new(commit.reader(), intake.clone(), naming),
+            shutdown_grace: config.shutdown_grace,
             clock,
         };
         let beside = beside(parts, admin, config.clone(), pem_sender);
-        tracing::info!(
-            stream = %commit.state().borrow().stream,
-            accepted = commit.state().borrow().accepted,
-            "the doors are open"
-        );
         Ok(Self {
             config,
             commit,
@@ -229,8 +226,15 @@ impl Agent {
     }
 
     async fn live(mut self, asked: impl Future<Output = ()>) -> Result<Ended, RunError> {
+        let journal = Arc::clone(&self.commit.state().borrow());
+        tracing::info!(stream = %journal.stream, accepted = journal.accepted, "the doors are open");
+        drop(journal);
+        supervisor::ready("the doors are open");
         tokio::select! {
-            () = asked => self.leave().await,
+            () = asked => {
+                supervisor::stopping();
+                self.leave().await
+            }
             ended = &mut self.committed => commit_ended(ended),
             _ = &mut self.intake_ended => {
                 // Intake also ends when the commit thread does; that one knows why. Alone, its panic or
@@ -308,13 +312,14 @@ impl Agent {
     /// The collector is away: it knows the stream as open. But this opening ends in order.
     async fn close_untold(commit: &CommitHandle) {
         let state = Arc::clone(&commit.state().borrow());
-        if state.events_in_unposted_batches == 0 {
+        if state.events_in_unposted_batches == 0 && state.events_in_chunks == 0 {
             tracing::info!(
                 "all is posted; the collector is away, and hears of this end at the next start"
             );
         } else {
             tracing::warn!(
                 batches = state.backlog_batches,
+                not_sealed = state.events_in_chunks,
                 "the grace is over; what is not shipped stays on disk"
             );
         }
@@ -328,11 +333,24 @@ impl Agent {
 fn beside(parts: Parts, admin: Admin, config: Config, pem: watch::Sender<Arc<Pem>>) -> Vec<Beside> {
     let observer = Arc::new(Observer::new(parts));
     let watching = Arc::clone(&observer);
+    let seen = Arc::clone(&observer);
     vec![
         Beside(tokio::spawn(async move { watching.watch().await })),
+        Beside(tokio::spawn(say_at_work(seen))),
         Beside(tokio::spawn(serve_admin(admin, observer))),
         Beside(tokio::spawn(renew_pem(config, pem))),
     ]
+}
+
+/// Tells the supervisor, as often as it asks for it, as long as it is true.
+async fn say_at_work(seen: Arc<Observer>) {
+    let Some(every) = supervisor::at_work_every() else { return };
+    loop {
+        if seen.health() == Verdict::Yes {
+            supervisor::at_work();
+        }
+        sleep(every).await;
+    }
 }
 
 fn commit_ended(

@@ -3,7 +3,7 @@
 //! **Owns** what is printed, and the exit code: 0 well, 1 an error, 2 wrong arguments, 3 a conflict that
 //! needs a person. **Does not own** the agent: [`tidemark_agent::run`] is all of it.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal as _, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -15,19 +15,21 @@ use tidemark_agent::admin::DeadLetterShown;
 use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
 use tidemark_agent::admin::dead_letter::read_offline;
 use tidemark_agent::admin::replay::{ReplayAnswer, Selection};
-use tidemark_agent::config::{Config, LogFormat, LogLevel, check, reference};
+use tidemark_agent::config::{Config, ENVIRONMENT, LogFormat, LogLevel, check, reference};
 use tidemark_agent::drain::{DrainArguments, drain};
 use tidemark_agent::export::{self, ExportArguments};
 use tidemark_agent::import::{ImportArguments, import};
 use tidemark_agent::inspect::{JournalAt, LookError};
+use tidemark_agent::paint::Paint;
 use tidemark_agent::replay::{self, Numbers, What};
 use tidemark_agent::status::text;
+use tidemark_agent::top::{Screen, TopArguments, top};
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
+use tidemark_common::version;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
 
-const CONFIG_DEFAULT: &str = "/etc/tidemark/agent.toml";
 const ADMIN_DEFAULT: &str = "http://127.0.0.1:8128";
 /// The exit code after a conflict: restarting the agent will not help.
 const EXIT_CONFLICT: u8 = 3;
@@ -38,7 +40,7 @@ const LISTED_CHARACTERS_MAX: usize = 100;
 
 /// Takes usage events on localhost, makes them durable and ships numbered batches to a collector.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark-agent", version)]
+#[command(name = "tidemark-agent", version = version::shown())]
 struct Arguments {
     #[command(subcommand)]
     command: Command,
@@ -58,6 +60,8 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Show one or many running agents, drawn anew every few seconds, the worst first.
+    Top(TopArguments),
     /// List, export or replay the events that an agent has rejected and kept.
     #[command(subcommand)]
     DeadLetters(DeadLetters),
@@ -96,6 +100,7 @@ impl Command {
         match self {
             Self::CheckConfig(_)
             | Self::Status { .. }
+            | Self::Top(_)
             | Self::DeadLetters(DeadLetters::List { .. } | DeadLetters::Export { .. })
             | Self::Inspect { .. }
             | Self::Fsck { .. }
@@ -111,9 +116,9 @@ impl Command {
 
 #[derive(Debug, Args)]
 struct ConfigFile {
-    /// The configuration file.
-    #[arg(long, value_name = "FILE", default_value = CONFIG_DEFAULT)]
-    config: PathBuf,
+    /// The configuration file [default: /etc/tidemark/agent.toml, or where that is not there the environment alone].
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
 }
 
 #[derive(Debug, Args)]
@@ -208,13 +213,14 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         .context("failed to start the async runtime")?;
     match command {
         Command::Run(file) => {
-            let ended = runtime.block_on(run(&file.config));
+            let ended = runtime.block_on(run(file.config.as_deref()));
             // Dropping it would wait for a thread that may be waiting for the journal's lock.
             runtime.shutdown_timeout(LEFT_BEHIND_MAX);
             ended
         }
-        Command::CheckConfig(file) => check_config(&file.config),
+        Command::CheckConfig(file) => check_config(file.config.as_deref()),
         Command::Status { agent, json } => runtime.block_on(status(&agent, json)),
+        Command::Top(arguments) => runtime.block_on(draw(&arguments)),
         Command::Inspect { journal, json, batch } => {
             runtime.block_on(inspect(&journal, json, batch))
         }
@@ -245,7 +251,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             runtime.block_on(replay_dead_letters(&agent, &what, json))
         }
         Command::Drain(arguments) => {
-            let config = load(&arguments.config)?;
+            let config = load(Some(&arguments.config))?;
             start_logs(&config);
             let code = runtime.block_on(drain(&arguments, &config, &mut io::stdout().lock()))?;
             Ok(ExitCode::from(code))
@@ -255,7 +261,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
             Ok(ExitCode::SUCCESS)
         }
         Command::Import(arguments) => {
-            let config = load(&arguments.config)?;
+            let config = load(Some(&arguments.config))?;
             start_logs(&config);
             let code = runtime.block_on(import(&arguments, &config, &mut io::stdout().lock()))?;
             Ok(ExitCode::from(code))
@@ -267,8 +273,8 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
     }
 }
 
-async fn run(path: &Path) -> anyhow::Result<ExitCode> {
-    let config = load(path)?;
+async fn run(file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let config = load(file)?;
     start_logs(&config);
     let mut terminate = signal(SignalKind::terminate()).context("failed to listen for SIGTERM")?;
     let mut interrupt = signal(SignalKind::interrupt()).context("failed to listen for SIGINT")?;
@@ -302,10 +308,10 @@ async fn run(path: &Path) -> anyhow::Result<ExitCode> {
     }
 }
 
-fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
-    let report = check::check(&load(path)?, now()?);
+fn check_config(file: Option<&Path>) -> anyhow::Result<ExitCode> {
+    let report = check::check(&load(file)?, now()?);
     let mut out = io::stdout().lock();
-    writeln!(out, "With {} the agent would", path.display())?;
+    writeln!(out, "With {} the agent would", shown(file))?;
     for line in &report.would {
         writeln!(out, "  {line}")?;
     }
@@ -320,7 +326,22 @@ fn check_config(path: &Path) -> anyhow::Result<ExitCode> {
 
 async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
     let status = client(agent)?.status().await?;
-    print(&status, text::human(&status), json)?;
+    print(&status, text::human(&status, Paint::of(&io::stdout())), json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn draw(arguments: &TopArguments) -> anyhow::Result<ExitCode> {
+    let screen = || {
+        let out = io::stdout();
+        let size = terminal_size::terminal_size_of(&out);
+        Screen {
+            is_terminal: out.is_terminal(),
+            paint: Paint::of(&out),
+            size: size.map(|(columns, rows)| (columns.0, rows.0)),
+        }
+    };
+    let clock = || now().unwrap_or_default();
+    top(arguments, ADMIN_DEFAULT, screen, clock, &mut io::stdout().lock()).await?;
     Ok(ExitCode::SUCCESS)
 }
 
@@ -330,7 +351,7 @@ fn journal_at(meant: &JournalMeant) -> anyhow::Result<JournalAt> {
         return Ok(JournalAt::file(path, None)?);
     }
     if let Some(path) = &meant.agent.config {
-        let journal = load(path)?.journal;
+        let journal = load(Some(path))?.journal;
         match JournalAt::file(&journal.path, Some(journal.bytes_max)) {
             Err(LookError::Held { .. }) => {}
             found => return Ok(found?),
@@ -378,7 +399,7 @@ async fn dead_letters(agent: &RunningAgent) -> anyhow::Result<Vec<DeadLetterShow
         Err(error) => error,
     };
     match (error.is_unreachable(), &agent.config) {
-        (true, Some(path)) => Ok(read_offline(&load(path)?.journal.path)?),
+        (true, Some(path)) => Ok(read_offline(&load(Some(path))?.journal.path)?),
         (true, None) => bail!(
             "{error}\nWith --config FILE the journal of an agent that is not running is read instead."
         ),
@@ -472,15 +493,21 @@ fn export_to_file(path: &Path, letters: &[DeadLetterShown]) -> anyhow::Result<Ex
 fn client(agent: &RunningAgent) -> anyhow::Result<AdminClient> {
     let url = match (&agent.config, &agent.admin) {
         (_, Some(url)) => url.clone(),
-        (Some(path), None) => local_url(load(path)?.admin.listen),
+        (Some(path), None) => local_url(load(Some(path))?.admin.listen),
         (None, None) => ADMIN_DEFAULT.to_owned(),
     };
     Ok(AdminClient::new(&url)?)
 }
 
-fn load(path: &Path) -> anyhow::Result<Config> {
-    Config::load(path).map_err(|error| {
-        let file = path.display().to_string();
+/// What the configuration is called.
+fn shown(named: Option<&Path>) -> String {
+    Config::file_meant(named)
+        .map_or_else(|| ENVIRONMENT.to_owned(), |path| path.display().to_string())
+}
+
+fn load(file: Option<&Path>) -> anyhow::Result<Config> {
+    Config::load_any(file).map_err(|error| {
+        let file = shown(file);
         match error.problems.as_slice() {
             // It names the file already.
             [only] if only.place.starts_with(&file) => anyhow::anyhow!("{only}"),

@@ -32,6 +32,9 @@ pub struct Status {
     pub backlog: Backlog,
     pub journal: JournalFigures,
     pub fsync: Fsync,
+    /// From SIGTERM to the end of the process.
+    #[serde(default)]
+    pub shutdown_grace_millis: u64,
     #[serde(default)]
     pub forward: Forward,
     pub doors: BTreeMap<String, DoorStatus>,
@@ -166,6 +169,10 @@ pub struct Backlog {
     pub batches: u64,
     pub bytes: u64,
     pub oldest_unposted_age_millis: Option<u64>,
+    /// Until all that is in transit is posted, at the rate of the last minute; absent without a session, and while
+    /// nothing is posted.
+    #[serde(default)]
+    pub drain_estimate_millis: Option<u64>,
     pub sealed_sequence: u64,
     pub posted_sequence: u64,
 }
@@ -200,13 +207,19 @@ pub struct RawEvents {
     pub given_up: u64,
 }
 
-/// How long commits took to reach the disk.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+/// How long commits took to reach the disk, since the process began.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Fsync {
     pub count: u64,
     pub p50_micros: u64,
     pub p99_micros: u64,
     pub max_micros: u64,
+    #[serde(default)]
+    pub sum_micros: u64,
+    /// Commits by how long they took: those of each bucket, whose bounds are [`FSYNC_BOUNDS_MICROS`](crate::commit::FSYNC_BOUNDS_MICROS), and at last those
+    /// that took longer.
+    #[serde(default)]
+    pub buckets: Vec<u64>,
 }
 
 /// Lines that are not metered and were to go to another server, since the process began.

@@ -12,10 +12,11 @@ use tidemark_collector::config::Config;
 use tidemark_collector::ledger::store::StoredBodies;
 use tidemark_collector::restore::Used;
 use tidemark_common::time::Timestamp;
+use tidemark_common::version;
 
 /// Admits numbered usage batches exactly once, keeps the ledger, answers live bills.
 #[derive(Debug, Parser)]
-#[command(name = "tidemark-collector", version)]
+#[command(name = "tidemark-collector", version = version::shown())]
 pub(super) struct Arguments {
     #[command(subcommand)]
     pub(super) command: Command,
@@ -49,6 +50,9 @@ pub(super) enum Command {
         /// The name of a drainer, which may ship the journals of agents that are gone.
         #[arg(long = "drainer")]
         drainers: Vec<String>,
+        /// A DNS name or address by which agents reach the collector, besides localhost; may be given several times.
+        #[arg(long = "host")]
+        hosts: Vec<String>,
         /// Replaces files that are there already.
         #[arg(long)]
         force: bool,

@@ -18,6 +18,7 @@ pub mod command;
 pub mod door;
 mod gated;
 mod reading;
+pub mod runs;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::fmt;
@@ -50,6 +51,7 @@ use crate::reconcile::{self, Exposed, Finding};
 pub(crate) use self::gated::Gated;
 use self::reading::OLD_DAYS;
 pub use self::reading::{Drafted, Reading};
+use self::runs::Runs;
 
 const DRAFTS_WAITING_MAX: usize = 64;
 const IN_FLIGHT_MAX: usize = 256;
@@ -70,6 +72,8 @@ pub struct Settings {
     pub taxes: Option<Arc<dyn TaxService>>,
     /// What the gate looks at.
     pub reconcile: reconcile::Settings,
+    /// Where it is kept what became of them.
+    pub runs: Arc<Runs>,
 }
 
 /// What is to be billed, and by whom.
@@ -171,6 +175,9 @@ pub struct Summary {
     /// Customers whose periods came to 0, and have no document.
     pub nothing_due: u64,
     pub problems: u64,
+    /// Of the problems, those that the period, or the grace after it, is not over.
+    #[serde(skip)]
+    pub waiting: u64,
     /// The totals of invoices less those of credit notes, by currency, issued or drafted now.
     pub totals: BTreeMap<String, String>,
     #[serde(skip)]
@@ -271,6 +278,22 @@ impl fmt::Display for KeptBack {
 /// # Errors
 /// If the ledger cannot be used; what was issued by then is issued.
 pub async fn run(
+    ledger: &Ledger,
+    catalog: Arc<Catalog>,
+    request: RunRequest,
+    outcomes: &mpsc::Sender<Outcome>,
+) -> Result<Summary, LedgerError> {
+    if request.mode == Mode::DryRun {
+        return run_all(ledger, catalog, request, outcomes).await;
+    }
+    let runs = Arc::clone(&request.settings.runs);
+    let _under_way = runs.begun();
+    let ended = run_all(ledger, catalog, request, outcomes).await;
+    runs.ended(&ended, ledger.now());
+    ended
+}
+
+async fn run_all(
     ledger: &Ledger,
     catalog: Arc<Catalog>,
     request: RunRequest,
@@ -543,6 +566,7 @@ impl Issuing<'_> {
             EndedAs::Problem => &mut summary.problems,
         };
         *count = count.saturating_add(1);
+        summary.waiting = summary.waiting.saturating_add(u64::from(shown.waits));
         if let Some(total) = total {
             let sum = summary.sums.entry(total.currency).or_insert(Money::zero(total.currency));
             // A sum beyond 128 bits is for nobody's eyes.

@@ -308,6 +308,7 @@ impl Config {
             grace_millis: i64::try_from(self.billing.grace_millis).unwrap_or(i64::MAX),
             taxes: service.map(|service| Arc::new(service) as Arc<dyn TaxService>),
             reconcile: self.reconcile.settings(),
+            runs: Arc::default(),
         }
     }
 

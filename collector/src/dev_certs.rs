@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! DIR/ca.pem         ca.key          signs the others
-//! DIR/collector.pem  collector.key   DNS localhost, IP 127.0.0.1 and ::1
+//! DIR/collector.pem  collector.key   DNS localhost, IP 127.0.0.1 and ::1, and the hosts that are given
 //! DIR/NAME.pem       NAME.key        URI tidemark://agent/NAME, or tidemark://drainer/NAME
 //! ```
 //!
@@ -23,6 +23,7 @@ use rcgen::{
     BasicConstraints, CertificateParams, CertifiedIssuer, DistinguishedName, DnType,
     ExtendedKeyUsagePurpose, IsCa, KeyPair, KeyUsagePurpose, SanType,
 };
+use rustls::pki_types::ServerName;
 use thiserror::Error;
 
 use tidemark_common::tls::AgentName;
@@ -50,6 +51,10 @@ pub enum DevCertsError {
         "failed to make certificates: the name {name:?} is taken here; give the agent or drainer another name"
     )]
     Reserved { name: String },
+    #[error(
+        "failed to make certificates: {host:?} is no host; give a DNS name or an IP address, without a port"
+    )]
+    Host { host: String },
     #[error("failed to write {}: {source}", path.display())]
     Write { path: PathBuf, source: io::Error },
     #[error("failed to make a certificate: {0}")]
@@ -65,13 +70,14 @@ struct File {
     pem: String,
 }
 
-/// Makes all certificates in `folder`, valid from the day before `today`, and names the files.
+/// Makes all certificates in `folder`, the collector's for `hosts` too, valid from the day before `today`, and names the files.
 ///
 /// # Errors
 /// See [`DevCertsError`]; nothing is written if any of the files exists and is to be kept.
 pub fn make(
     folder: &Path,
     agents: &[AgentName],
+    hosts: &[String],
     existing: Existing,
     today: Date,
 ) -> Result<Vec<PathBuf>, DevCertsError> {
@@ -82,7 +88,7 @@ pub fn make(
         }
         taken.push(name);
     }
-    let files = files(folder, agents, today)?;
+    let files = files(folder, agents, hosts, today)?;
     if existing == Existing::Keep
         && let Some(file) = files.iter().find(|file| file.path.exists())
     {
@@ -96,7 +102,12 @@ pub fn make(
     Ok(files.into_iter().map(|file| file.path).collect())
 }
 
-fn files(folder: &Path, agents: &[AgentName], today: Date) -> Result<Vec<File>, DevCertsError> {
+fn files(
+    folder: &Path,
+    agents: &[AgentName],
+    hosts: &[String],
+    today: Date,
+) -> Result<Vec<File>, DevCertsError> {
     let authority = authority(today)?;
     let mut files = pair(folder, "ca", authority.pem(), authority.key());
     let mut issue = |name: &str, names: Vec<SanType>, usage| -> Result<(), DevCertsError> {
@@ -110,12 +121,18 @@ fn files(folder: &Path, agents: &[AgentName], today: Date) -> Result<Vec<File>, 
         files.extend(pair(folder, name, certificate.pem(), &key));
         Ok(())
     };
-    let local = vec![
+    let mut names = vec![
         SanType::DnsName("localhost".try_into()?),
         SanType::IpAddress(IpAddr::V4(Ipv4Addr::LOCALHOST)),
         SanType::IpAddress(IpAddr::V6(Ipv6Addr::LOCALHOST)),
     ];
-    issue("collector", local, ExtendedKeyUsagePurpose::ServerAuth)?;
+    for host in hosts {
+        let name = named(host)?;
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
+    issue("collector", names, ExtendedKeyUsagePurpose::ServerAuth)?;
     for agent in agents {
         issue(
             agent.name(),
@@ -124,6 +141,15 @@ fn files(folder: &Path, agents: &[AgentName], today: Date) -> Result<Vec<File>, 
         )?;
     }
     Ok(files)
+}
+
+/// A name that agents may find in the collector's certificate.
+fn named(host: &str) -> Result<SanType, DevCertsError> {
+    match ServerName::try_from(host) {
+        Ok(ServerName::DnsName(name)) => Ok(SanType::DnsName(name.as_ref().try_into()?)),
+        Ok(ServerName::IpAddress(address)) => Ok(SanType::IpAddress(address.into())),
+        Ok(_) | Err(_) => Err(DevCertsError::Host { host: host.to_owned() }),
+    }
 }
 
 fn authority(today: Date) -> Result<CertifiedIssuer<'static, KeyPair>, DevCertsError> {
@@ -197,13 +223,33 @@ mod tests {
     fn both_ends_take_the_certificates_and_agents_are_named() {
         let folder = tempfile::tempdir().unwrap();
         let files =
-            make(folder.path(), &agents(&["edge-1", "b"]), Existing::Keep, today()).unwrap();
+            make(folder.path(), &agents(&["edge-1", "b"]), &[], Existing::Keep, today()).unwrap();
         assert_eq!(files.len(), 8);
         tls::server_config(&pem(folder.path(), "collector")).unwrap();
         let agent = pem(folder.path(), "edge-1");
         tls::client_config(&agent).unwrap();
         let chain = certificates(&agent.certificate);
         assert_eq!(tls::agent_name(&chain).unwrap().as_str(), "edge-1");
+    }
+
+    #[test]
+    fn a_collector_is_known_by_its_hosts() {
+        let folder = tempfile::tempdir().unwrap();
+        let hosts = ["tidemark.billing.svc", "10.0.0.7", "localhost"].map(str::to_owned);
+        make(folder.path(), &agents(&["a"]), &hosts, Existing::Keep, today()).unwrap();
+        let chain = certificates(&pem(folder.path(), "collector").certificate);
+        let certificate = webpki::EndEntityCert::try_from(&chain[0]).unwrap();
+        for host in ["tidemark.billing.svc", "10.0.0.7", "localhost", "127.0.0.1", "::1"] {
+            let name = ServerName::try_from(host).unwrap();
+            certificate.verify_is_valid_for_subject_name(&name).unwrap();
+        }
+        let other = ServerName::try_from("tidemark.other.svc").unwrap();
+        certificate.verify_is_valid_for_subject_name(&other).unwrap_err();
+        for host in ["", "a b", "tidemark:8129", "-"] {
+            let hosts = [host.to_owned()];
+            let made = make(folder.path(), &agents(&["a"]), &hosts, Existing::Overwrite, today());
+            assert!(matches!(made, Err(DevCertsError::Host { .. })), "{host:?}");
+        }
     }
 
     fn certificates(pem: &[u8]) -> Vec<rustls::pki_types::CertificateDer<'static>> {
@@ -216,12 +262,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let drainer = AgentName::parse_drainer("node").unwrap();
         let both = [agents(&["a"]), vec![drainer.clone()]].concat();
-        make(folder.path(), &both, Existing::Keep, today()).unwrap();
+        make(folder.path(), &both, &[], Existing::Keep, today()).unwrap();
         let named = |name| tls::agent_name(&certificates(&pem(folder.path(), name).certificate));
         assert_eq!(named("node"), Ok(drainer.clone()));
         assert!(!named("a").unwrap().is_drainer());
         let twice = [agents(&["node"]), vec![drainer]].concat();
-        let error = make(folder.path(), &twice, Existing::Overwrite, today()).unwrap_err();
+        let error = make(folder.path(), &twice, &[], Existing::Overwrite, today()).unwrap_err();
         assert!(matches!(error, DevCertsError::Reserved { .. }), "{error}");
     }
 
@@ -231,7 +277,8 @@ mod tests {
         fs::write(folder.path().join("ca.key"), "old").unwrap();
         fs::set_permissions(folder.path().join("ca.key"), fs::Permissions::from_mode(0o666))
             .unwrap();
-        for file in make(folder.path(), &agents(&["a"]), Existing::Overwrite, today()).unwrap() {
+        for file in make(folder.path(), &agents(&["a"]), &[], Existing::Overwrite, today()).unwrap()
+        {
             let mode = fs::metadata(&file).unwrap().permissions().mode() & 0o077;
             let is_key = file.extension().is_some_and(|extension| extension == "key");
             assert_eq!(mode == 0, is_key, "{}", file.display());
@@ -242,7 +289,7 @@ mod tests {
     fn nothing_is_overwritten_unasked() {
         let folder = tempfile::tempdir().unwrap();
         fs::write(folder.path().join("a.pem"), "mine").unwrap();
-        let error = make(folder.path(), &agents(&["a"]), Existing::Keep, today()).unwrap_err();
+        let error = make(folder.path(), &agents(&["a"]), &[], Existing::Keep, today()).unwrap_err();
         assert!(
             matches!(&error, DevCertsError::Exists { path } if path.ends_with("a.pem")),
             "{error}"
@@ -254,8 +301,8 @@ mod tests {
     fn an_agent_cannot_take_the_collectors_files() {
         let folder = tempfile::tempdir().unwrap();
         for name in RESERVED {
-            let error =
-                make(folder.path(), &agents(&[name]), Existing::Overwrite, today()).unwrap_err();
+            let error = make(folder.path(), &agents(&[name]), &[], Existing::Overwrite, today())
+                .unwrap_err();
             assert!(matches!(error, DevCertsError::Reserved { .. }), "{error}");
         }
     }

@@ -61,7 +61,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 
 pub use crate::ledger::completeness::Completeness;
-pub use crate::ledger::figures::{Durations, LedgerFigures};
+pub use crate::ledger::figures::{Latencies, LedgerFigures};
 pub use crate::ledger::folder::Folder;
 pub use crate::ledger::stream::{Missing, StreamState, StreamStatus};
 pub use crate::ledger::time_source::TimeSource;
@@ -164,6 +164,8 @@ pub struct Ledger {
 struct Waiting {
     request: Request,
     reply: oneshot::Sender<Reply>,
+    /// When it came, by the machine's monotonic clock.
+    since_micros: u64,
     /// Held while the request is in memory.
     room: Option<OwnedSemaphorePermit>,
 }
@@ -402,7 +404,8 @@ impl Ledger {
             let _heard = reply.send(Reply::Booked(Err(refused))).is_ok();
             return Ok(receiver);
         }
-        match self.requests.send(Waiting { request, reply, room }).await {
+        let since_micros = self.shared.time.read().monotonic_micros;
+        match self.requests.send(Waiting { request, reply, since_micros, room }).await {
             Ok(()) => Ok(receiver),
             Err(_) => Err(self.shared.ended()),
         }
@@ -527,6 +530,12 @@ impl Ledger {
             retired,
             retired_sums,
         })
+    }
+
+    /// How long commits, folds and waits took.
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        self.shared.counters.latencies()
     }
 
     /// The figures at this moment. Blocks as a snapshot's reads do.

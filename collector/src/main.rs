@@ -110,9 +110,9 @@ fn execute(command: Command) -> Result<ExitCode> {
             serve(&config, trust_clock, test_clock)
         }
         Command::CheckConfig { config } => check_config(&config),
-        Command::DevCerts { dir, agents, drainers, force } => {
+        Command::DevCerts { dir, agents, drainers, hosts, force } => {
             let existing = if force { Existing::Overwrite } else { Existing::Keep };
-            make_certs(&dir, &agents, &drainers, existing)
+            make_certs(&dir, &agents, &drainers, &hosts, existing)
         }
         Command::Backup { place, to } => make_backup(&place.data_dir()?, &to),
         Command::Restore { from, check: true, .. } => {
@@ -221,6 +221,7 @@ fn make_certs(
     dir: &Path,
     agents: &[String],
     drainers: &[String],
+    hosts: &[String],
     existing: Existing,
 ) -> Result<()> {
     let named = |name: &String, parsed: Result<AgentName, NameError>| {
@@ -234,7 +235,7 @@ fn make_certs(
         .chain(drainers.iter().map(|name| named(name, AgentName::parse_drainer(name))))
         .collect::<Result<Vec<_>>>()?;
     let today = jiff::Zoned::now().date();
-    let files = dev_certs::make(dir, &agents, existing, today)?;
+    let files = dev_certs::make(dir, &agents, hosts, existing, today)?;
     print(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
 }
 

@@ -19,10 +19,12 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use thiserror::Error;
+use tidemark_common::supervisor;
 use tidemark_common::tls::{Pem, ServerTls, TlsError};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use tokio::task::{JoinError, JoinHandle};
+use tokio::time::Interval;
 
 use crate::adopt::{self, AdoptError, AdoptRequest, Adopted, AskedChange, CatalogSource, Judged};
 use crate::api::{self, DoorCounters, DoorLimits};
@@ -126,8 +128,11 @@ pub async fn run(
     let Addresses { quic, tcp, http } = addresses;
     tracing::info!(%quic, tcp = tcp.map(tracing::field::display), %http, "listening");
     started(addresses);
+    supervisor::ready("listening");
+    let mut at_work = supervisor::at_work_every().map(tokio::time::interval);
     let ended = loop {
         tokio::select! {
+            () = due(&mut at_work) => supervisor::at_work(),
             signal = signals.recv() => match signal {
                 Some(Signal::Reload) => collector.reload().await,
                 Some(Signal::Stop) | None => break Ok(()),
@@ -140,8 +145,16 @@ pub async fn run(
             served = &mut collector.serving => break Err(RunError::Serve(flatten(served))),
         }
     };
+    supervisor::stopping();
     let stopped = collector.stop().await;
     ended.and(stopped)
+}
+
+async fn due(interval: &mut Option<Interval>) {
+    match interval {
+        Some(interval) => drop(interval.tick().await),
+        None => std::future::pending().await,
+    }
 }
 
 impl Collector {

@@ -5,8 +5,8 @@
 //! acknowledges them only after its ledger has committed. Both ends know each other by certificate
 //! ([`tls`]).
 //!
-//! **The rule of admission.** A type lives here only if both ends use it. Everything but [`tls`] and
-//! [`tcp`] is pure: no I/O, no clock, no random numbers.
+//! **The rule of admission.** A type lives here only if both ends use it. Everything but [`tls`],
+//! [`tcp`] and [`supervisor`] is pure: no I/O, no clock, no random numbers.
 
 pub mod batch;
 pub mod chunk;
@@ -14,7 +14,9 @@ pub mod code;
 pub mod hex;
 pub mod id;
 pub mod quantity;
+pub mod supervisor;
 pub mod tcp;
 pub mod time;
 pub mod tls;
+pub mod version;
 pub mod wire;

@@ -10,6 +10,7 @@ mod commands;
 mod dead_letters;
 mod deduplicated;
 mod delivery;
+mod deployed;
 mod doors;
 mod drained;
 mod events;

@@ -63,6 +63,9 @@ impl AdminClient {
     /// If the HTTP client cannot be made.
     pub fn new(base: &str) -> Result<Self, ClientError> {
         let base = base.trim_end_matches('/').to_owned();
+        // Built in one go with a collector that knows object stores, the HTTP client can do TLS, and demands a provider of
+        // it even where it is never used. One that is there already is as good.
+        let _installed = rustls::crypto::ring::default_provider().install_default().is_ok();
         // A proxy of the environment would be asked for an address that means this machine.
         let http = reqwest::Client::builder().no_proxy().timeout(ANSWER_TIME_MAX).build().map_err(
             |error| ClientError::Unreachable {

@@ -7,6 +7,7 @@
 //! `accepted_events_total = posted_events_total + in_transit_events`.
 
 use std::fmt;
+use std::time::Duration;
 
 use prometheus_client::collector::Collector;
 use prometheus_client::encoding::{
@@ -15,7 +16,8 @@ use prometheus_client::encoding::{
 use prometheus_client::metrics::MetricType;
 use prometheus_client::registry::{Registry, Unit};
 
-use crate::status::{DoorStatus, SessionState, Status};
+use crate::commit::FSYNC_BOUNDS_MICROS;
+use crate::status::{DoorStatus, Fsync, SessionState, Status};
 use crate::uplink::chooser::Transport;
 
 /// What the answer's Content-Type says.
@@ -142,6 +144,20 @@ fn backlog(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         &Unit::Seconds,
         oldest,
     )?;
+    if let Some(millis) = backlog.drain_estimate_millis {
+        page.gauge_in(
+            "drain_estimate",
+            "Until all that is in transit is posted, at the rate of the last minute; absent while nothing is posted.",
+            &Unit::Seconds,
+            Millis(millis),
+        )?;
+    }
+    page.gauge_in(
+        "shutdown_grace",
+        "What the agent has for that once it is told to end.",
+        &Unit::Seconds,
+        Millis(status.shutdown_grace_millis),
+    )?;
     page.gauge("sealed_sequence", "The last sealed batch.", backlog.sealed_sequence)?;
     page.gauge("posted_sequence", "The last posted batch.", backlog.posted_sequence)
 }
@@ -192,7 +208,7 @@ fn journal(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         raw.given_up,
     )?;
     page.gauge("dead_letters", "Rejected events that are kept.", journal.dead_letters)?;
-    let fsync = status.fsync;
+    let fsync = &status.fsync;
     let quantiles = [
         ([("quantile", "0.5")], Micros(fsync.p50_micros)),
         ([("quantile", "0.99")], Micros(fsync.p99_micros)),
@@ -204,7 +220,8 @@ fn journal(page: &mut Page<'_>, status: &Status) -> fmt::Result {
         Some(&Unit::Seconds),
         &quantiles,
     )?;
-    page.counter("commits", "Commits that reached the disk.", fsync.count)
+    page.counter("commits", "Commits that reached the disk.", fsync.count)?;
+    page.commit_durations(fsync)
 }
 
 fn session(page: &mut Page<'_>, status: &Status) -> fmt::Result {
@@ -323,6 +340,21 @@ impl Page<'_> {
         metric.encode_counter::<[(&str, &str); 0], u64, f64>(&value, None)
     }
 
+    fn commit_durations(&mut self, fsync: &Fsync) -> fmt::Result {
+        let seconds = |micros: u64| Duration::from_micros(micros).as_secs_f64();
+        let bounds = FSYNC_BOUNDS_MICROS.map(seconds).into_iter().chain([f64::MAX]);
+        let buckets: Vec<_> = bounds.zip(fsync.buckets.iter().copied()).collect();
+        let (name, help) = ("commit_duration", "How long commits took to reach the disk.");
+        self.0
+            .encode_descriptor(name, help, Some(&Unit::Seconds), MetricType::Histogram)?
+            .encode_histogram::<[(&str, &str); 0]>(
+                seconds(fsync.sum_micros),
+                fsync.count,
+                &buckets,
+                None,
+            )
+    }
+
     fn counters<L: EncodeLabelSet>(
         &mut self,
         name: &str,
@@ -429,6 +461,7 @@ mod tests {
         status.events.rejected = BTreeMap::from([("sampled".to_owned(), 3)]);
         status.backlog.oldest_unposted_age_millis = Some(1_500);
         status.journal.time_to_full_millis = Some(60_000);
+        status.backlog.drain_estimate_millis = Some(7_500);
         let text = encode(&status);
         assert!(text.ends_with("# EOF\n"), "{text}");
         let samples = samples(&text);
@@ -452,6 +485,11 @@ mod tests {
             ("journal_bytes_max", "2147483648"),
             ("journal_full", "0"),
             ("time_to_full_seconds", "60.0"),
+            ("drain_estimate_seconds", "7.5"),
+            ("shutdown_grace_seconds", "30.0"),
+            ("commit_duration_seconds_count", "9000"),
+            ("commit_duration_seconds_sum", "12.0"),
+            ("commit_duration_seconds_bucket{le=\"0.002\"}", "8000"),
             ("sealed_sequence", "420"),
             ("posted_sequence", "420"),
             ("fsync_seconds{quantile=\"0.5\"}", "0.00125"),
@@ -484,8 +522,8 @@ mod tests {
             .collect();
         for name in samples(&text).keys() {
             let bare = name.split('{').next().unwrap();
-            let base =
-                bare.strip_suffix("_total").or_else(|| bare.strip_suffix("_info")).unwrap_or(bare);
+            let endings = ["_total", "_info", "_bucket", "_sum", "_count"];
+            let base = endings.into_iter().find_map(|end| bare.strip_suffix(end)).unwrap_or(bare);
             assert!(described.contains(base), "{name} is not described");
         }
     }

@@ -16,6 +16,7 @@ use tidemark_common::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
+use super::draining::Draining;
 use super::growth::Growth;
 use super::lately::{Lately, WINDOW_MILLIS};
 use super::replay::{ReplayAnswer, ReplayAsked, ReplayError, Replayer};
@@ -52,6 +53,7 @@ pub struct Parts {
     pub admin: Arc<DoorCounts>,
     pub doors: watch::Receiver<Doors>,
     pub replayer: Replayer,
+    pub shutdown_grace: Duration,
     /// Reads the wall clock.
     pub clock: fn() -> Timestamp,
 }
@@ -67,6 +69,7 @@ pub struct Observer {
 #[derive(Debug)]
 struct Watched {
     growth: Growth,
+    draining: Draining,
     lately: Lately,
     /// Whether the session was live, and since when it has or has not been.
     live: bool,
@@ -88,7 +91,13 @@ impl Observer {
         let since = (parts.clock)();
         let evidence = parts.commit.state().borrow().evidence.clone();
         let lately = Lately::new(since, evidence);
-        let watched = Watched { growth: Growth::default(), lately, live: false, since };
+        let watched = Watched {
+            growth: Growth::default(),
+            draining: Draining::default(),
+            lately,
+            live: false,
+            since,
+        };
         Self { parts, watched: Mutex::new(watched) }
     }
 
@@ -118,6 +127,7 @@ impl Observer {
         let mut watched = self.watched();
         watched.see_session(live, now);
         watched.growth.observe(now, needed(&journal));
+        watched.draining.observe(now, events(&journal).posted);
         watched.lately.observe(now, &journal.evidence);
     }
 
@@ -147,6 +157,11 @@ impl Observe for Observer {
             uplink: &uplink,
             session_since: watched.since,
             time_to_full_millis: watched.growth.millis_to(journal.full_at_bytes()),
+            drain_estimate_millis: watched
+                .draining
+                .millis_for(events(&journal).in_transit())
+                .filter(|millis| *millis == 0 || watched.live),
+            shutdown_grace: self.parts.shutdown_grace,
             lately: &watched.lately.added(&journal.evidence),
             failed: self.commits_ended(),
             figures: &self.parts.figures,
@@ -205,6 +220,8 @@ pub struct Observed<'a> {
     /// Since when there has, or has not, been a session.
     pub session_since: Timestamp,
     pub time_to_full_millis: Option<u64>,
+    pub drain_estimate_millis: Option<u64>,
+    pub shutdown_grace: Duration,
     /// What of the evidence was added within [`WINDOW_MILLIS`].
     pub lately: &'a Evidence,
     pub failed: Option<String>,
@@ -228,6 +245,7 @@ impl Observed<'_> {
             backlog: Backlog {
                 batches: journal.backlog_batches,
                 bytes: journal.backlog_bytes,
+                drain_estimate_millis: self.drain_estimate_millis,
                 oldest_unposted_age_millis: journal.oldest_unposted.map(|oldest| self.age(oldest)),
                 sealed_sequence: journal.sealed_sequence.0,
                 posted_sequence: journal.posted_sequence.0,
@@ -238,7 +256,11 @@ impl Observed<'_> {
                 p50_micros: self.fsync.p50_micros,
                 p99_micros: self.fsync.p99_micros,
                 max_micros: self.fsync.max_micros,
+                sum_micros: self.fsync.sum_micros,
+                buckets: self.fsync.buckets.to_vec(),
             },
+            shutdown_grace_millis: u64::try_from(self.shutdown_grace.as_millis())
+                .unwrap_or(u64::MAX),
             forward: Forward {
                 forwarded: self.figures.forwarded.value(),
                 forward_dropped: self.figures.forward_dropped.value(),
@@ -452,6 +474,8 @@ mod tests {
             uplink: &uplink(state),
             session_since: Timestamp(NOW.0 - 60_000),
             time_to_full_millis: None,
+            drain_estimate_millis: Some(12_000),
+            shutdown_grace: Duration::from_secs(30),
             lately: &lately,
             failed: None,
             figures: &DoorFigures::default(),
@@ -506,7 +530,13 @@ mod tests {
     fn tries_to_reconnect_do_not_make_an_outage_younger() {
         let since = Timestamp(0);
         let lately = Lately::new(since, Evidence::default());
-        let mut watched = Watched { growth: Growth::default(), lately, live: false, since };
+        let mut watched = Watched {
+            growth: Growth::default(),
+            draining: Draining::default(),
+            lately,
+            live: false,
+            since,
+        };
         watched.see_session(true, Timestamp(10));
         watched.see_session(false, Timestamp(20));
         watched.see_session(false, Timestamp(30));

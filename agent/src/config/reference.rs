@@ -443,5 +443,6 @@ One TOML file. `TIDEMARK_AGENT__SECTION__KEY` in the environment is laid over `[
 name with `_FILE` at its end names a file that holds the value. Durations are a whole number and a
 unit (`5ms`, `10s`, `5m`, `24h`, `35d`); sizes are a whole number of bytes or a number and a unit
 (`64KiB`, `8MiB`, `1GiB`; `KB`, `MB`, `GB` for powers of ten). Relative paths are meant from the
-file's folder. Unknown keys are errors.
+file's folder. Unknown keys are errors. Without `--config` the file is `/etc/tidemark/agent.toml`; where that
+is not there, variables alone are enough (`TIDEMARK_AGENT__UPLINK__CA_PEM` and the like hold what files would).
 ";

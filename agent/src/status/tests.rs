@@ -5,6 +5,7 @@ use std::time::Duration;
 use super::text::human;
 use super::trouble::find;
 use super::*;
+use crate::paint::Paint;
 use crate::uplink::LinkError;
 use crate::uplink::chooser::Transport;
 use tidemark_common::tls::CertificateFault;
@@ -43,7 +44,15 @@ pub(crate) fn well() -> Status {
             ..JournalFigures::default()
         },
         forward: Forward::default(),
-        fsync: Fsync { count: 9_000, p50_micros: 1_250, p99_micros: 4_800, max_micros: 31_000 },
+        fsync: Fsync {
+            count: 9_000,
+            p50_micros: 1_250,
+            p99_micros: 4_800,
+            max_micros: 31_000,
+            sum_micros: 12_000_000,
+            buckets: vec![0, 3_000, 5_000, 900, 60, 40],
+        },
+        shutdown_grace_millis: 30_000,
         doors: BTreeMap::from([
             (
                 "http".to_owned(),
@@ -85,7 +94,7 @@ fsync        half within 1.2ms, 99 of 100 within 4.8ms, at most 31.0ms
 doors        http: 12 messages (4.0 KiB), 1 connection open, 0 errors
              udp: 1 message (25 B), 0 connections open, 1 error
 ";
-    assert_eq!(human(&well()), expected);
+    assert_eq!(human(&well(), Paint::Plain), expected);
 }
 
 #[test]
@@ -104,7 +113,7 @@ fn what_is_wrong_comes_first() {
     status.backlog.sealed_sequence = 421;
     status.backlog.oldest_unposted_age_millis = Some(190_000);
     status.journal.dead_letters = 1;
-    let shown = human(&status);
+    let shown = human(&status, Paint::Plain);
     let expected = "\
 No session with collector.example.com:8129 for 3m 12s: failed to connect: refused
   Nothing is lost: events are kept on disk. Check that the collector runs and that its UDP port, or the same TCP port, can be reached.
@@ -291,7 +300,7 @@ fn a_journal_that_is_full_in_years_is_not_full_soon() {
     let check = |millis, expected| {
         let mut status = well();
         status.journal.time_to_full_millis = Some(millis);
-        assert_eq!(human(&status).contains(", full in"), expected, "{millis}");
+        assert_eq!(human(&status, Paint::Plain).contains(", full in"), expected, "{millis}");
     };
     check(29 * 86_400_000, true);
     check(3_562 * 86_400_000, false);

@@ -3,25 +3,29 @@
 use std::fmt::Write as _;
 
 use super::{DoorStatus, Forward, Status, trouble};
+use crate::paint::Paint;
 
 /// The width of the column of names.
 const NAME_WIDTH: usize = 13;
+
+/// What is gone sooner is on its way as ever.
+const DRAIN_SHOWN_MILLIS_MIN: u64 = 5_000;
 
 /// Beyond 30 days, the growth of some minutes says nothing of when the journal is full.
 const TIME_TO_FULL_MILLIS_MAX: u64 = 30 * 86_400_000;
 
 /// The whole text, ending in a newline.
 #[must_use]
-pub fn human(status: &Status) -> String {
-    let mut page = Page(String::new());
+pub fn human(status: &Status, paint: Paint) -> String {
+    let mut page = Page { text: String::new(), paint };
     let troubles = trouble::find(status);
     match troubles.split_first() {
-        None => page.line(format_args!("OK. {}", well(status))),
+        None => page.line(format_args!("{} {}", paint.good("OK."), well(status))),
         Some((first, others)) => {
-            page.line(format_args!("{}", first.what));
+            page.line(format_args!("{}", paint.bad(&first.what)));
             page.line(format_args!("  {}", first.remedy));
             for other in others {
-                page.line(format_args!("Also: {}", other.what));
+                page.line(format_args!("{} {}", paint.warned("Also:"), other.what));
                 page.line(format_args!("  {}", other.remedy));
             }
         }
@@ -31,7 +35,7 @@ pub fn human(status: &Status) -> String {
     session(&mut page, status);
     journal(&mut page, status);
     doors(&mut page, status);
-    page.0
+    page.text
 }
 
 fn well(status: &Status) -> String {
@@ -53,10 +57,16 @@ fn events(page: &mut Page, status: &Status) {
         Some(millis) if events.in_transit() > 0 => format!(", the oldest for {}", age(millis)),
         Some(_) | None => String::new(),
     };
+    let gone = match status.backlog.drain_estimate_millis {
+        Some(millis) if millis >= DRAIN_SHOWN_MILLIS_MIN => {
+            format!("; posted in {} at the present rate", age(millis))
+        }
+        Some(_) | None => String::new(),
+    };
     page.row(
         "in transit",
         format_args!(
-            "{} events ({} not sealed, {} in {}){oldest}",
+            "{} events ({} not sealed, {} in {}){oldest}{gone}",
             grouped(events.in_transit()),
             grouped(events.in_chunks),
             grouped(events.in_unposted_batches),
@@ -169,7 +179,7 @@ fn journal(page: &mut Page, status: &Status) {
             ),
         );
     }
-    let fsync = status.fsync;
+    let fsync = &status.fsync;
     page.row(
         "fsync",
         format_args!(
@@ -198,15 +208,19 @@ fn doors(page: &mut Page, status: &Status) {
     }
 }
 
-struct Page(String);
+struct Page {
+    text: String,
+    paint: Paint,
+}
 
 impl Page {
     fn line(&mut self, text: std::fmt::Arguments<'_>) {
-        writeln!(self.0, "{text}").expect("writing to a String does not fail");
+        writeln!(self.text, "{text}").expect("writing to a String does not fail");
     }
 
     fn row(&mut self, name: &str, text: std::fmt::Arguments<'_>) {
-        self.line(format_args!("{name:NAME_WIDTH$}{text}"));
+        let name = self.paint.faint(&format!("{name:NAME_WIDTH$}"));
+        self.line(format_args!("{name}{text}"));
     }
 }
 
@@ -237,7 +251,7 @@ pub(crate) fn plural(number: u64, one: &str, many: &str) -> String {
 
 /// Two units at most: `350ms`, `12s`, `3m 12s`, `2h 5m`, `4d 3h`.
 #[must_use]
-pub(super) fn age(millis: u64) -> String {
+pub(crate) fn age(millis: u64) -> String {
     const UNITS: [(&str, u64); 4] = [("d", 86_400), ("h", 3_600), ("m", 60), ("s", 1)];
     if millis < 1_000 {
         return format!("{millis}ms");

@@ -119,7 +119,7 @@ impl Cut {
             .held_back_by
             .into_iter()
             .take(STREAMS_SHOWN_MAX)
-            .map(|(stream, why)| HeldBack { stream: stream.to_string(), why });
+            .map(|(stream, why)| HeldBack { stream: stream.to_string(), why: why.told });
         Ok(Self {
             as_of: zone.rfc3339(snapshot.ledger_time()),
             complete_through: completeness.through.map(|through: Timestamp| zone.rfc3339(through)),

@@ -21,15 +21,19 @@ use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
-use prometheus_client::registry::Registry;
+use prometheus_client::registry::{Registry, Unit};
 
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls;
 
+use crate::billing_run::runs::RunFigures;
 use crate::catalog::Unbilled;
+use crate::ledger::completeness::REASONS;
 use crate::ledger::retired::RetiredSums;
-use crate::ledger::{Completeness, Ledger, LedgerFigures, Snapshot, StreamState, StreamStatus};
+use crate::ledger::{
+    Completeness, Latencies, Ledger, LedgerFigures, Snapshot, StreamState, StreamStatus,
+};
 use crate::listen::ListenFigures;
 use crate::reconcile::{self, LastSweep};
 
@@ -80,6 +84,11 @@ struct FindingLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OutcomeLabels {
+    outcome: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnyStateLabels {
     state: &'static str,
 }
@@ -87,7 +96,7 @@ struct AnyStateLabels {
 pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, Problem> {
     let (ledger, sessions) = (api.ledger.clone(), (api.sessions.0)());
     let (counts, own) = (api.suspense.clone(), api.door.clone());
-    let swept = api.sweeps.last();
+    let (swept, billed) = (api.sweeps.last(), api.billing.runs.figures());
     let text = api
         .read(move |catalog, snapshot| {
             let suspense = counts.read(catalog, snapshot)?;
@@ -96,6 +105,7 @@ pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, 
             let mut registry = Registry::with_prefix("tidemark_collector");
             totals(&mut registry, &suspense, snapshot, &complete)?;
             sweep(&mut registry, swept.as_ref());
+            billing_runs(&mut registry, &billed);
             text(registry, snapshot, &ledger, &sessions, &own)
         })
         .await?;
@@ -110,6 +120,7 @@ fn text(
     own: &DoorCounters,
 ) -> Result<String, Problem> {
     process(&mut registry, &ledger.figures()?);
+    latencies(&mut registry, ledger.latencies());
     archive::register(&mut registry, ledger);
     door(&mut registry, sessions, tls::now());
     own_door(&mut registry, own);
@@ -177,6 +188,12 @@ fn totals(
     ] {
         gauge(registry, name, help, value);
     }
+    let reasons = Family::<AnyReasonLabels, Count>::default();
+    for reason in REASONS {
+        let held = complete.held_back_by.iter().filter(|(_, why)| why.reason == reason).count();
+        reasons.get_or_create(&AnyReasonLabels { reason }).set(count(held));
+    }
+    registry.register("held_back_streams", "Of held_back_by_streams, by why", reasons);
     registry.register(
         "suspense_events",
         "Posted events that the catalogue does not explain, counted once a minute",
@@ -246,11 +263,53 @@ fn process(registry: &mut Registry, figures: &LedgerFigures) {
         counter(registry, name, help, value);
     }
     for (name, help, value) in [
-        ("commit_p50_micros", "Ledger commits, median", figures.commit.p50_micros),
-        ("commit_p99_micros", "Ledger commits, 99th percentile", figures.commit.p99_micros),
-        ("fold_p99_micros", "Folds, 99th percentile", figures.fold.p99_micros),
         ("tail_lines", "Batch lines not folded yet", figures.tail.lines),
         ("tail_bytes", "Bodies not folded yet, bytes", figures.tail.bytes),
+    ] {
+        gauge(registry, name, help, value);
+    }
+}
+
+fn latencies(registry: &mut Registry, latencies: Latencies) {
+    let Latencies { commit, fold, writer_wait } = latencies;
+    for (name, help, histogram) in [
+        ("commit_duration", "How long ledger commits took, fsync included", commit),
+        ("fold_duration", "How long folds took", fold),
+        ("writer_wait", "How long requests waited for the begin of their commit", writer_wait),
+    ] {
+        registry.register_with_unit(name, help, Unit::Seconds, histogram);
+    }
+}
+
+/// What became of the billing runs of this process.
+fn billing_runs(registry: &mut Registry, figures: &RunFigures) {
+    let ended = Family::<OutcomeLabels, Counter>::default();
+    for (outcome, count) in [("completed", figures.completed), ("failed", figures.failed)] {
+        ended.get_or_create(&OutcomeLabels { outcome }).inc_by(count);
+    }
+    registry.register("billing_runs", "Billing runs that ended since the start", ended);
+    counter(
+        registry,
+        "billing_run_problems",
+        "Customers without a document for a reason that a person must look at, over all runs since the start",
+        figures.problems,
+    );
+    gauge(registry, "billing_runs_running", "Billing runs that are under way", figures.running);
+    let Some(last) = figures.last else { return };
+    for (name, help, value) in [
+        ("billing_run_last_seconds", "End of the last billing run, unix seconds", seconds(last.at)),
+        (
+            "billing_run_last_failed",
+            "1 if it could not come to its end",
+            u64::from(last.has_failed),
+        ),
+        ("billing_run_last_issued", "Documents that it issued", last.issued),
+        ("billing_run_last_problems", "Customers that it has no document for", last.problems),
+        (
+            "billing_run_last_awaiting_archive",
+            "Documents that it issued and the archive did not hold",
+            last.awaiting_archive,
+        ),
     ] {
         gauge(registry, name, help, value);
     }

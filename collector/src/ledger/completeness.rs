@@ -19,8 +19,21 @@ pub struct Completeness {
     /// `None` while a stream never confirmed.
     pub through: Option<Timestamp>,
     /// The streams that hold it back, and why.
-    pub held_back_by: Vec<(StreamId, String)>,
+    pub held_back_by: Vec<(StreamId, Why)>,
 }
+
+/// Why a stream holds completeness back.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Why {
+    /// One of [`REASONS`].
+    pub reason: &'static str,
+    /// The reason and its figures, for people.
+    pub told: String,
+}
+
+/// Every reason, for a metric with one series each.
+pub const REASONS: [&str; 7] =
+    ["conflict", "quarantine", "missing", "closed", "unconfirmed", "backlog", "silent"];
 
 /// Judges all streams at ledger time `now`. A stream that did not confirm for `silent_after_millis` is
 /// named as silent.
@@ -51,25 +64,27 @@ fn bounds(record: &StreamRecord) -> bool {
         || record.conflict_cap.is_some()
 }
 
-fn why(record: &StreamRecord, now: Timestamp, silent_after_millis: i64) -> Option<String> {
+fn why(record: &StreamRecord, now: Timestamp, silent_after_millis: i64) -> Option<Why> {
+    let why = |reason, told: String| Some(Why { reason, told: format!("{reason}: {told}") });
     if record.state == StreamState::Conflict || record.conflict_cap.is_some() {
-        return Some("conflict: its journal was cloned or rolled back".to_owned());
+        return why("conflict", "its journal was cloned or rolled back".to_owned());
     }
     if record.quarantined_batches > 0 {
         let (batches, events) = (record.quarantined_batches, record.quarantined_events);
-        return Some(format!("quarantine: {batches} batches with {events} events cannot be read"));
+        return why("quarantine", format!("{batches} batches with {events} events cannot be read"));
     }
     if let Some(Missing { first, last, events }) = record.missing {
-        return Some(format!(
-            "missing: batches {first} to {last} with {events} events are neither here nor in its journal"
-        ));
+        let told = format!(
+            "batches {first} to {last} with {events} events are neither here nor in its journal"
+        );
+        return why("missing", told);
     }
     if record.state == StreamState::Closed {
         let events = record.in_transit();
-        return Some(format!("closed: {events} events that it accepted never came"));
+        return why("closed", format!("{events} events that it accepted never came"));
     }
     let Some(through) = record.complete_through() else {
-        return Some("it never confirmed that all it accepted is posted".to_owned());
+        return why("unconfirmed", "it never confirmed that all it accepted is posted".to_owned());
     };
     if now.millis_since(through) <= silent_after_millis {
         return None;
@@ -77,11 +92,11 @@ fn why(record: &StreamRecord, now: Timestamp, silent_after_millis: i64) -> Optio
     match record.pending.last() {
         Some(pending) => {
             let (posted, sealed) = (record.posted_sequence, pending.sequence);
-            Some(format!("backlog: batch {posted} of {sealed} is posted"))
+            why("backlog", format!("batch {posted} of {sealed} is posted"))
         }
         None => {
             let seconds = now.millis_since(record.last_heard).div_euclid(1_000);
-            Some(format!("silent: last heard {seconds} s ago"))
+            why("silent", format!("last heard {seconds} s ago"))
         }
     }
 }
@@ -103,8 +118,7 @@ mod tests {
             .collect();
         let found = complete_through(&records, Timestamp(100_000), 30_000);
         let through = found.through.map_or("none".to_owned(), |through| through.0.to_string());
-        let why: Vec<_> =
-            found.held_back_by.iter().map(|(_, why)| why.split(':').next().unwrap()).collect();
+        let why: Vec<_> = found.held_back_by.iter().map(|(_, why)| why.reason).collect();
         assert_eq!(format!("{through}; {}", why.join(" | ")), expected, "{streams}");
     }
 
@@ -161,7 +175,7 @@ mod tests {
     fn the_slowest_stream_decides() {
         check("", "100000; ");
         check("o95000 o90000", "90000; ");
-        check("o95000 o", "none; it never confirmed that all it accepted is posted");
+        check("o95000 o", "none; unconfirmed");
         check("o95000 c10000", "95000; ");
         check("o95000 o10000", "10000; silent");
         check("o95000 b10000", "10000; backlog");

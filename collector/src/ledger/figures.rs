@@ -3,19 +3,20 @@
 //! **Owns** counting. **Does not own** what is durable: gauges that must survive a restart come from
 //! the stream records and the totals.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
-use hdrhistogram::Histogram;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 
 use crate::dedupe::Verdict;
 use crate::ledger::tail::TailSize;
 
-/// Durations are told apart up to a minute, to three digits.
-const MICROS_MAX: u64 = 60_000_000;
+/// Bounds of the durations' buckets: 0.5 ms, and twice as much each, up to 16.4 s.
+const BUCKET_FIRST_SECONDS: f64 = 0.0005;
+const BUCKETS: u16 = 16;
 
 /// What the writer and the folder count since they started.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct LedgerCounters {
     admitted: AtomicU64,
     duplicates: AtomicU64,
@@ -28,8 +29,25 @@ pub struct LedgerCounters {
     groups: AtomicU64,
     folds: AtomicU64,
     folded_lines: AtomicU64,
-    commits: Mutex<Histogram<u64>>,
-    fold_durations: Mutex<Histogram<u64>>,
+    latencies: Latencies,
+}
+
+/// How long the writer and the folder took, in seconds, since they started.
+#[derive(Debug, Clone)]
+pub struct Latencies {
+    /// A group's transaction, fsync included.
+    pub commit: Histogram,
+    /// From summing the tail to its totals' fsync.
+    pub fold: Histogram,
+    /// From a request's arrival to the begin of its group's transaction.
+    pub writer_wait: Histogram,
+}
+
+impl Default for Latencies {
+    fn default() -> Self {
+        let histogram = || Histogram::new(exponential_buckets(BUCKET_FIRST_SECONDS, 2.0, BUCKETS));
+        Self { commit: histogram(), fold: histogram(), writer_wait: histogram() }
+    }
 }
 
 /// The figures at one moment.
@@ -49,10 +67,8 @@ pub struct LedgerFigures {
     pub suppressed: u64,
     /// Transactions of the writer.
     pub groups: u64,
-    pub commit: Durations,
     pub folds: u64,
     pub folded_lines: u64,
-    pub fold: Durations,
     pub tail: TailSize,
     pub streams: u64,
     /// Events that the headers of all admitted batches hold, ever.
@@ -63,39 +79,6 @@ pub struct LedgerFigures {
     pub events_accepted: u64,
     pub events_in_transit: u64,
     pub clock_jumps: u64,
-}
-
-/// A latency recorder's figures, in microseconds.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Durations {
-    pub count: u64,
-    pub p50_micros: u64,
-    pub p99_micros: u64,
-    pub max_micros: u64,
-}
-
-impl Default for LedgerCounters {
-    fn default() -> Self {
-        let recorder = || {
-            let histogram = Histogram::new_with_max(MICROS_MAX, 3);
-            Mutex::new(histogram.expect("three digits up to a minute are valid bounds"))
-        };
-        Self {
-            admitted: AtomicU64::new(0),
-            duplicates: AtomicU64::new(0),
-            gaps: AtomicU64::new(0),
-            conflicts: AtomicU64::new(0),
-            fenced: AtomicU64::new(0),
-            refused: AtomicU64::new(0),
-            quarantined: AtomicU64::new(0),
-            suppressed: AtomicU64::new(0),
-            groups: AtomicU64::new(0),
-            folds: AtomicU64::new(0),
-            folded_lines: AtomicU64::new(0),
-            commits: recorder(),
-            fold_durations: recorder(),
-        }
-    }
 }
 
 impl LedgerCounters {
@@ -121,13 +104,22 @@ impl LedgerCounters {
 
     pub fn count_commit(&self, micros: u64) {
         self.groups.fetch_add(1, Ordering::Relaxed);
-        record(&self.commits, micros);
+        self.latencies.commit.observe(seconds(micros));
     }
 
     pub fn count_fold(&self, lines: u64, micros: u64) {
         self.folds.fetch_add(1, Ordering::Relaxed);
         self.folded_lines.fetch_add(lines, Ordering::Relaxed);
-        record(&self.fold_durations, micros);
+        self.latencies.fold.observe(seconds(micros));
+    }
+
+    pub fn count_wait(&self, micros: u64) {
+        self.latencies.writer_wait.observe(seconds(micros));
+    }
+
+    #[must_use]
+    pub fn latencies(&self) -> Latencies {
+        self.latencies.clone()
     }
 
     /// The counters' part of the figures; the rest is zero.
@@ -144,10 +136,8 @@ impl LedgerCounters {
             quarantined: read(&self.quarantined),
             suppressed: read(&self.suppressed),
             groups: read(&self.groups),
-            commit: durations(&self.commits),
             folds: read(&self.folds),
             folded_lines: read(&self.folded_lines),
-            fold: durations(&self.fold_durations),
             tail: TailSize::default(),
             streams: 0,
             events_by_headers: 0,
@@ -160,20 +150,6 @@ impl LedgerCounters {
     }
 }
 
-fn record(histogram: &Mutex<Histogram<u64>>, micros: u64) {
-    if let Ok(mut histogram) = histogram.lock() {
-        histogram.saturating_record(micros);
-    }
-}
-
-fn durations(histogram: &Mutex<Histogram<u64>>) -> Durations {
-    let Ok(histogram) = histogram.lock() else {
-        return Durations::default();
-    };
-    Durations {
-        count: histogram.len(),
-        p50_micros: histogram.value_at_quantile(0.5),
-        p99_micros: histogram.value_at_quantile(0.99),
-        max_micros: histogram.max(),
-    }
+fn seconds(micros: u64) -> f64 {
+    Duration::from_micros(micros).as_secs_f64()
 }

@@ -55,7 +55,8 @@ pub(super) async fn run(shared: Arc<Shared>, requests: mpsc::WeakSender<Waiting>
         while let Some(request) = shared.due_to_retire() {
             let Some(requests) = requests.upgrade() else { return };
             let (reply, replied) = oneshot::channel();
-            let waiting = Waiting { request, reply, room: None };
+            let since_micros = shared.time.read().monotonic_micros;
+            let waiting = Waiting { request, reply, since_micros, room: None };
             if requests.send(waiting).await.is_err() {
                 return;
             }

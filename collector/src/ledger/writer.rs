@@ -133,7 +133,9 @@ impl<S: LedgerStore> Writer<S> {
         let (mut group, mut replies, mut rooms) = (Vec::new(), Vec::new(), Vec::new());
         let mut bytes = 0_usize;
         let mut next = Some(first);
-        while let Some(Waiting { request, reply, room }) = next {
+        let now = shared.time.read().monotonic_micros;
+        while let Some(Waiting { request, reply, since_micros, room }) = next {
+            shared.counters.count_wait(now.saturating_sub(since_micros));
             bytes = bytes.saturating_add(request.bytes());
             group.push(request);
             replies.push(reply);
