@@ -21,13 +21,12 @@
 
 pub mod client;
 pub mod dead_letter;
-pub mod draining;
-pub mod growth;
 mod journal;
 pub mod lately;
 mod local;
 pub mod metrics;
 pub mod observed;
+pub mod pace;
 pub mod replay;
 
 #[cfg(test)]

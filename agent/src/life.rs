@@ -10,6 +10,7 @@
 //! `shutdown_grace` is used; then intake ends and seals, the uplink ships what is left, waits for
 //! acks and closes the stream. What cannot be shipped in time stays on disk.
 
+mod beside;
 mod opening;
 mod ship;
 
@@ -21,16 +22,16 @@ use std::time::Duration;
 use thiserror::Error;
 use tidemark_common::supervisor;
 use tidemark_common::time::Timestamp;
-use tidemark_common::tls::{self, Pem};
+use tidemark_common::tls::Pem;
 use tidemark_common::wire::Rules;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep, timeout_at};
 
 use crate::Machine;
-use crate::admin::observed::{Doors, Observer, Parts};
+use crate::admin::observed::{Doors, Parts};
 use crate::admin::replay::Replayer;
-use crate::admin::{self, Admin, Observe as _, Verdict};
+use crate::admin::{self, Admin};
 use crate::commit::{CommitError, CommitHandle, CommitStart, Committer, Shared};
 use crate::config::{Config, ConfigError};
 use crate::driver::home::AgentHome;
@@ -53,6 +54,7 @@ use crate::parse::naming::{Naming, NamingError, Patterns};
 use crate::session::SessionConfig;
 use crate::uplink::LinkTimes;
 
+use beside::Beside;
 pub(crate) use opening::journal_options;
 pub(crate) use ship::{MadeBy, ShipEnd, Shipped, ship};
 
@@ -142,15 +144,6 @@ struct Agent {
     _beside: Vec<Beside>,
 }
 
-/// A task that ends with its owner.
-struct Beside(JoinHandle<()>);
-
-impl Drop for Beside {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
 impl Agent {
     async fn begin(config: Config) -> Result<Self, RunError> {
         let naming = Arc::new(Naming::new(&config.naming)?);
@@ -207,7 +200,7 @@ impl Agent {
             shutdown_grace: config.shutdown_grace,
             clock,
         };
-        let beside = beside(parts, admin, config.clone(), pem_sender);
+        let beside = beside::begin(parts, admin, config.clone(), pem_sender);
         Ok(Self {
             config,
             commit,
@@ -329,30 +322,6 @@ impl Agent {
     }
 }
 
-/// What runs beside the events' way: watching, the admin address, certificates.
-fn beside(parts: Parts, admin: Admin, config: Config, pem: watch::Sender<Arc<Pem>>) -> Vec<Beside> {
-    let observer = Arc::new(Observer::new(parts));
-    let watching = Arc::clone(&observer);
-    let seen = Arc::clone(&observer);
-    vec![
-        Beside(tokio::spawn(async move { watching.watch().await })),
-        Beside(tokio::spawn(say_at_work(seen))),
-        Beside(tokio::spawn(serve_admin(admin, observer))),
-        Beside(tokio::spawn(renew_pem(config, pem))),
-    ]
-}
-
-/// Tells the supervisor, as often as it asks for it, as long as it is true.
-async fn say_at_work(seen: Arc<Observer>) {
-    let Some(every) = supervisor::at_work_every() else { return };
-    loop {
-        if seen.health() == Verdict::Yes {
-            supervisor::at_work();
-        }
-        sleep(every).await;
-    }
-}
-
 fn commit_ended(
     ended: Result<Result<(), CommitError>, oneshot::error::RecvError>,
 ) -> Result<Ended, RunError> {
@@ -418,39 +387,6 @@ fn is_all_posted(state: &JournalState, barrier: Barrier) -> bool {
 async fn ended_by<T>(end: Instant, part: impl Future<Output = T>) {
     if timeout_at(end, part).await.is_err() {
         tracing::warn!("a part did not end in time; it is left behind");
-    }
-}
-
-async fn serve_admin(admin: Admin, observer: Arc<Observer>) {
-    if let Err(error) = admin.serve(observer, std::future::pending()).await {
-        tracing::error!(%error, "the admin address no longer answers");
-    }
-}
-
-/// Reads the certificates again now and then; the uplink takes the newest at its next connection.
-async fn renew_pem(config: Config, current: watch::Sender<Arc<Pem>>) {
-    loop {
-        sleep(config.uplink.renew_interval).await;
-        let read = read_pem(&config).and_then(|pem| {
-            // Files that are just being replaced may not fit together.
-            tls::client_config(&pem).map_err(DriverConfigError::from)?;
-            Ok(pem)
-        });
-        match read {
-            Ok(pem) => {
-                current.send_if_modified(|held| {
-                    let changed = **held != pem;
-                    if changed {
-                        tracing::info!("certificates were read again; the next session shows them");
-                        *held = Arc::new(pem);
-                    }
-                    changed
-                });
-            }
-            Err(error) => {
-                tracing::warn!(%error, "certificates could not be read again; the former ones are used")
-            }
-        }
     }
 }
 

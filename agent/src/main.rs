@@ -3,32 +3,35 @@
 //! **Owns** what is printed, and the exit code: 0 well, 1 an error, 2 wrong arguments, 3 a conflict that
 //! needs a person. **Does not own** the agent: [`tidemark_agent::run`] is all of it.
 
+mod arguments;
+
 use std::io::{self, IsTerminal as _, Write};
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use anyhow::{Context as _, bail};
-use clap::{Args, Parser, Subcommand};
+use clap::Parser as _;
 use tidemark_agent::Ended;
 use tidemark_agent::admin::DeadLetterShown;
 use tidemark_agent::admin::client::{AdminClient, ClientError, local_url};
 use tidemark_agent::admin::dead_letter::read_offline;
 use tidemark_agent::admin::replay::{ReplayAnswer, Selection};
 use tidemark_agent::config::{Config, ENVIRONMENT, LogFormat, LogLevel, check, reference};
-use tidemark_agent::drain::{DrainArguments, drain};
-use tidemark_agent::export::{self, ExportArguments};
-use tidemark_agent::import::{ImportArguments, import};
+use tidemark_agent::drain::drain;
+use tidemark_agent::export;
+use tidemark_agent::import::import;
 use tidemark_agent::inspect::{JournalAt, LookError};
 use tidemark_agent::paint::Paint;
-use tidemark_agent::replay::{self, Numbers, What};
+use tidemark_agent::replay::{self, What};
 use tidemark_agent::status::text;
 use tidemark_agent::top::{Screen, TopArguments, top};
 use tidemark_common::id::Sequence;
 use tidemark_common::time::Timestamp;
-use tidemark_common::version;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing::level_filters::LevelFilter;
+
+use arguments::{Arguments, Command, DeadLetters, JournalMeant, RunningAgent};
 
 const ADMIN_DEFAULT: &str = "http://127.0.0.1:8128";
 /// The exit code after a conflict: restarting the agent will not help.
@@ -37,150 +40,6 @@ const EXIT_CONFLICT: u8 = 3;
 const LEFT_BEHIND_MAX: Duration = Duration::from_millis(500);
 /// Of one dead letter, a list shows this many characters.
 const LISTED_CHARACTERS_MAX: usize = 100;
-
-/// Takes usage events on localhost, makes them durable and ships numbered batches to a collector.
-#[derive(Debug, Parser)]
-#[command(name = "tidemark-agent", version = version::shown())]
-struct Arguments {
-    #[command(subcommand)]
-    command: Command,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Run the agent until SIGTERM.
-    Run(ConfigFile),
-    /// Say whether a configuration is right, and what the agent would do with it.
-    CheckConfig(ConfigFile),
-    /// Show how a running agent is, and what to do if it is not well.
-    Status {
-        #[command(flatten)]
-        agent: RunningAgent,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Show one or many running agents, drawn anew every few seconds, the worst first.
-    Top(TopArguments),
-    /// List, export or replay the events that an agent has rejected and kept.
-    #[command(subcommand)]
-    DeadLetters(DeadLetters),
-    /// Show what is in a journal: of the agent that runs, or in a file that no agent holds. Nothing is changed.
-    Inspect {
-        #[command(flatten)]
-        journal: JournalMeant,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-        /// Show this batch: its header and its lines.
-        #[arg(long, value_name = "N")]
-        batch: Option<u64>,
-    },
-    /// Check all that a journal holds: exit code 0 if it is sound, 1 if not. Nothing is changed.
-    Fsck {
-        #[command(flatten)]
-        journal: JournalMeant,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Ship the journals that agents which are gone left in a folder.
-    Drain(DrainArguments),
-    /// Write what a journal that was set aside holds as JSON, one row a line.
-    Export(ExportArguments),
-    /// Post what `export` wrote, once, however often it is imported.
-    Import(ImportArguments),
-    /// Print every configuration key with its default and meaning, as Markdown.
-    ConfigReference,
-}
-
-impl Command {
-    /// Whether nothing but its output is lost with its reader. Of the others the exit code says how they ended.
-    fn only_shows(&self) -> bool {
-        match self {
-            Self::CheckConfig(_)
-            | Self::Status { .. }
-            | Self::Top(_)
-            | Self::DeadLetters(DeadLetters::List { .. } | DeadLetters::Export { .. })
-            | Self::Inspect { .. }
-            | Self::Fsck { .. }
-            | Self::ConfigReference => true,
-            Self::Run(_)
-            | Self::DeadLetters(DeadLetters::Replay { .. })
-            | Self::Drain(_)
-            | Self::Export(_)
-            | Self::Import(_) => false,
-        }
-    }
-}
-
-#[derive(Debug, Args)]
-struct ConfigFile {
-    /// The configuration file [default: /etc/tidemark/agent.toml, or where that is not there the environment alone].
-    #[arg(long, value_name = "FILE")]
-    config: Option<PathBuf>,
-}
-
-#[derive(Debug, Args)]
-struct RunningAgent {
-    /// The agent's configuration file, which says where its admin address is.
-    #[arg(long, value_name = "FILE", conflicts_with = "admin")]
-    config: Option<PathBuf>,
-    /// The agent's admin address [default: http://127.0.0.1:8128].
-    #[arg(long, value_name = "URL")]
-    admin: Option<String>,
-}
-
-#[derive(Debug, Args)]
-struct JournalMeant {
-    /// A journal's file that no agent holds, such as one that was set aside.
-    #[arg(long, value_name = "FILE", conflicts_with_all = ["config", "admin"])]
-    journal: Option<PathBuf>,
-    #[command(flatten)]
-    agent: RunningAgent,
-}
-
-#[derive(Debug, Subcommand)]
-enum DeadLetters {
-    /// Show them for people.
-    List {
-        #[command(flatten)]
-        agent: RunningAgent,
-        /// Print JSON, one a line.
-        #[arg(long)]
-        json: bool,
-    },
-    /// Write them as JSON, one a line.
-    Export {
-        #[command(flatten)]
-        agent: RunningAgent,
-        /// A new file to write to; standard output without it.
-        #[arg(long, value_name = "FILE")]
-        output: Option<PathBuf>,
-    },
-    /// Have the running agent take them once more. Each leaves in the very commit that makes it an event;
-    /// what is rejected again stays, and makes the exit code 1.
-    #[command(group(clap::ArgGroup::new("what").required(true)))]
-    Replay {
-        #[command(flatten)]
-        agent: RunningAgent,
-        /// As they were received, once what they were rejected for is mended.
-        #[arg(long, group = "what")]
-        as_is: bool,
-        /// As they stand in this file: an export whose texts were mended.
-        #[arg(long, value_name = "FILE", group = "what")]
-        corrected: Option<PathBuf>,
-        /// Only those that were rejected for this reason.
-        #[arg(long, conflicts_with = "corrected", value_parser = replay::parse_reason)]
-        reason: Option<String>,
-        /// Only this number, or those from N to M.
-        #[arg(long, value_name = "N..M", conflicts_with = "corrected")]
-        number: Option<Numbers>,
-        /// Print JSON.
-        #[arg(long)]
-        json: bool,
-    },
-}
 
 fn main() -> ExitCode {
     let arguments = Arguments::parse();

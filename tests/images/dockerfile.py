@@ -71,9 +71,11 @@ def context(root, to):
 
 def build(stages, name, root, scratch, given, mounts=()):
     """Carries out build stage `name`, and those that it begins from, in `root`: an overlay's merged folder."""
-    chain, values = [stages[name]], {"PATH": "/root/.cargo/bin:/usr/local/cargo/bin:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": "/root"}
-    # As a container engine does: how this machine gets to the network is no part of the image.
-    network = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "CARGO_HTTP_CAINFO")}
+    # Cargo is where this machine has it; in the official image it is in /usr/local/cargo/bin.
+    cargo = Path(shutil.which("cargo") or "/usr/local/cargo/bin/cargo").parent
+    chain, values = [stages[name]], {"PATH": f"{cargo}:/usr/sbin:/usr/bin:/sbin:/bin", "HOME": str(Path.home())}
+    # As a container engine does: how this machine gets to the network, and where its Rust is, is no part of the image.
+    network = {name: value for name, value in os.environ.items() if name.lower().endswith("_proxy") or name in ("SSL_CERT_FILE", "CARGO_HTTP_CAINFO", "CARGO_HOME", "RUSTUP_HOME")}
     while chain[0].base in stages:
         chain.insert(0, stages[chain[0].base])
     folder = "/"

@@ -16,9 +16,8 @@ use tidemark_common::time::Timestamp;
 use tokio::sync::watch;
 use tokio::time::MissedTickBehavior;
 
-use super::draining::Draining;
-use super::growth::Growth;
 use super::lately::{Lately, WINDOW_MILLIS};
+use super::pace::Pace;
 use super::replay::{ReplayAnswer, ReplayAsked, ReplayError, Replayer};
 use super::{DeadLetterShown, Later, Observe, Verdict};
 use crate::commit::{CommitHandle, FsyncFigures};
@@ -68,8 +67,8 @@ pub struct Observer {
 /// What one look cannot tell.
 #[derive(Debug)]
 struct Watched {
-    growth: Growth,
-    draining: Draining,
+    growth: Pace,
+    posting: Pace,
     lately: Lately,
     /// Whether the session was live, and since when it has or has not been.
     live: bool,
@@ -83,6 +82,14 @@ impl Watched {
             self.since = now;
         }
     }
+
+    /// Until all that is in transit is posted; `None` without a session, or while nothing is posted.
+    fn drain_estimate_millis(&self, journal: &JournalState) -> Option<u64> {
+        match journal.events_in_chunks.saturating_add(journal.events_in_unposted_batches) {
+            0 => Some(0),
+            waiting => self.posting.millis_by(waiting).filter(|_| self.live),
+        }
+    }
 }
 
 impl Observer {
@@ -92,8 +99,8 @@ impl Observer {
         let evidence = parts.commit.state().borrow().evidence.clone();
         let lately = Lately::new(since, evidence);
         let watched = Watched {
-            growth: Growth::default(),
-            draining: Draining::default(),
+            growth: Pace::of_growth(),
+            posting: Pace::of_posting(),
             lately,
             live: false,
             since,
@@ -127,7 +134,7 @@ impl Observer {
         let mut watched = self.watched();
         watched.see_session(live, now);
         watched.growth.observe(now, needed(&journal));
-        watched.draining.observe(now, events(&journal).posted);
+        watched.posting.observe(now, journal.posted_events);
         watched.lately.observe(now, &journal.evidence);
     }
 
@@ -157,10 +164,7 @@ impl Observe for Observer {
             uplink: &uplink,
             session_since: watched.since,
             time_to_full_millis: watched.growth.millis_to(journal.full_at_bytes()),
-            drain_estimate_millis: watched
-                .draining
-                .millis_for(events(&journal).in_transit())
-                .filter(|millis| *millis == 0 || watched.live),
+            drain_estimate_millis: watched.drain_estimate_millis(&journal),
             shutdown_grace: self.parts.shutdown_grace,
             lately: &watched.lately.added(&journal.evidence),
             failed: self.commits_ended(),
@@ -531,8 +535,8 @@ mod tests {
         let since = Timestamp(0);
         let lately = Lately::new(since, Evidence::default());
         let mut watched = Watched {
-            growth: Growth::default(),
-            draining: Draining::default(),
+            growth: Pace::of_growth(),
+            posting: Pace::of_posting(),
             lately,
             live: false,
             since,

@@ -85,14 +85,7 @@ fn question(pairs: Pairs) -> Result<Question, Problem> {
     };
     let customer = parameters.get("customer").map(CustomerId::parse).transpose();
     let meter = parameters.get("meter").map(MeterName::parse).transpose();
-    let limit = match parameters.get("limit") {
-        None => LIMIT_DEFAULT,
-        Some(text) => {
-            text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
-                bad("limit", &format!("is {text:?}"), format!("use 1 to {LIMIT_MAX}"))
-            })?
-        }
-    };
+    let limit = parameters.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let from = match parameters.get("after") {
         None => (0, 0),
         Some(text) => place(text).ok_or_else(|| {

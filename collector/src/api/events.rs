@@ -131,14 +131,7 @@ pub(super) async fn handle(
 
 fn question(customer: &str, pairs: Pairs) -> Result<Question, Problem> {
     let parameters = Parameters::new(pairs, &["meter", "from", "to", "limit", "after"])?;
-    let limit = match parameters.get("limit") {
-        None => LIMIT_DEFAULT,
-        Some(text) => {
-            text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
-                bad("limit", &format!("is {text:?}"), format!("use 1 to {LIMIT_MAX}"))
-            })?
-        }
-    };
+    let limit = parameters.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let after = match parameters.get("after") {
         None => (0, 0),
         Some(text) => place(text).ok_or_else(|| {

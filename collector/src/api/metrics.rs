@@ -8,6 +8,7 @@
 //! heard of last, have series of their own. A reason is a known code's name, or `unknown`.
 
 mod archive;
+mod invoicing;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -27,7 +28,6 @@ use tidemark_common::code::EvidenceCode;
 use tidemark_common::time::Timestamp;
 use tidemark_common::tls;
 
-use crate::billing_run::runs::RunFigures;
 use crate::catalog::Unbilled;
 use crate::ledger::completeness::REASONS;
 use crate::ledger::retired::RetiredSums;
@@ -35,7 +35,7 @@ use crate::ledger::{
     Completeness, Latencies, Ledger, LedgerFigures, Snapshot, StreamState, StreamStatus,
 };
 use crate::listen::ListenFigures;
-use crate::reconcile::{self, LastSweep};
+use crate::reconcile;
 
 use super::Api;
 use super::door::DoorCounters;
@@ -79,16 +79,6 @@ struct AnyReasonLabels {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct FindingLabels {
-    kind: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
-struct OutcomeLabels {
-    outcome: &'static str,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct AnyStateLabels {
     state: &'static str,
 }
@@ -104,8 +94,8 @@ pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, 
                 reconcile::judged(catalog, snapshot, |judging| judging.complete_through(snapshot))?;
             let mut registry = Registry::with_prefix("tidemark_collector");
             totals(&mut registry, &suspense, snapshot, &complete)?;
-            sweep(&mut registry, swept.as_ref());
-            billing_runs(&mut registry, &billed);
+            invoicing::sweep(&mut registry, swept.as_ref());
+            invoicing::billing_runs(&mut registry, &billed);
             text(registry, snapshot, &ledger, &sessions, &own)
         })
         .await?;
@@ -203,37 +193,6 @@ fn totals(
 }
 
 /// What the last full reconciliation found; nothing before the first.
-fn sweep(registry: &mut Registry, last: Option<&LastSweep>) {
-    let Some(last) = last else { return };
-    for (name, help, counts) in [
-        (
-            "reconcile_findings",
-            "Findings that keep invoices back, by the last sweep",
-            &last.blocking,
-        ),
-        (
-            "reconcile_covered_findings",
-            "Findings that are waived or covered by a policy",
-            &last.covered,
-        ),
-    ] {
-        let family = Family::<FindingLabels, Count>::default();
-        let kinds = reconcile::Kind::ALL.into_iter().filter(|kind| kind.class().blocks());
-        for kind in kinds {
-            let count = counts.get(&kind).copied().unwrap_or(0);
-            family.get_or_create(&FindingLabels { kind: kind.name() }).set(count);
-        }
-        registry.register(name, help, family);
-    }
-    gauge(
-        registry,
-        "reconcile_last_seconds",
-        "End of the last sweep, unix seconds",
-        seconds(last.at),
-    );
-    gauge(registry, "reconcile_duration_millis", "How long the last sweep took", last.millis);
-}
-
 /// What this process did since it started.
 fn process(registry: &mut Registry, figures: &LedgerFigures) {
     let batches = Family::<VerdictLabels, Counter>::default();
@@ -278,40 +237,6 @@ fn latencies(registry: &mut Registry, latencies: Latencies) {
         ("writer_wait", "How long requests waited for the begin of their commit", writer_wait),
     ] {
         registry.register_with_unit(name, help, Unit::Seconds, histogram);
-    }
-}
-
-/// What became of the billing runs of this process.
-fn billing_runs(registry: &mut Registry, figures: &RunFigures) {
-    let ended = Family::<OutcomeLabels, Counter>::default();
-    for (outcome, count) in [("completed", figures.completed), ("failed", figures.failed)] {
-        ended.get_or_create(&OutcomeLabels { outcome }).inc_by(count);
-    }
-    registry.register("billing_runs", "Billing runs that ended since the start", ended);
-    counter(
-        registry,
-        "billing_run_problems",
-        "Customers without a document for a reason that a person must look at, over all runs since the start",
-        figures.problems,
-    );
-    gauge(registry, "billing_runs_running", "Billing runs that are under way", figures.running);
-    let Some(last) = figures.last else { return };
-    for (name, help, value) in [
-        ("billing_run_last_seconds", "End of the last billing run, unix seconds", seconds(last.at)),
-        (
-            "billing_run_last_failed",
-            "1 if it could not come to its end",
-            u64::from(last.has_failed),
-        ),
-        ("billing_run_last_issued", "Documents that it issued", last.issued),
-        ("billing_run_last_problems", "Customers that it has no document for", last.problems),
-        (
-            "billing_run_last_awaiting_archive",
-            "Documents that it issued and the archive did not hold",
-            last.awaiting_archive,
-        ),
-    ] {
-        gauge(registry, name, help, value);
     }
 }
 

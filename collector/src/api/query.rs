@@ -49,6 +49,16 @@ impl Parameters {
         self.0.get(name).map(String::as_str)
     }
 
+    /// How much of it a page holds, from 1 to `max`; `default` unless it is given.
+    ///
+    /// # Errors
+    /// A text that is no such number.
+    pub(super) fn limit(&self, default: usize, max: usize) -> Result<usize, Problem> {
+        let Some(text) = self.get("limit") else { return Ok(default) };
+        let given = text.parse().ok().filter(|limit| (1..=max).contains(limit));
+        given.ok_or_else(|| bad("limit", &format!("is {text:?}"), format!("use 1 to {max}")))
+    }
+
     /// An instant on a quarter of an hour, if it is given.
     ///
     /// # Errors

@@ -80,14 +80,7 @@ struct Page {
 
 fn page(pairs: Pairs) -> Result<Page, Problem> {
     let parameters = Parameters::new(pairs, &["limit", "after"])?;
-    let limit = match parameters.get("limit") {
-        None => LIMIT_DEFAULT,
-        Some(text) => {
-            text.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit)).ok_or_else(|| {
-                bad("limit", &format!("is {text:?}"), format!("use 1 to {LIMIT_MAX}"))
-            })?
-        }
-    };
+    let limit = parameters.limit(LIMIT_DEFAULT, LIMIT_MAX)?;
     let after = hex::decode(parameters.get("after").unwrap_or_default()).ok_or_else(|| {
         bad("after", "is no answer's `next`", "copy `next` of the answer before, or leave it out")
     })?;
