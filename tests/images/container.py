@@ -96,6 +96,20 @@ def program(process):
     return pid
 
 
+def kill(process):
+    """Kills all that runs in the container. `--kill-child` does not do it: a program that takes another user forgets its parent's end."""
+    def depth(pid):
+        return len(re.search(r"(?m)^NSpid:(.*)$", Path(f"/proc/{pid}/status").read_text())[1].split())
+
+    pid = process.pid
+    while children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split():
+        pid = int(children[0])
+        if depth(pid) > depth(process.pid):
+            # The first process of its namespace: with it the kernel ends all others in there.
+            return os.kill(pid, signal.SIGKILL)
+    process.kill()
+
+
 def traced(trace, path):
     """The names of the system calls of the program at `path`, and of its threads, from its start on."""
     main, before, found = None, set(), set()

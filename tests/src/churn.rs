@@ -163,7 +163,9 @@ async fn fill_all(options: Options, data_dir: &Path, out: &mut dyn Write) -> Res
             out.flush()?;
         }
     }
-    // Two days later: the last ones are gone too.
+    // The last ones live for as long as all others, and two days later they are gone too.
+    wall.fetch_add(LIFE_MILLIS, Ordering::Relaxed);
+    pods::tick(&ledger).await?;
     leave(&ledger, options, leaving.into_iter().map(|(_, pod)| pod)).await?;
     wall.fetch_add(2 * DAY_MILLIS, Ordering::Relaxed);
     pods::tick(&ledger).await?;
@@ -262,7 +264,7 @@ pub fn read(options: Options, data_dir: &Path, out: &mut dyn Write) -> Result<Fo
 async fn read_all(options: Options, data_dir: &Path, out: &mut dyn Write) -> Result<Found> {
     let id = std::process::id();
     let before = resident_kib(id)?;
-    let ends = BEGINS.plus_millis(i64::from(options.days + 2) * DAY_MILLIS);
+    let ends = BEGINS.plus_millis(i64::from(options.days + 2) * DAY_MILLIS + LIFE_MILLIS);
     let clock = Stopwatch::start();
     let ledger = open(options, data_dir, &Arc::new(AtomicI64::new(ends.0))).await?;
     let (start, after) = (clock.elapsed().as_millis(), resident_kib(id)?);
