@@ -8,6 +8,7 @@
 //!                     and from this machine only
 //! GET /dead-letters?from=N&limit=N    rejected events from number N on, as JSON
 //! POST /dead-letters/replay           takes some of them once more; see `replay`
+//! POST /prepare-stop  batches are sealed fast from now on; `tidemark-agent prepare-stop` says why
 //! GET /inspect        what is in the journal, as JSON
 //! GET /fsck           whether all of it is sound, as JSON
 //! GET /batches/N      a batch's frozen bytes
@@ -93,6 +94,9 @@ pub trait Observe: Send + Sync + 'static {
     /// The journal, to look into it.
     fn journal(&self) -> JournalSeen;
 
+    /// Seals fast from now on, and tells how often, in milliseconds.
+    fn prepare_stop(&self) -> u64;
+
     /// Takes dead letters once more.
     fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>>;
 }
@@ -110,6 +114,18 @@ pub struct DeadLetterPage {
     pub dead_letters: Vec<DeadLetterShown>,
     /// Ask from here for more; absent after the last.
     pub next: Option<u64>,
+}
+
+/// What `/prepare-stop` is asked.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct StopAsked {}
+
+/// What it answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StopPrepared {
+    /// How long an event waits at most for its batch to be sealed, where the collector takes it.
+    pub seal_interval_millis: u64,
 }
 
 /// Why the admin address cannot be used.
@@ -189,6 +205,7 @@ fn router(source: Arc<dyn Observe>) -> Router {
     let here = Router::new()
         .route("/dead-letters", get(answer_dead_letters))
         .route("/dead-letters/replay", post(answer_replay))
+        .route("/prepare-stop", post(answer_prepare_stop))
         .merge(journal::router())
         .layer(from_fn(local::only_here));
     Router::new()
@@ -207,7 +224,7 @@ fn router(source: Arc<dyn Observe>) -> Router {
         .fallback(async || {
             (
                 StatusCode::NOT_FOUND,
-                "Here are /metrics, /healthz, /readyz, /status, /dead-letters, /inspect and /fsck.\n",
+                "Here are /metrics, /healthz, /readyz, /status, /dead-letters, /prepare-stop, /inspect and /fsck.\n",
             )
         })
         .with_state(source)
@@ -251,6 +268,14 @@ async fn answer_dead_letters(
     };
     (StatusCode::INTERNAL_SERVER_ERROR, format!("failed to read the dead letters: {problem}\n"))
         .into_response()
+}
+
+/// It is JSON, so that no page of a browser can send it; see [`local`].
+async fn answer_prepare_stop(
+    State(source): State<Arc<dyn Observe>>,
+    Json(StopAsked {}): Json<StopAsked>,
+) -> Response {
+    Json(StopPrepared { seal_interval_millis: source.prepare_stop() }).into_response()
 }
 
 async fn answer_replay(

@@ -35,6 +35,16 @@ const LINE_ID_BYTES: usize = 4 + 16;
 /// part and value.
 const LINE_BYTES: usize = 4 + 4 + 2 + 3 * 8 + 3 * 16 + 8 + 16 + 2 + 4;
 
+/// What the table of series takes for one of them, half of it empty.
+const INDEX_BYTES: usize = 2 * (size_of::<SeriesSlot>() + 1);
+/// What a unique digest takes in a tree of them.
+const UNIQUE_BYTES: usize = 24;
+/// An event with an id becomes a line when it is encoded, beside what it was.
+const ID_EVENT_MEMORY_BYTES: usize = size_of::<IdEvent>()
+    + size_of::<LineSlot>()
+    + size_of::<(Place, KeyedId)>()
+    + size_of::<LineId>();
+
 /// What one event adds to its line. At least one of the two is there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Amount {
@@ -157,6 +167,22 @@ impl OpenBatch {
     #[must_use]
     pub fn raw_bytes(&self) -> usize {
         self.line_bytes.saturating_add(self.uniques.saturating_mul(16))
+    }
+
+    /// About how much memory this batch takes, also while it is encoded.
+    #[must_use]
+    pub fn memory_bytes(&self) -> usize {
+        [
+            (self.lines.len(), size_of::<LineSlot>()),
+            (self.series.len(), size_of::<Series>().saturating_add(INDEX_BYTES)),
+            (self.elsewhere.len(), size_of::<((SeriesSlot, Bucket), u32)>().saturating_mul(2)),
+            (self.id_events.len(), ID_EVENT_MEMORY_BYTES),
+            (self.uniques, UNIQUE_BYTES),
+        ]
+        .into_iter()
+        .fold(self.arena.len(), |sum, (count, bytes)| {
+            sum.saturating_add(count.saturating_mul(bytes))
+        })
     }
 
     /// The slot of a series, new or known.

@@ -34,6 +34,9 @@ pub(crate) enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Tell a running agent that it will be stopped soon, before its application has ended: from now on it seals ten times a
+    /// second, so that little is left for SIGTERM. For hooks before a pod's or a unit's stop.
+    PrepareStop(RunningAgent),
     /// Show one or many running agents, drawn anew every few seconds, the worst first.
     Top(TopArguments),
     /// List, export or replay the events that an agent has rejected and kept.
@@ -81,6 +84,7 @@ impl Command {
             | Self::ConfigReference => true,
             Self::Run(_)
             | Self::DeadLetters(DeadLetters::Replay { .. })
+            | Self::PrepareStop(_)
             | Self::Drain(_)
             | Self::Export(_)
             | Self::Import(_) => false,

@@ -12,11 +12,14 @@
 //! [`JournalState`]. **Does not own** what is written, nor encoding.
 //!
 //! Invariants: nobody is answered before the transaction that holds what he waits for is durable;
-//! groups are sealed in the order in which they closed; at most [`AGGREGATES_MAX`] aggregates wait, a
-//! further one is dropped and made again from its chunks. A failed commit ends the thread: the
+//! groups are sealed in the order in which they closed; an aggregate for which there is no [room] is dropped and
+//! made again from its chunks. A failed commit ends the thread: the
 //! process must exit, reopen and re-verify.
+//!
+//! [room]: room::Room
 
 mod fsync;
+mod room;
 mod sealer;
 mod shared;
 
@@ -27,10 +30,12 @@ use std::time::Instant;
 
 use thiserror::Error;
 use tidemark_common::wire::{Rules, UniqueKey};
-use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot, watch};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use fsync::FsyncRecorder;
 pub use fsync::{FSYNC_BOUNDS_MICROS, FsyncFigures};
+use room::Reserved;
+pub use room::{ROOM_BYTES, Room};
 pub use sealer::Sealer;
 pub use shared::Shared;
 
@@ -46,8 +51,6 @@ use crate::journal::{
 const TASKS_QUEUED_MAX: usize = 128;
 /// One transaction holds at most this many tasks.
 const TASKS_PER_COMMIT_MAX: usize = 64;
-/// Closed batches in memory: one that is being encoded, and those on their way there.
-const AGGREGATES_MAX: usize = 3;
 /// zstd level of chunks: the fastest that pays.
 const CHUNK_ZSTD_LEVEL: i32 = 1;
 
@@ -86,11 +89,11 @@ pub enum Task {
     Stop,
 }
 
-/// A closed batch's aggregate, and its place among those that memory has room for.
+/// A closed batch's aggregate, and the memory that is reserved for it.
 #[derive(Debug)]
 pub struct Aggregate {
     batch: OpenBatch,
-    _place: OwnedSemaphorePermit,
+    _reserved: Reserved,
 }
 
 impl Task {
@@ -98,11 +101,10 @@ impl Task {
     /// from its chunks.
     #[must_use]
     pub fn close(mut close: CloseJob, shared: &Shared) -> Self {
-        let place = Arc::clone(&shared.aggregates).try_acquire_owned();
-        let aggregate = match (close.batch.take(), place) {
-            (Some(batch), Ok(place)) => Some(Box::new(Aggregate { batch, _place: place })),
-            (None, _) | (_, Err(_)) => None,
-        };
+        let aggregate = close.batch.take().and_then(|batch| {
+            let reserved = shared.room.try_reserve(batch.memory_bytes())?;
+            Some(Box::new(Aggregate { batch, _reserved: reserved }))
+        });
         Self::Close { close, aggregate }
     }
 }
@@ -198,6 +200,16 @@ impl CommitHandle {
     /// Tells intake whether batches that are sealed now can be sent now.
     pub fn uplink_room(&self, room: bool) {
         self.shared.uplink_room.store(room, Ordering::Relaxed);
+    }
+
+    /// Has batches sealed as fast as is sensible, until the process ends: it will be soon.
+    pub fn prepare_stop(&self) {
+        self.shared.set_stop_near();
+    }
+
+    #[must_use]
+    pub fn is_stop_near(&self) -> bool {
+        self.shared.is_stop_near()
     }
 
     /// What the last Welcome said of raw events.
@@ -510,7 +522,14 @@ impl Committer {
         let (Some(rules), Some(unique_key)) = (&self.rules, self.unique_key) else { return };
         for Unsealed { group, position } in std::mem::take(&mut self.unruled) {
             let rules = Arc::clone(rules);
-            self.orders.push_back(sealer::Order::Replay { group, position, rules, unique_key });
+            let reserved = self.shared.room.reserve_all();
+            self.orders.push_back(sealer::Order::Replay {
+                group,
+                position,
+                rules,
+                unique_key,
+                _reserved: reserved,
+            });
         }
         self.count_orders();
     }

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use arc_slot::ArcSlot;
+use bytes::Bytes;
 use tidemark_common::code::EvidenceCode;
 use tidemark_common::id::RulesVersion;
 use tidemark_common::time::Timestamp;
@@ -71,7 +72,7 @@ pub struct Submission {
 #[derive(Debug)]
 pub struct Item {
     pub parsed: Parsed,
-    pub raw: Box<[u8]>,
+    pub raw: Bytes,
 }
 
 /// A submission on its way.
@@ -320,6 +321,8 @@ impl IntakeThread {
     pub fn turn(&mut self, datagrams: &mut impl DatagramSource) -> Result<(), IntakeClosed> {
         let wait = Duration::from_millis(self.wait_millis());
         self.core.set_full(self.shared.is_full());
+        self.core.set_stop_near(self.shared.is_stop_near());
+        self.core.set_batch_bytes_max(self.shared.open_batch_bytes_max());
         let received = self.receive(datagrams, wait)?;
         self.send_jobs()?;
         self.submissions()?;

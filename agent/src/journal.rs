@@ -74,7 +74,7 @@ pub use state::{FreshIds, Group, JournalOptions, JournalState, RawEventsHeld, Re
 pub use write::{Append, ConflictAnswer, DeadLetter, RawEvents, Seal, Welcomed, Write};
 
 /// redb's cache: written pages on their way, and the inner pages of the trees.
-const CACHE_BYTES: usize = 8 << 20;
+const CACHE_BYTES: usize = 4 << 20;
 /// A chunk's payload up to this fits one 64 KiB page together with its header and evidence; one byte
 /// beyond the page and it takes two.
 pub const CHUNK_PAYLOAD_BYTES_MAX: usize = 65_000;

@@ -4,6 +4,7 @@
 //! needs a person. **Does not own** the agent: [`tidemark_agent::run`] is all of it.
 
 mod arguments;
+mod heap;
 
 use std::io::{self, IsTerminal as _, Write};
 use std::path::Path;
@@ -42,6 +43,7 @@ const LEFT_BEHIND_MAX: Duration = Duration::from_millis(500);
 const LISTED_CHARACTERS_MAX: usize = 100;
 
 fn main() -> ExitCode {
+    heap::keep_little();
     let arguments = Arguments::parse();
     let only_shows = arguments.command.only_shows();
     match execute(arguments.command) {
@@ -79,6 +81,7 @@ fn execute(command: Command) -> anyhow::Result<ExitCode> {
         }
         Command::CheckConfig(file) => check_config(file.config.as_deref()),
         Command::Status { agent, json } => runtime.block_on(status(&agent, json)),
+        Command::PrepareStop(agent) => runtime.block_on(prepare_stop(&agent)),
         Command::Top(arguments) => runtime.block_on(draw(&arguments)),
         Command::Inspect { journal, json, batch } => {
             runtime.block_on(inspect(&journal, json, batch))
@@ -186,6 +189,16 @@ fn check_config(file: Option<&Path>) -> anyhow::Result<ExitCode> {
 async fn status(agent: &RunningAgent, json: bool) -> anyhow::Result<ExitCode> {
     let status = client(agent)?.status().await?;
     print(&status, text::human(&status, Paint::of(&io::stdout())), json)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn prepare_stop(agent: &RunningAgent) -> anyhow::Result<ExitCode> {
+    let prepared = client(agent)?.prepare_stop().await?;
+    writeln!(
+        io::stdout().lock(),
+        "The agent seals every {} ms until it is stopped.",
+        prepared.seal_interval_millis
+    )?;
     Ok(ExitCode::SUCCESS)
 }
 

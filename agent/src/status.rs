@@ -35,6 +35,9 @@ pub struct Status {
     /// From SIGTERM to the end of the process.
     #[serde(default)]
     pub shutdown_grace_millis: u64,
+    /// Whether it was told to prepare for a stop: batches are sealed fast until then.
+    #[serde(default)]
+    pub stop_is_near: bool,
     #[serde(default)]
     pub forward: Forward,
     pub doors: BTreeMap<String, DoorStatus>,

@@ -70,6 +70,7 @@ use tokio::sync::{Semaphore, mpsc, watch};
 
 use crate::adopt::AdoptRequest;
 use crate::archive::events::RawEvents;
+use crate::backup::last::BackupNote;
 use crate::billing_run::Settings;
 use crate::catalog::Catalog;
 use crate::ledger::store::Books;
@@ -107,6 +108,7 @@ struct Api {
     billing: Settings,
     sweeps: Arc<Sweeps>,
     raw_events: Option<RawEvents>,
+    backups: BackupNote,
 }
 
 /// Reads the QUIC door's figures.
@@ -130,6 +132,8 @@ pub struct Changes {
     pub sweeps: Arc<Sweeps>,
     /// Raw events, where they are archived.
     pub raw_events: Option<RawEvents>,
+    /// The newest backup.
+    pub backups: BackupNote,
 }
 
 /// Every route; each is described in `openapi.json` too.
@@ -217,6 +221,7 @@ pub fn router(
         billing: changes.billing,
         sweeps: changes.sweeps,
         raw_events: changes.raw_events,
+        backups: changes.backups,
     };
     let guarded = routes().into_iter().map(|routes| routes.guarded(&api));
     guarded

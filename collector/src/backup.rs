@@ -17,6 +17,7 @@
 //! Totals are not in it: they are derived. Nor are the rules: after a restore they get a new version.
 
 pub mod door;
+pub mod last;
 pub mod manifest;
 pub mod rows;
 

@@ -248,6 +248,7 @@ mod tests {
 
     use super::*;
     use crate::backup;
+    use crate::backup::last::BackupNote;
     use crate::backup::rows::RowReader;
     use crate::ledger::conformance::{Journal, NOW, commit, greet};
     use crate::ledger::redb::RedbOptions;
@@ -297,6 +298,7 @@ mod tests {
             billing: Settings::default(),
             sweeps: Arc::default(),
             raw_events: None,
+            backups: BackupNote::of(&data_dir),
         };
         let served = Served::new(store.clone(), ledger, catalogs, changes);
         let copies = Arc::clone(&served.copies);

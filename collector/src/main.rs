@@ -19,6 +19,7 @@ use tidemark_collector::adopt::command::{Folder, Target};
 use tidemark_collector::adopt::{self, Adopted, AskedChange};
 use tidemark_collector::archive::read::Archive;
 use tidemark_collector::archive::{self, task};
+use tidemark_collector::backup::last::BackupNote;
 use tidemark_collector::billing_run::command::{self, Form};
 use tidemark_collector::billing_run::door::AskedRun;
 use tidemark_collector::certificate::keys::{self, command::AskedKeys};
@@ -240,7 +241,19 @@ fn make_certs(
 }
 
 fn make_backup(data_dir: &Path, to: &Path) -> Result<()> {
+    let begun_at = TimeSource::system().read().wall;
     let manifest = backup::make(data_dir, to, &mut progress)?;
+    let noted = BackupNote::of(data_dir).write(begun_at, manifest.rows_file.bytes, to);
+    if let Err(error) = noted {
+        // Standard error may be closed; the backup is whole all the same.
+        let _told = writeln!(
+            io::stderr(),
+            "tidemark-collector: the backup is whole, but cannot be noted in {}: {error}; \
+             tidemark_collector_backup_last_seconds does not show it",
+            data_dir.display()
+        )
+        .is_ok();
+    }
     print(&format!("made {}: {}\n", to.display(), manifest.told()))
 }
 

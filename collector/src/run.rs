@@ -31,6 +31,7 @@ use crate::api::{self, DoorCounters, DoorLimits};
 use crate::archive::ArchiveError;
 use crate::archive::events::{EVENTS_FILE, RawEvents};
 use crate::archive::task::{Archiving, Place};
+use crate::backup::last::BackupNote;
 use crate::billing_run::Settings;
 use crate::catalog::{Aggregations, Catalog};
 use crate::certificate::anchor;
@@ -189,6 +190,7 @@ impl Collector {
             billing: settings.clone(),
             sweeps: Arc::clone(&sweeps),
             raw_events: raw_events.clone(),
+            backups: BackupNote::of(&config.data_dir),
         };
         let router = api::router(
             ledger.clone(),

@@ -150,6 +150,9 @@ def to_a_bill(job):
             return answer[0] == 200 and json.loads(answer[1])["total"] == "1.00", f"{answer}\n{log.read_text()}"
 
         say("what was sent to the agent is on a bill", until(billed))
+        hook = subprocess.run(command(agent, root, agent["pre_stop"]), env=environment(agent), capture_output=True, text=True, timeout=SECONDS_MAX)
+        near = json.loads(ask("127.0.0.1", agent["probes"][0]["port"], "/status")[1])["stop_is_near"]
+        say("the agent: its hook before the stop is taken", None if hook.returncode == 0 and near else f"{near}: {hook.stdout}{hook.stderr}")
         process.terminate()
         code = process.wait(timeout=agent["grace_seconds"])
         say("the agent: SIGTERM ends it in order, within the pod's grace", None if code == 0 else f"exit code {code}: {log.read_text()}")

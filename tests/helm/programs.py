@@ -174,12 +174,14 @@ def sidecar(world, work, certificates, agent):
         mounts[mount["mountPath"]] = str(folder)
     ports = {port["name"]: port["containerPort"] for port in container["ports"]}
     environment = {entry["name"]: entry["value"] for entry in container["env"]}
+    name, *pre_stop = container["lifecycle"]["preStop"]["exec"]["command"]
+    assert name == "tidemark-agent", f"the image holds tidemark-agent alone, in its PATH, and not {name}"
     events = Path(environment["TIDEMARK_AGENT__DOORS__EVENTS"])
     return {
         "work": str(work), "program": str(agent), "mounts": mounts, "read_only": [mount["mountPath"] for mount in container["volumeMounts"] if mount.get("readOnly")],
         "user": user, "group": group, "environment": environment, "run": container["args"], "grace_seconds": pod["terminationGracePeriodSeconds"],
         "probes": [{"name": kind, "path": container[kind]["httpGet"]["path"], "port": ports[container[kind]["httpGet"]["port"]]} for kind in ("startupProbe", "livenessProbe")],
-        "events_socket": str(Path(mounts[str(events.parent)]) / events.name),
+        "pre_stop": pre_stop, "events_socket": str(Path(mounts[str(events.parent)]) / events.name),
     }
 
 

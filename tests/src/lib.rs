@@ -13,6 +13,7 @@
 //! rated_twice  a running product's bills and documents, beside the second rater's
 //! scenarios  every other fault of processes, networks, disks and clocks
 //! interrupts  Ctrl-C
+//! small_memory  the agent in a control group that bounds its memory    control_group  such a group
 //! kill_loop  kill -9 under load     demo  the demonstration     speed  rates and memory
 //! billing_kill  kill -9 amid billing runs    billing_speed  how long they take
 //! proof_speed  how long proving takes, and how large proofs are
@@ -29,6 +30,7 @@ pub mod billing_speed;
 pub mod binaries;
 pub mod churn;
 pub mod conserved;
+pub mod control_group;
 pub mod demo;
 pub mod doors;
 pub mod expected;
@@ -47,6 +49,7 @@ pub mod scenarios;
 pub mod second_agent;
 pub mod second_rater;
 pub mod settings;
+pub mod small_memory;
 pub mod speed;
 pub mod stack;
 pub mod udp_relay;

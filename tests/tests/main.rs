@@ -30,6 +30,7 @@ mod real_clients;
 mod restart;
 mod restored;
 mod scenarios;
+mod small_memory;
 mod uplink;
 mod verified;
 mod world;

@@ -11,7 +11,7 @@ use thiserror::Error;
 use tidemark_common::id::Sequence;
 
 use super::replay::{ReplayAnswer, ReplayAsked};
-use super::{DeadLetterPage, DeadLetterShown};
+use super::{DeadLetterPage, DeadLetterShown, StopAsked, StopPrepared};
 use crate::fsck::Fsck;
 use crate::inspect::Inspection;
 use crate::status::Status;
@@ -106,6 +106,15 @@ impl AdminClient {
     pub async fn replay(&self, asked: &ReplayAsked) -> Result<ReplayAnswer, ClientError> {
         let url = format!("{}/dead-letters/replay", self.base);
         self.answer(self.http.post(&url).json(asked), url).await
+    }
+
+    /// Has the agent seal fast until it ends.
+    ///
+    /// # Errors
+    /// As [`AdminClient::status`].
+    pub async fn prepare_stop(&self) -> Result<StopPrepared, ClientError> {
+        let url = format!("{}/prepare-stop", self.base);
+        self.answer(self.http.post(&url).json(&StopAsked {}), url).await
     }
 
     /// What is in the agent's journal.

@@ -24,6 +24,7 @@ use crate::commit::{CommitHandle, FsyncFigures};
 use crate::driver::{UplinkState, UplinkStatus};
 use crate::event::Door;
 use crate::inspect::JournalSeen;
+use crate::intake::core::STOP_NEAR_SEAL_MILLIS;
 use crate::intake::figures::{DoorCounts, DoorFigures};
 use crate::journal::JournalState;
 use crate::status::{
@@ -166,6 +167,7 @@ impl Observe for Observer {
             time_to_full_millis: watched.growth.millis_to(journal.full_at_bytes()),
             drain_estimate_millis: watched.drain_estimate_millis(&journal),
             shutdown_grace: self.parts.shutdown_grace,
+            stop_is_near: self.parts.commit.is_stop_near(),
             lately: &watched.lately.added(&journal.evidence),
             failed: self.commits_ended(),
             figures: &self.parts.figures,
@@ -208,6 +210,14 @@ impl Observe for Observer {
         }
     }
 
+    fn prepare_stop(&self) -> u64 {
+        if !self.parts.commit.is_stop_near() {
+            tracing::info!("told that a stop is near: batches are sealed fast until then");
+            self.parts.commit.prepare_stop();
+        }
+        STOP_NEAR_SEAL_MILLIS
+    }
+
     fn replay(&self, asked: ReplayAsked) -> Later<Result<ReplayAnswer, ReplayError>> {
         let replayer = self.parts.replayer.clone();
         Box::pin(async move { replayer.replay(asked).await })
@@ -226,6 +236,7 @@ pub struct Observed<'a> {
     pub time_to_full_millis: Option<u64>,
     pub drain_estimate_millis: Option<u64>,
     pub shutdown_grace: Duration,
+    pub stop_is_near: bool,
     /// What of the evidence was added within [`WINDOW_MILLIS`].
     pub lately: &'a Evidence,
     pub failed: Option<String>,
@@ -265,6 +276,7 @@ impl Observed<'_> {
             },
             shutdown_grace_millis: u64::try_from(self.shutdown_grace.as_millis())
                 .unwrap_or(u64::MAX),
+            stop_is_near: self.stop_is_near,
             forward: Forward {
                 forwarded: self.figures.forwarded.value(),
                 forward_dropped: self.figures.forward_dropped.value(),
@@ -480,6 +492,7 @@ mod tests {
             time_to_full_millis: None,
             drain_estimate_millis: Some(12_000),
             shutdown_grace: Duration::from_secs(30),
+            stop_is_near: false,
             lately: &lately,
             failed: None,
             figures: &DoorFigures::default(),

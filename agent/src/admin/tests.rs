@@ -52,6 +52,10 @@ impl Observe for Told {
         Ok((from..3).take(limit).map(letter).collect())
     }
 
+    fn prepare_stop(&self) -> u64 {
+        100
+    }
+
     fn journal(&self) -> JournalSeen {
         let folder = tempfile::tempdir().unwrap();
         let options = JournalOptions {

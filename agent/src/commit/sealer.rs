@@ -15,7 +15,7 @@ use tidemark_common::id::{Digest, RulesVersion};
 use tidemark_common::wire::{EVENTS_PIECE_BYTES_MAX, EventsDigest, Rules, UniqueKey};
 use tokio::sync::oneshot;
 
-use super::{Aggregate, AtReplay, JobSender, SealError, Sealed, Shared, Task};
+use super::{Aggregate, AtReplay, JobSender, Reserved, SealError, Sealed, Shared, Task};
 use crate::Machine;
 use crate::aggregate::{Amount, OpenBatch};
 use crate::intake::answer::{Barrier, IntakeClosed};
@@ -28,10 +28,24 @@ const EVENTS_CHUNK_BYTES_MAX: usize = EVENTS_PIECE_BYTES_MAX - 4;
 /// What the sealer is to do, in order.
 #[derive(Debug)]
 pub(super) enum Order {
-    Encode { group: u64, aggregate: Box<Aggregate>, position: Position },
-    Replay { group: u64, position: Position, rules: Arc<Rules>, unique_key: UniqueKey },
+    Encode {
+        group: u64,
+        aggregate: Box<Aggregate>,
+        position: Position,
+    },
+    /// How large its aggregate gets is not known before.
+    Replay {
+        group: u64,
+        position: Position,
+        rules: Arc<Rules>,
+        unique_key: UniqueKey,
+        _reserved: Reserved,
+    },
     Evidence(Position),
-    Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
+    Barrier {
+        reply: oneshot::Sender<Barrier>,
+        accepted: u64,
+    },
 }
 
 /// The sealer before it runs. [`Self::run`] takes the calling thread; [`Self::turn`] is one turn of it.
@@ -103,14 +117,14 @@ fn carry_out(
 ) -> Result<Sealed, SealError> {
     match order {
         Order::Encode { group, aggregate, position } => {
-            let mut batch = aggregate.batch;
+            let Aggregate { mut batch, _reserved } = *aggregate;
             batch.set_raw_events(if keep { raw_events(group, reader)? } else { None });
             seal(Some(group), batch, position, AtReplay::default(), machine)
         }
         Order::Evidence(position) => {
             seal(None, OpenBatch::new(0), position, AtReplay::default(), machine)
         }
-        Order::Replay { group, mut position, rules, unique_key } => {
+        Order::Replay { group, mut position, rules, unique_key, _reserved } => {
             let (mut batch, at_replay) = replay(group, &position, reader, &rules, unique_key)?;
             batch.set_raw_events(if keep { raw_events(group, reader)? } else { None });
             if position.rules == RulesVersion(0) {

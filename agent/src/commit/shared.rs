@@ -1,23 +1,22 @@
 //! Flags and counters that intake, the commit thread and the driver share.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicI64, AtomicU64, AtomicUsize, Ordering};
 
 use tidemark_common::time::Timestamp;
-use tokio::sync::Semaphore;
 
-use super::{AGGREGATES_MAX, AtReplay};
+use super::{AtReplay, Room};
 
 /// Flags and counters that the threads share.
 #[derive(Debug)]
 pub struct Shared {
-    pub(super) aggregates: Arc<Semaphore>,
+    pub(super) room: Room,
     pub(super) full: AtomicBool,
     pub(super) uplink_room: AtomicBool,
     pub(super) seals_under_way: AtomicUsize,
     dropped_at_replay: AtomicU64,
     without_id_at_replay: AtomicU64,
     clock_offset_millis: AtomicI64,
+    stop_is_near: AtomicBool,
     /// Whether raw events of sealed batches are to be kept, and whether the collector takes them, as far as is known.
     raw_events_wanted: bool,
     raw_events_refused: AtomicBool,
@@ -26,13 +25,14 @@ pub struct Shared {
 impl Default for Shared {
     fn default() -> Self {
         Self {
-            aggregates: Arc::new(Semaphore::new(AGGREGATES_MAX)),
+            room: Room::default(),
             full: AtomicBool::new(false),
             uplink_room: AtomicBool::new(false),
             seals_under_way: AtomicUsize::new(0),
             dropped_at_replay: AtomicU64::new(0),
             without_id_at_replay: AtomicU64::new(0),
             clock_offset_millis: AtomicI64::new(0),
+            stop_is_near: AtomicBool::new(false),
             raw_events_wanted: false,
             raw_events_refused: AtomicBool::new(false),
         }
@@ -51,6 +51,22 @@ impl Shared {
     pub fn may_seal(&self) -> bool {
         self.uplink_room.load(Ordering::Relaxed)
             && self.seals_under_way.load(Ordering::Relaxed) == 0
+    }
+
+    /// Whether the agent was told that it will be stopped soon.
+    #[must_use]
+    pub fn is_stop_near(&self) -> bool {
+        self.stop_is_near.load(Ordering::Relaxed)
+    }
+
+    pub(super) fn set_stop_near(&self) {
+        self.stop_is_near.store(true, Ordering::Relaxed);
+    }
+
+    /// How much memory the open batch may take now.
+    #[must_use]
+    pub fn open_batch_bytes_max(&self) -> usize {
+        self.room.left_for_open()
     }
 
     /// Takes over the offset of ledger time from the agent's clock, as last measured.

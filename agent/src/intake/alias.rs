@@ -12,10 +12,10 @@ use hashbrown::{DefaultHashBuilder, HashTable};
 
 use tidemark_common::chunk::SeriesSlot;
 
-/// The table remembers at most this many (name, tags), and this many bytes of them; beyond it, lines are
-/// parsed.
-pub(crate) const ALIASES_MAX: usize = 1 << 18;
-pub(crate) const ALIAS_BYTES_MAX: usize = 24 << 20;
+/// The table remembers at most this many (name, tags), as many as fit without its last doubling, and this many bytes of
+/// them; beyond it, lines are parsed.
+pub(crate) const ALIASES_MAX: usize = (1 << 17) / 8 * 7;
+pub(crate) const ALIAS_BYTES_MAX: usize = 4 << 20;
 
 /// What a known (name, tags) stands for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -11,6 +11,8 @@
 mod replay;
 mod turn;
 
+pub use turn::STOP_NEAR_SEAL_MILLIS;
+
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
@@ -23,6 +25,7 @@ use tidemark_common::time::Timestamp;
 use tidemark_common::wire::{Rules, UniqueKey};
 
 use crate::aggregate::{Amount, OpenBatch, id_event_bytes};
+use crate::commit::ROOM_BYTES;
 use crate::event::{
     Door, IdDigest, Message, Parsed, RejectReason, SourceCount, UsageEvent, judge_time,
 };
@@ -91,6 +94,9 @@ pub struct Core {
 
     now: Ticks,
     full: bool,
+    stop_is_near: bool,
+    /// How much memory the open batch may take.
+    batch_bytes_max: usize,
     jobs: Vec<Job>,
 }
 
@@ -151,6 +157,8 @@ impl Core {
             evidence_sealed_at: 0,
             now: 0,
             full: false,
+            stop_is_near: false,
+            batch_bytes_max: ROOM_BYTES,
             jobs: Vec::new(),
             settings,
         }
@@ -159,6 +167,16 @@ impl Core {
     /// Whether doors that cannot wait must refuse, because the journal is at its budget.
     pub fn set_full(&mut self, full: bool) {
         self.full = full;
+    }
+
+    /// Whether batches are to be closed as fast as is sensible.
+    pub fn set_stop_near(&mut self, is_near: bool) {
+        self.stop_is_near = is_near;
+    }
+
+    /// Closes the open batch once it takes this much memory.
+    pub fn set_batch_bytes_max(&mut self, bytes: usize) {
+        self.batch_bytes_max = bytes;
     }
 
     #[must_use]

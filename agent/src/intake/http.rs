@@ -35,12 +35,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use axum::Router;
-use axum::body::{Body, Bytes, HttpBody};
+use axum::body::{Body, HttpBody};
 use axum::extract::{Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_LENGTH};
 use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Response};
 use axum::routing::post;
+use bytes::Bytes;
 use serde_json::value::RawValue;
 use sha2::{Digest as _, Sha256};
 use thiserror::Error;
@@ -240,13 +241,14 @@ impl Requests {
         let body = read_body(body, expected).await?;
         self.passage.counts(Door::Http).bytes.add_len(body.len());
         for _ in 0..PARSE_TRIES_MAX {
-            let rules = self.rules()?;
-            let read = cloudevents::messages(&body, shape, &rules, &self.passage.naming)
-                .map_err(unreadable)?;
             let room = match reservation.take() {
                 Some(room) => room,
                 None => self.reserve(body.len()).await?,
             };
+            let room = in_time(self.passage.reserve_parsed(room, body.len())).await?;
+            let rules = self.rules()?;
+            let read = cloudevents::messages(&body, shape, &rules, &self.passage.naming)
+                .map_err(unreadable)?;
             if let Some(outcome) = self.submit(&body, &rules, read, room).await? {
                 return Ok(outcome);
             }
@@ -269,9 +271,7 @@ impl Requests {
     }
 
     async fn reserve(&self, bytes: usize) -> Result<Reservation, Problem> {
-        let busy =
-            |_| Problem::come_again(RETRY_BUSY_SECONDS, "The agent is busy with other events.");
-        timeout(ANSWER_WAIT_MAX, self.passage.reserve(bytes)).await.map_err(busy)
+        in_time(self.passage.reserve(bytes)).await
     }
 
     /// `None` if the rules have changed: nothing was taken.
@@ -290,7 +290,7 @@ impl Requests {
         let items = parsed
             .into_iter()
             .zip(texts)
-            .map(|(parsed, text)| Item { parsed, raw: raw(text) })
+            .map(|(parsed, text)| Item { parsed, raw: body.slice_ref(raw(text)) })
             .collect();
         let submission = Submission { door: Door::Http, rules: Some(rules.version), items };
         let stopping = |_| Problem::come_again(RETRY_RULES_SECONDS, "The agent is stopping.");
@@ -304,6 +304,12 @@ impl Requests {
             Answered::RulesChanged => Ok(None),
         }
     }
+}
+
+/// Room that comes before the client gives up.
+async fn in_time(room: impl Future<Output = Reservation>) -> Result<Reservation, Problem> {
+    let busy = |_| Problem::come_again(RETRY_BUSY_SECONDS, "The agent is busy with other events.");
+    timeout(ANSWER_WAIT_MAX, room).await.map_err(busy)
 }
 
 /// The rules to read events under, unless none can be taken now.
@@ -339,7 +345,8 @@ async fn read_body(mut body: Body, expected: usize) -> Result<Bytes, Problem> {
     if expected > DISCARDED_BYTES_MAX {
         return Err(too_large());
     }
-    let mut bytes = Vec::new();
+    // Room for it is reserved.
+    let mut bytes = Vec::with_capacity(expected.min(BODY_BYTES_MAX));
     let mut length = 0_usize;
     let reading = async {
         while let Some(frame) = poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {

@@ -19,6 +19,9 @@ use crate::parse::naming::Naming;
 /// The stream doors together hold at most this many bytes of input that is not yet durable, parsed events
 /// included, and the HTTP door as many of its bodies: slow ones keep room, and are not to stop the streams.
 pub const PASSAGE_BYTES_MAX: u32 = 8 << 20;
+/// Of the HTTP door's bodies, so many bytes at once become events, which take several times as much. One body may be
+/// longer.
+const PARSED_BYTES_MAX: u32 = 1 << 20;
 /// A dead letter keeps at most this many bytes of an input, so no more are carried along.
 pub const RAW_BYTES_MAX: usize = 4_096;
 
@@ -29,6 +32,7 @@ pub struct Passage {
     pub(super) naming: Arc<Naming>,
     pub(super) figures: Arc<DoorFigures>,
     room: Arc<Semaphore>,
+    parsed: Arc<Semaphore>,
 }
 
 impl fmt::Debug for Passage {
@@ -40,14 +44,19 @@ impl fmt::Debug for Passage {
 /// Room for some bytes, until it is dropped.
 #[derive(Debug)]
 pub struct Reservation {
-    _permit: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+    _parsed: Option<OwnedSemaphorePermit>,
 }
 
 impl Passage {
     #[must_use]
     pub fn new(intake: IntakeHandle, naming: Arc<Naming>, figures: Arc<DoorFigures>) -> Self {
-        let room = usize::try_from(PASSAGE_BYTES_MAX).expect("32 bits fit into a usize");
-        Self { intake, naming, figures, room: Arc::new(Semaphore::new(room)) }
+        let room = |bytes| {
+            let bytes = usize::try_from(bytes).expect("32 bits fit into a usize");
+            Arc::new(Semaphore::new(bytes))
+        };
+        let (room, parsed) = (room(PASSAGE_BYTES_MAX), room(PARSED_BYTES_MAX));
+        Self { intake, naming, figures, room, parsed }
     }
 
     /// The same way, with room of its own.
@@ -65,9 +74,16 @@ impl Passage {
     /// # Panics
     /// Never: the semaphore is not closed.
     pub async fn reserve(&self, bytes: usize) -> Reservation {
-        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(PASSAGE_BYTES_MAX);
-        let permit = Arc::clone(&self.room).acquire_many_owned(bytes).await;
-        Reservation { _permit: permit.expect("the semaphore is never closed") }
+        Reservation { _bytes: acquire(&self.room, bytes, PASSAGE_BYTES_MAX).await, _parsed: None }
+    }
+
+    /// Waits until those `bytes` may become events.
+    ///
+    /// # Panics
+    /// Never, as above.
+    pub async fn reserve_parsed(&self, room: Reservation, bytes: usize) -> Reservation {
+        let parsed = acquire(&self.parsed, bytes, PARSED_BYTES_MAX).await;
+        Reservation { _parsed: Some(parsed), ..room }
     }
 
     /// Hands `submission` over as soon as intake has room. The receiver resolves when it is durable;
@@ -94,9 +110,15 @@ impl Passage {
     }
 }
 
-/// What a dead letter may keep of `input`.
-pub(super) fn raw(input: &[u8]) -> Box<[u8]> {
-    input.get(..RAW_BYTES_MAX).unwrap_or(input).into()
+async fn acquire(room: &Arc<Semaphore>, bytes: usize, most: u32) -> OwnedSemaphorePermit {
+    let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(most);
+    let permit = Arc::clone(room).acquire_many_owned(bytes).await;
+    permit.expect("the semaphore is never closed")
+}
+
+/// As much of `input` as a dead letter may keep.
+pub(super) fn raw(input: &[u8]) -> &[u8] {
+    input.get(..RAW_BYTES_MAX).unwrap_or(input)
 }
 
 #[cfg(test)]
@@ -149,7 +171,7 @@ mod tests {
 
     #[test]
     fn a_dead_letter_keeps_the_beginning() {
-        assert_eq!(&*raw(b"abc"), b"abc");
+        assert_eq!(raw(b"abc"), b"abc");
         assert_eq!(raw(&[b'x'; RAW_BYTES_MAX + 1]).len(), RAW_BYTES_MAX);
     }
 }

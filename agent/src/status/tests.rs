@@ -53,6 +53,7 @@ pub(crate) fn well() -> Status {
             buckets: vec![0, 3_000, 5_000, 900, 60, 40],
         },
         shutdown_grace_millis: 30_000,
+        stop_is_near: false,
         doors: BTreeMap::from([
             (
                 "http".to_owned(),

@@ -30,6 +30,11 @@ pub fn human(status: &Status, paint: Paint) -> String {
             }
         }
     }
+    if status.stop_is_near {
+        page.line(format_args!(
+            "It was told that a stop is near, and seals ten times a second until then."
+        ));
+    }
     page.line(format_args!(""));
     events(&mut page, status);
     session(&mut page, status);

@@ -9,6 +9,7 @@
 
 mod archive;
 mod invoicing;
+mod kept;
 
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
@@ -31,9 +32,7 @@ use tidemark_common::tls;
 use crate::catalog::Unbilled;
 use crate::ledger::completeness::REASONS;
 use crate::ledger::retired::RetiredSums;
-use crate::ledger::{
-    Completeness, Latencies, Ledger, LedgerFigures, Snapshot, StreamState, StreamStatus,
-};
+use crate::ledger::{Completeness, Latencies, LedgerFigures, Snapshot, StreamState, StreamStatus};
 use crate::listen::ListenFigures;
 use crate::reconcile;
 
@@ -87,37 +86,31 @@ pub(super) async fn handle(State(api): State<Api>) -> Result<impl IntoResponse, 
     let (ledger, sessions) = (api.ledger.clone(), (api.sessions.0)());
     let (counts, own) = (api.suspense.clone(), api.door.clone());
     let (swept, billed) = (api.sweeps.last(), api.billing.runs.figures());
+    let backups = api.backups.clone();
     let text = api
         .read(move |catalog, snapshot| {
             let suspense = counts.read(catalog, snapshot)?;
             let complete =
                 reconcile::judged(catalog, snapshot, |judging| judging.complete_through(snapshot))?;
-            let mut registry = Registry::with_prefix("tidemark_collector");
-            totals(&mut registry, &suspense, snapshot, &complete)?;
-            invoicing::sweep(&mut registry, swept.as_ref());
-            invoicing::billing_runs(&mut registry, &billed);
-            text(registry, snapshot, &ledger, &sessions, &own)
+            let mut all = Registry::with_prefix("tidemark");
+            kept::identity(&mut all, &ledger);
+            let registry = all.sub_registry_with_prefix("collector");
+            kept::backup(registry, backups.read().as_ref());
+            totals(registry, &suspense, snapshot, &complete)?;
+            invoicing::sweep(registry, swept.as_ref());
+            invoicing::billing_runs(registry, &billed);
+            process(registry, &ledger.figures()?);
+            latencies(registry, ledger.latencies());
+            archive::register(registry, &ledger);
+            door(registry, &sessions, tls::now());
+            own_door(registry, &own);
+            streams(registry, snapshot.streams(), snapshot.retired());
+            let mut text = String::new();
+            encode(&mut text, &all).map_err(|error| Problem::internal(&error))?;
+            Ok(text)
         })
         .await?;
     Ok(([(header::CONTENT_TYPE, CONTENT_TYPE)], text))
-}
-
-fn text(
-    mut registry: Registry,
-    snapshot: &Snapshot,
-    ledger: &Ledger,
-    sessions: &ListenFigures,
-    own: &DoorCounters,
-) -> Result<String, Problem> {
-    process(&mut registry, &ledger.figures()?);
-    latencies(&mut registry, ledger.latencies());
-    archive::register(&mut registry, ledger);
-    door(&mut registry, sessions, tls::now());
-    own_door(&mut registry, own);
-    streams(&mut registry, snapshot.streams(), snapshot.retired());
-    let mut text = String::new();
-    encode(&mut text, &registry).map_err(|error| Problem::internal(&error))?;
-    Ok(text)
 }
 
 fn totals(
@@ -192,7 +185,6 @@ fn totals(
     Ok(())
 }
 
-/// What the last full reconciliation found; nothing before the first.
 /// What this process did since it started.
 fn process(registry: &mut Registry, figures: &LedgerFigures) {
     let batches = Family::<VerdictLabels, Counter>::default();

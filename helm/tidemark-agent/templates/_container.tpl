@@ -42,9 +42,14 @@ The agent as a native sidecar: an item of `initContainers`. List it before init 
     timeoutSeconds: {{ int64 $v.probes.liveness.timeoutSeconds }}
     failureThreshold: {{ int64 $v.probes.liveness.failureThreshold }}
   {{- end }}
-  {{- with $v.lifecycle }}
+  {{- if $v.lifecycle }}
   lifecycle:
-    {{- toYaml . | nindent 4 }}
+    {{- toYaml $v.lifecycle | nindent 4 }}
+  {{- else if $v.prepareStop }}
+  lifecycle:
+    preStop:
+      exec:
+        command: ["tidemark-agent", "prepare-stop", "--admin", "http://{{ include "tidemark.agent.adminLocal" $v }}"]
   {{- end }}
   resources:
     {{- include "tidemark.agent.resources" $v | nindent 4 }}
@@ -64,6 +69,11 @@ The agent as a native sidecar: an item of `initContainers`. List it before init 
 
 {{- define "tidemark.agent.image" -}}
 {{- .image.repository }}{{ with .image.tag }}:{{ . }}{{ end }}{{ with .image.digest }}@{{ . }}{{ end }}
+{{- end -}}
+
+{{/* The admin address, from within the pod. */}}
+{{- define "tidemark.agent.adminLocal" -}}
+{{- ternary "[::1]" "127.0.0.1" (contains ":" .admin.address) }}:{{ int64 .admin.port }}
 {{- end -}}
 
 {{/* Resources; with an emptyDir the scheduler keeps room for the journal. */}}

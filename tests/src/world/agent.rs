@@ -352,7 +352,7 @@ impl Process {
         let naming = Naming::default();
         let item = |line: &String| Item {
             parsed: json_line::message(line.as_bytes(), &naming),
-            raw: line.as_bytes().into(),
+            raw: line.clone().into_bytes().into(),
         };
         let submission =
             Submission { door: Door::Events, rules: None, items: lines.iter().map(item).collect() };

@@ -218,6 +218,24 @@ fn chunks_and_aggregates_hold_the_same_events() {
 }
 
 #[test]
+fn a_batch_that_takes_its_share_of_memory_is_closed() {
+    let closed = |bytes_max: usize| {
+        let settings = IntakeSettings { open_lines_max: 1_000_000, ..settings() };
+        let mut core = core_with(settings, Some(rules(1)));
+        core.set_batch_bytes_max(bytes_max);
+        for number in 0..2_000 {
+            send(&mut core, &format!("calls:1|c|#customer:c{number}"));
+            assert!(core.batch.memory_bytes() < bytes_max);
+        }
+        let jobs = core.take_jobs();
+        jobs.iter().filter(|job| matches!(job, Job::Close(_))).count()
+    };
+    assert_eq!(closed(ROOM_BYTES), 0, "2,000 lines are few");
+    let few = closed(1 << 16);
+    assert!((4..10).contains(&few), "some 200 bytes a line: {few}");
+}
+
+#[test]
 fn groups_follow_each_other_without_holes() {
     let mut core = core_with(IntakeSettings { open_lines_max: 10, ..settings() }, Some(rules(1)));
     for number in 0..200 {
@@ -248,6 +266,22 @@ fn what_is_due_is_handed_over() {
     assert_eq!(totals(&core.take_jobs()), (0, 1));
     core.turn(9_000, NOW, false, true);
     assert!(core.take_jobs().is_empty(), "an idle stream seals nothing");
+}
+
+#[test]
+fn with_a_stop_near_everything_is_sealed_within_a_tenth_of_a_second() {
+    let mut core = core();
+    core.turn(70_000, NOW, false, true);
+    core.take_jobs();
+    send(&mut core, "calls:1|c|#customer:a");
+    core.turn(70_100, NOW, false, true);
+    assert_eq!(totals(&core.take_jobs()), (1, 0), "the rules say a second");
+    core.set_stop_near(true);
+    core.turn(70_101, NOW, false, true);
+    assert_eq!(totals(&core.take_jobs()), (0, 1));
+    send(&mut core, "calls:x|c|#customer:a");
+    core.turn(70_202, NOW, false, true);
+    assert!(matches!(&core.take_jobs()[..], [.., Job::Close(close)] if close.group.is_none()));
 }
 
 #[test]

@@ -19,6 +19,10 @@ use crate::intake::job::{CloseJob, CommitJob, Job, Position};
 const EVIDENCE_COMMIT_MILLIS: u64 = 1_000;
 /// Changed evidence without events is sealed after this.
 const EVIDENCE_SEAL_MILLIS: u64 = 60_000;
+/// And a batch, unless the rules say otherwise.
+const SEAL_MILLIS: u64 = 1_000;
+/// What a stop that is near makes of these: as little as possible is then left to do in the end.
+pub const STOP_NEAR_SEAL_MILLIS: u64 = 100;
 
 /// When things are handed over.
 impl Core {
@@ -58,18 +62,26 @@ impl Core {
         if (self.chunk.events() > 0 && age >= linger) || evidence_due {
             self.hand_over(clock);
         }
-        let interval =
-            self.rules.as_ref().map_or(1_000, |rules| u64::from(rules.seal_interval_millis));
-        let group_due = self.batch.events() > 0 && now.saturating_sub(self.group_began) >= interval;
+        let group_due =
+            self.batch.events() > 0 && now.saturating_sub(self.group_began) >= self.seal_interval();
         // At the budget, sealing makes room: a batch takes less than its chunks.
         if (may_seal && group_due || self.full) && self.rules.is_some() {
             self.close(clock);
         }
         let alone_due = self.evidence_unsealed.is_some()
-            && now.saturating_sub(self.evidence_sealed_at) >= EVIDENCE_SEAL_MILLIS;
+            && now.saturating_sub(self.evidence_sealed_at) >= self.or_sooner(EVIDENCE_SEAL_MILLIS);
         if may_seal && alone_due && self.batch.events() == 0 && self.rules.is_some() {
             self.close_evidence(clock);
         }
+    }
+
+    fn seal_interval(&self) -> u64 {
+        let rules = self.rules.as_ref();
+        self.or_sooner(rules.map_or(SEAL_MILLIS, |rules| u64::from(rules.seal_interval_millis)))
+    }
+
+    fn or_sooner(&self, millis: u64) -> u64 {
+        if self.stop_is_near { millis.min(STOP_NEAR_SEAL_MILLIS) } else { millis }
     }
 
     /// Hands over the open chunk and what commits with it, if there is anything.
@@ -174,6 +186,7 @@ impl Core {
         let ids = self.batch.id_events().max(self.raw_ids);
         if self.batch.lines() >= self.settings.open_lines_max
             || body >= OPEN_BODY_BYTES_MAX
+            || self.batch.memory_bytes() >= self.batch_bytes_max
             || ids >= ID_EVENTS_MAX
             || self.chunk_bytes >= self.settings.open_chunk_bytes_max
         {

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 
+use bytes::Bytes;
 use tokio::net::UnixStream;
 use tokio::sync::{oneshot, watch};
 
@@ -87,7 +88,7 @@ impl Connection {
     async fn payload(&mut self, payload: &[u8]) -> Result<(), IntakeClosed> {
         for line in dogstatsd::lines(payload) {
             let parsed = dogstatsd::message(line, &self.passage.naming);
-            self.gathered.push(Item { parsed, raw: raw(line) }, line.len());
+            self.gathered.push(Item { parsed, raw: Bytes::copy_from_slice(raw(line)) }, line.len());
             if self.gathered.is_full() {
                 self.submit().await?;
             }
@@ -96,7 +97,8 @@ impl Connection {
     }
 
     fn reject(&mut self, reason: RejectReason, input: &[u8]) {
-        let item = Item { parsed: Parsed::Rejected(reason), raw: raw(input) };
+        let item =
+            Item { parsed: Parsed::Rejected(reason), raw: Bytes::copy_from_slice(raw(input)) };
         let bytes = item.raw.len();
         self.gathered.push(item, bytes);
     }

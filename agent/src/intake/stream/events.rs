@@ -21,6 +21,7 @@
 use std::io;
 use std::time::Duration;
 
+use bytes::Bytes;
 use serde::Serialize;
 use tokio::io::AsyncWriteExt;
 use tokio::net::UnixStream;
@@ -116,7 +117,7 @@ impl Reader {
     fn push(&mut self, parsed: Parsed, line: &[u8]) {
         self.line = self.line.saturating_add(1);
         self.numbers.push(self.line);
-        self.gathered.push(Item { parsed, raw: raw(line) }, line.len());
+        self.gathered.push(Item { parsed, raw: Bytes::copy_from_slice(raw(line)) }, line.len());
         self.passage.counts(Door::Events).messages.add(1);
     }
 

@@ -23,6 +23,7 @@ use tokio::sync::{mpsc, watch};
 use crate::adopt::{self, AdoptRequest, Adopted};
 use crate::api::{Changes, DoorCounters, DoorLimits, Role, Token, router, serve};
 use crate::archive::events::RawEvents;
+use crate::backup::last::BackupNote;
 use crate::billing_run::Settings;
 use crate::catalog::{Aggregations, Catalog};
 use crate::dedupe::Verdict;
@@ -196,6 +197,7 @@ impl World {
             billing,
             sweeps: Arc::default(),
             raw_events: Some(raw_events.clone()),
+            backups: BackupNote::of(archive_folder.path()),
         };
         let sessions = Arc::new(move || sessions);
         let router =

@@ -1,0 +1,96 @@
+//! Room in memory for the aggregates of batches: of the open one, and of closed ones until they are encoded.
+//!
+//! **Owns** the sum. The open batch may take what closed ones leave, and is closed when it has it: with nothing to seal,
+//! as while the collector is away, one batch takes in all there is to aggregate, and under load few large ones never stand
+//! beside each other. However slow sealing is, an eighth is left, so that intake goes on; what is closed then is made
+//! again from its chunks when its turn comes.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+/// What all aggregates together take: some 50,000 lines.
+pub const ROOM_BYTES: usize = 12 << 20;
+const OPEN_BYTES_MIN: usize = ROOM_BYTES / 8;
+
+/// See the module.
+#[derive(Debug, Clone, Default)]
+pub struct Room {
+    reserved: Arc<AtomicUsize>,
+}
+
+/// Some of the room, until it is dropped.
+#[derive(Debug)]
+pub struct Reserved {
+    room: Room,
+    bytes: usize,
+}
+
+impl Room {
+    /// Room for a closed batch of `bytes`; `None` if others have it.
+    #[must_use]
+    pub fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
+        let reserve = |reserved: usize| {
+            reserved.checked_add(bytes).filter(|sum| reserved == 0 || *sum <= ROOM_BYTES)
+        };
+        self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).ok()?;
+        Some(Reserved { room: self.clone(), bytes })
+    }
+
+    /// All of it, whatever others have: for a batch of which only its chunks are there.
+    #[must_use]
+    pub fn reserve_all(&self) -> Reserved {
+        self.reserved.fetch_add(ROOM_BYTES, Ordering::Relaxed);
+        Reserved { room: self.clone(), bytes: ROOM_BYTES }
+    }
+
+    /// What the open batch may take now.
+    #[must_use]
+    pub fn left_for_open(&self) -> usize {
+        ROOM_BYTES.saturating_sub(self.reserved.load(Ordering::Relaxed)).max(OPEN_BYTES_MIN)
+    }
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.room.reserved.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_closed_batches_have_is_not_left_for_the_open_one() {
+        let room = Room::default();
+        assert_eq!(room.left_for_open(), ROOM_BYTES);
+        let first = room.try_reserve(ROOM_BYTES / 2).unwrap();
+        assert_eq!(room.left_for_open(), ROOM_BYTES / 2);
+        let second = room.try_reserve(ROOM_BYTES / 2).unwrap();
+        assert!(room.try_reserve(1).is_none(), "there is no more");
+        assert_eq!(room.left_for_open(), OPEN_BYTES_MIN, "intake goes on");
+        drop((first, second));
+        assert_eq!(room.left_for_open(), ROOM_BYTES);
+    }
+
+    #[test]
+    fn one_that_is_too_large_is_taken_alone() {
+        let room = Room::default();
+        let large = room.try_reserve(2 * ROOM_BYTES).unwrap();
+        assert!(room.try_reserve(1).is_none());
+        drop(large);
+        assert!(room.try_reserve(1).is_some());
+    }
+
+    #[test]
+    fn batches_that_are_made_again_have_all_of_it() {
+        let room = Room::default();
+        let both = (room.reserve_all(), room.reserve_all());
+        assert!(room.try_reserve(1).is_none());
+        assert_eq!(room.left_for_open(), OPEN_BYTES_MIN);
+        drop(both.0);
+        assert_eq!(room.left_for_open(), OPEN_BYTES_MIN, "the other has it still");
+        drop(both.1);
+        assert_eq!(room.left_for_open(), ROOM_BYTES);
+    }
+}
