@@ -17,7 +17,7 @@ fn the_limit_holds_under_full_load() -> Result<()> {
         writeln!(std::io::stdout(), "SKIPPED: the agent within 64 MiB: {error:#}")?;
         return Ok(());
     }
-    let agent = [("journal.bytes_max", "96MiB"), ("doors.receive_buffer_bytes", "1MiB")];
+    let agent = [("journal.bytes_max", "24MiB"), ("doors.receive_buffer_bytes", "1MiB")];
     let agent = agent.map(|(key, value)| (key.to_owned(), value.to_owned())).to_vec();
     let options = Options { limit: LIMIT, seconds: 5, only: Vec::new(), agent };
     run(&options, &mut std::io::stdout().lock())
