@@ -40,6 +40,15 @@ pub(super) enum Command {
         #[arg(long, default_value = "/etc/tidemark/collector.toml")]
         config: PathBuf,
     },
+    /// Asks a running collector whether it is ready, over its API: exit code 0 if it is, 1 if not. It needs no token.
+    Ready {
+        /// The collector's configuration, which says where its API is.
+        #[arg(long, conflicts_with = "url")]
+        config: Option<PathBuf>,
+        /// The API's address [default: http://127.0.0.1:8130].
+        #[arg(long)]
+        url: Option<String>,
+    },
     /// Makes a CA, a collector's and agents' certificates for local use.
     DevCerts {
         /// The folder, which is made if it is not there.

@@ -48,6 +48,7 @@ pub mod certificate;
 pub mod control;
 pub mod dev_certs;
 pub mod fsck;
+pub mod ready;
 pub mod restore;
 mod run;
 pub mod tax_service;

@@ -30,13 +30,16 @@ use tidemark_collector::reconcile::command as reconcile;
 use tidemark_collector::reconcile::door::{self, AskedLoss, AskedReport, AskedWaiver};
 use tidemark_collector::restore::Used;
 use tidemark_collector::verify::command::{self as proofs, Audited, Verdict};
-use tidemark_collector::{Signal, backup, fsck, restore, run};
+use tidemark_collector::{Signal, backup, fsck, ready, restore, run};
 use tidemark_common::id::NameError;
+use tidemark_common::local_url::local_url;
 use tidemark_common::tls::{AgentName, ServerTls};
 
 use arguments::{
     ArchiveAct, Arguments, Bodies, CatalogAct, Command, KeysAct, Place, VerifyArguments,
 };
+
+const API_DEFAULT: &str = "http://127.0.0.1:8130";
 
 fn main() -> ExitCode {
     let command = Arguments::parse().command;
@@ -111,6 +114,7 @@ fn execute(command: Command) -> Result<ExitCode> {
             serve(&config, trust_clock, test_clock)
         }
         Command::CheckConfig { config } => check_config(&config),
+        Command::Ready { config, url } => ask_ready(config.as_deref(), url),
         Command::DevCerts { dir, agents, drainers, hosts, force } => {
             let existing = if force { Existing::Overwrite } else { Existing::Keep };
             make_certs(&dir, &agents, &drainers, &hosts, existing)
@@ -238,6 +242,15 @@ fn make_certs(
     let today = jiff::Zoned::now().date();
     let files = dev_certs::make(dir, &agents, hosts, existing, today)?;
     print(&files.iter().map(|file| format!("{}\n", file.display())).collect::<String>())
+}
+
+fn ask_ready(config: Option<&Path>, url: Option<String>) -> Result<()> {
+    let url = match (url, config) {
+        (Some(url), _) => url,
+        (None, Some(config)) => local_url(Config::load(config)?.listen.http),
+        (None, None) => API_DEFAULT.to_owned(),
+    };
+    print(&format!("{}\n", ready::ask(&url)?))
 }
 
 fn make_backup(data_dir: &Path, to: &Path) -> Result<()> {

@@ -13,6 +13,7 @@ pub mod chunk;
 pub mod code;
 pub mod hex;
 pub mod id;
+pub mod local_url;
 pub mod quantity;
 pub mod supervisor;
 pub mod tcp;

@@ -105,6 +105,8 @@ def serve(job, root):
                 problem = until(lambda: (lambda answer: (answer[0] == 200, f"{answer}"))(ask(host, probe["port"], probe["path"])))
                 say(f"{probe['name']} {probe['path']} is answered at {host}", problem and problem + "\n" + log.read_text())
             say(f"agents can connect over TCP at {host}", until(lambda: connects(host, 8129)))
+        asked = subprocess.run(command(job, root, job["ready"]), env=environment(job), capture_output=True, text=True, timeout=SECONDS_MAX)
+        say("the test that asks whether it is ready passes", None if asked.returncode == 0 else asked.stdout + asked.stderr)
         listening = Path("/proc/self/net/udp").read_text() + Path("/proc/self/net/udp6").read_text()
         say("it listens for QUIC", None if ":1FC1 " in listening else "no socket of UDP 8129")
         if job.get("agent"):

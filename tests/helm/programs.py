@@ -131,11 +131,16 @@ def started(world, results, name, file, found, certificates, collector, agent):
                 read_only.append(mount["mountPath"])
         ports = {port["name"]: port["containerPort"] for port in container["ports"]}
         probes = [{"name": kind, "path": container[kind]["httpGet"]["path"], "port": ports[container[kind]["httpGet"]["port"]]} for kind in ("startupProbe", "livenessProbe", "readinessProbe")]
-        test = next(document for document in found if document["kind"] == "Pod")
+        tests = {document["spec"]["containers"][0]["name"]: document["spec"]["containers"][0]["args"] for document in found if document["kind"] == "Pod"}
+        api = next(document for document in found if document["kind"] == "Service" and document["metadata"]["name"].endswith("-api"))
+        address = f"http://{api['metadata']['name']}.{api['metadata']['namespace']}.svc:{api['spec']['ports'][0]['port']}"
+        # In here the Service's name and port are this machine's, and the container's.
+        ready = [text.replace(address, f"http://127.0.0.1:{ports[api['spec']['ports'][0]['targetPort']]}") for text in tests["ready"]]
+        assert ready != tests["ready"], f"the test asks {tests['ready']}, and the API's Service is {address}"
         serve = file is not None and file.name in SERVED
         job = {
             "work": str(work), "program": str(collector), "mounts": mounts, "read_only": read_only, "user": user, "group": group,
-            "environment": {entry["name"]: entry["value"] for entry in container.get("env", [])}, "check": test["spec"]["containers"][0]["args"],
+            "environment": {entry["name"]: entry["value"] for entry in container.get("env", [])}, "check": tests["check-config"], "ready": ready,
             "serve": container["args"] if serve else None, "probes": probes, "grace_seconds": pod["terminationGracePeriodSeconds"],
             "hosts": ["127.0.0.1", "[::1]"] if file and file.name == "load-balancer-values.yaml" else ["127.0.0.1"],
         }

@@ -11,7 +11,7 @@ use tidemark_tests::process::Process;
 use tidemark_tests::settings::{Ports, Settings};
 use tidemark_tests::stack::Stack;
 use tidemark_tests::usage::{CATALOGUE, SEEN_WAIT, send, used};
-use tidemark_tests::wait::{pause, until};
+use tidemark_tests::wait::{pause, unix_seconds, until};
 
 /// What the agent exits with after a conflict, so that a supervisor need not start it again.
 const EXIT_CONFLICT: i32 = 3;
@@ -72,6 +72,13 @@ fn text(path: &Path) -> Result<&str> {
     path.to_str().context("the folder's name is UTF-8")
 }
 
+/// When the newest backup was begun, and its size, as the collector's metrics say.
+fn newest_backup(stack: &Stack) -> Result<(u64, u64)> {
+    let metrics = stack.collector_metrics()?;
+    let bytes = metrics.count("tidemark_collector_backup_last_bytes")?;
+    Ok((metrics.count("tidemark_collector_backup_last_seconds")?, bytes))
+}
+
 #[test]
 fn a_backup_of_a_running_collector_is_restored_and_heals() -> Result<()> {
     Stack::run(settings()?, |stack| {
@@ -84,9 +91,13 @@ fn a_backup_of_a_running_collector_is_restored_and_heals() -> Result<()> {
         for _ in 0..20 {
             lines.send("api.calls:1|c|#customer:acme\n".repeat(100).as_bytes(), 100)?;
         }
+        ensure!(newest_backup(stack)? == (0, 0), "none was made");
         let config = stack.path("collector.toml");
         let made = collector(&["backup", "--config", text(&config)?, "--to", backup])?;
         ensure!(made.contains("incarnation"), "{made}");
+        let (at, bytes) = newest_backup(stack)?;
+        let age = unix_seconds().saturating_sub(at);
+        ensure!(age < 600 && bytes > 0, "{bytes} bytes, {age} s ago");
         let sound = collector(&["restore", "--check", "--from", backup])?;
         ensure!(sound.starts_with("ok: ledger"), "{sound}");
         ensure!(lines.wait_durable()?.is_empty(), "something was refused");
@@ -108,6 +119,7 @@ fn a_backup_of_a_running_collector_is_restored_and_heals() -> Result<()> {
         })?;
         send(stack, 5)?;
         stack.wait_posted(2_035)?;
+        ensure!(newest_backup(stack)? == (0, 0), "of this ledger none was made");
         ensure!(used(stack)? == "2035", "{}", used(stack)?);
         let after = fence(stack)?;
         ensure!(after > fences, "incarnation {after} after {fences}");

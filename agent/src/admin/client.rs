@@ -3,7 +3,6 @@
 //! **Owns** the requests and how their failures read. **Does not own** how answers are shown.
 
 use std::io;
-use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use serde::de::DeserializeOwned;
@@ -188,17 +187,6 @@ impl AdminClient {
     }
 }
 
-/// The URL of an agent that listens on `address`, as this machine reaches it.
-#[must_use]
-pub fn local_url(address: SocketAddr) -> String {
-    let host = match address.ip() {
-        IpAddr::V4(ip) if ip.is_unspecified() => IpAddr::V4(Ipv4Addr::LOCALHOST),
-        IpAddr::V6(ip) if ip.is_unspecified() => IpAddr::V6(Ipv6Addr::LOCALHOST),
-        ip => ip,
-    };
-    format!("http://{}", SocketAddr::new(host, address.port()))
-}
-
 /// Whether the machine was reached and nobody listens there, which needs no more words.
 fn is_refused(error: &reqwest::Error) -> bool {
     let first: &dyn std::error::Error = error;
@@ -222,16 +210,9 @@ fn chain(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use tidemark_common::local_url::local_url;
 
-    #[test]
-    fn urls() {
-        let check = |address: &str, url: &str| assert_eq!(local_url(address.parse().unwrap()), url);
-        check("127.0.0.1:8128", "http://127.0.0.1:8128");
-        check("0.0.0.0:1", "http://127.0.0.1:1");
-        check("[::]:1", "http://[::1]:1");
-        check("10.0.0.1:1", "http://10.0.0.1:1");
-    }
+    use super::*;
 
     #[tokio::test]
     async fn nobody_there() {

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use axum::extract::ConnectInfo;
 use tidemark_common::id::{OpeningId, StreamId};
+use tidemark_common::local_url::local_url;
 use tidemark_common::time::Timestamp;
 use tokio::sync::oneshot;
 
@@ -214,7 +215,7 @@ async fn nobody_holds_the_address() {
 #[tokio::test]
 async fn the_client_reads_what_the_server_says() {
     let admin = Admin::bind("127.0.0.1:0".parse().unwrap()).await.unwrap();
-    let url = client::local_url(admin.address().unwrap());
+    let url = local_url(admin.address().unwrap());
     let (stop, stopped) = oneshot::channel::<()>();
     let served = tokio::spawn(admin.serve(told(), async { drop(stopped.await) }));
     let client = client::AdminClient::new(&url).unwrap();
