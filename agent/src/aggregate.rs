@@ -37,8 +37,9 @@ const LINE_BYTES: usize = 4 + 4 + 2 + 3 * 8 + 3 * 16 + 8 + 16 + 2 + 4;
 
 /// What the table of series takes for one of them, half of it empty.
 const INDEX_BYTES: usize = 2 * (size_of::<SeriesSlot>() + 1);
-/// What a unique digest takes in a tree of them.
+/// What a unique digest takes in a tree of them, and a tree by itself: its first node has room for eleven.
 const UNIQUE_BYTES: usize = 24;
+const UNIQUES_BYTES: usize = 216;
 /// An event with an id becomes a line when it is encoded, beside what it was.
 const ID_EVENT_MEMORY_BYTES: usize = size_of::<IdEvent>()
     + size_of::<LineSlot>()
@@ -73,6 +74,8 @@ pub struct OpenBatch {
     /// Raw bytes of the lines so far, unique digests aside.
     line_bytes: usize,
     uniques: usize,
+    /// Lines that have some.
+    unique_sets: usize,
 }
 
 #[derive(Debug)]
@@ -138,6 +141,7 @@ impl OpenBatch {
             events: 0,
             line_bytes: 0,
             uniques: 0,
+            unique_sets: 0,
         }
     }
 
@@ -178,6 +182,7 @@ impl OpenBatch {
             (self.elsewhere.len(), size_of::<((SeriesSlot, Bucket), u32)>().saturating_mul(2)),
             (self.id_events.len(), ID_EVENT_MEMORY_BYTES),
             (self.uniques, UNIQUE_BYTES),
+            (self.unique_sets, UNIQUES_BYTES),
         ]
         .into_iter()
         .fold(self.arena.len(), |sum, (count, bytes)| {
@@ -218,12 +223,15 @@ impl OpenBatch {
         let line = self.line_of(slot, bucket);
         let current = &mut self.lines[index(line)];
         if current.takes(amount) {
+            let begins = current.uniques.is_none() && amount.unique.is_some();
+            self.unique_sets = self.unique_sets.saturating_add(usize::from(begins));
             self.uniques = self.uniques.saturating_add(current.add(time, amount));
             return;
         }
         let part = next_part(current.part);
         let mut next = LineSlot::new(slot, bucket, part);
         self.uniques = self.uniques.saturating_add(next.add(time, amount));
+        self.unique_sets = self.unique_sets.saturating_add(usize::from(amount.unique.is_some()));
         let line = self.push(next);
         self.series[index(slot.0)].line = line;
         self.elsewhere.insert((slot, bucket), line);
@@ -235,6 +243,7 @@ impl OpenBatch {
         let bytes = id_event_bytes(bytes_of(&self.arena, &self.series, slot).len());
         self.line_bytes = self.line_bytes.saturating_add(bytes);
         self.uniques = self.uniques.saturating_add(usize::from(amount.unique.is_some()));
+        self.unique_sets = self.unique_sets.saturating_add(usize::from(amount.unique.is_some()));
         self.id_events.push(IdEvent { series: slot, time, amount, id });
     }
 

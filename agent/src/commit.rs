@@ -522,13 +522,12 @@ impl Committer {
         let (Some(rules), Some(unique_key)) = (&self.rules, self.unique_key) else { return };
         for Unsealed { group, position } in std::mem::take(&mut self.unruled) {
             let rules = Arc::clone(rules);
-            let reserved = self.shared.room.reserve_all();
             self.orders.push_back(sealer::Order::Replay {
                 group,
                 position,
                 rules,
                 unique_key,
-                _reserved: reserved,
+                reserved: None,
             });
         }
         self.count_orders();
@@ -544,7 +543,10 @@ impl Committer {
         if self.sealing {
             return Ok(());
         }
-        if let Some(order) = self.orders.pop_front() {
+        if let Some(mut order) = self.orders.pop_front() {
+            if let sealer::Order::Replay { reserved, .. } = &mut order {
+                *reserved = Some(self.shared.room.reserve_all());
+            }
             // The sealer's queue holds one order and is empty, so this does not wait.
             self.sealer.send(order).map_err(|_| SealError::Ended)?;
             self.sealing = true;

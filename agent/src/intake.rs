@@ -510,6 +510,7 @@ impl IntakeThread {
             };
             self.jobs.send(task)?;
         }
+        self.core.set_batch_bytes_max(self.shared.open_batch_bytes_max());
         Ok(())
     }
 

@@ -25,6 +25,7 @@ use thiserror::Error;
 use tidemark_common::time::Timestamp;
 
 use crate::archive::ArchiveError;
+use crate::backup::last::BackupNote;
 use crate::backup::manifest::{self, FileEntry, MANIFEST, Manifest, RESTORES, STREAMS};
 use crate::backup::rows::{Row, RowReader, RowsError, Written};
 use crate::backup::{PROGRESS_BYTES, READ_CACHE_BYTES};
@@ -210,6 +211,8 @@ pub(crate) fn into_place<T>(
             return Err(error);
         }
     };
+    // Of the ledger that comes none was made.
+    BackupNote::of(data_dir).remove().map_err(failed)?;
     let placed = place(&restoring, data_dir, &lock);
     match &placed {
         // Of a ledger in its place there is a second name left.

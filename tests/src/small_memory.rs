@@ -1,16 +1,18 @@
 //! The agent in a control group with little memory, while every door is sent to as fast as it takes.
 //!
-//! What fills memory is sent on purpose: lines that are each of a series of their own, ids, and CloudEvents in bodies as
-//! long as the agent takes. First with the collector there, then without it until the journal is full, then the agent
+//! What fills memory is sent on purpose: lines that are each of a series of their own, of sums, of unique values and of a
+//! meter that is deduplicated in the whole ledger; ids; and CloudEvents in bodies as long as the agent takes. First with the collector there, then without it until the journal is full, then the agent
 //! is killed and starts on that journal, then the collector comes back. All in one group, whose kernel kills whoever goes
 //! beyond the limit.
 //!
 //! **Owns** the load and the measurement. What must hold: the kernel kills nothing, and every event that was accepted is
 //! posted, once.
 
+use std::collections::VecDeque;
 use std::fmt::Write as _;
 use std::io::Write;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::path::Path;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -18,7 +20,7 @@ use anyhow::{Context, Result, ensure};
 use crate::binaries::Program;
 use crate::conserved::assert_conserved;
 use crate::control_group::ControlGroup;
-use crate::doors::{Datagrams, Lines, Udp};
+use crate::doors::{Datagrams, Frames, Lines, Udp};
 use crate::full_journal::is_full;
 use crate::http::Http;
 use crate::random::Random;
@@ -31,6 +33,15 @@ const CATALOGUE: &str = r#"
 name = "api.calls"
 aggregation = "sum"
 dimensions = ["key"]
+[[meter]]
+name = "users"
+aggregation = "unique_count"
+dimensions = ["key"]
+[[meter]]
+name = "orders"
+aggregation = "sum"
+dimensions = ["key"]
+deduplicate = "global"
 [[customer]]
 id = "acme"
 "#;
@@ -42,6 +53,9 @@ const LINES_BYTES: usize = 60_000;
 /// A body may have 4 MiB and 10,000 events.
 const EVENTS_PER_BODY: u32 = 10_000;
 const HTTP_CLIENTS: u64 = 4;
+const LINE_CLIENTS: u64 = 4;
+/// Writes of one client of `events.socket` that are not durable yet; then it waits for the oldest.
+const ON_THEIR_WAY_MAX: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
 /// Without a collector the journal is full within this time.
 const FULL_WAIT: Duration = Duration::from_secs(300);
@@ -53,7 +67,7 @@ pub struct Options {
     pub limit: u64,
     /// How long it is sent to with the collector there.
     pub seconds: u64,
-    /// Which of `udp`, `datagrams`, `lines`, `bodies` are sent; all where none is named.
+    /// Which of `udp`, `datagrams`, `frames`, `lines`, `bodies` are sent; all where none is named.
     pub only: Vec<String>,
     /// Keys of agent.toml besides the defaults, as the chart sets them.
     pub agent: Vec<(String, String)>,
@@ -94,6 +108,7 @@ fn parts(
     let clock = Stopwatch::start();
     let peak = loaded(&options.only, group, stack, |_| Ok(clock.elapsed() >= length))?;
     part("with the collector", peak, stack)?;
+    every_door_took_some(&options.only, stack)?;
     let peak = watched(group, || stack.wait_posted(1).map(drop))?;
     part("until all was posted", peak, stack)?;
     stack.kill_collector()?;
@@ -111,6 +126,32 @@ fn parts(
         stack.wait_posted(1).map(drop)
     })?;
     part("the collector is back, all posted", peak, stack)
+}
+
+/// Whether what was sent was not refused.
+fn every_door_took_some(only: &[String], stack: &Stack) -> Result<()> {
+    let metrics = stack.agent_metrics()?;
+    for (load, door) in LOADS.iter().filter(|(load, _)| is_wanted(only, load)) {
+        let series = format!("tidemark_agent_door_messages_total{{door=\"{door}\"}}");
+        ensure!(metrics.count(&series)? > 0, "{load}: nothing has come in by {door}");
+    }
+    // Of UDP the kernel drops some before the agent reads them; nothing that arrives is rejected.
+    let rejected = metrics.rejected();
+    ensure!(rejected.is_empty(), "rejected: {rejected:?}");
+    Ok(())
+}
+
+/// What is sent, and the door that it comes in by.
+const LOADS: [(&str, &str); 5] = [
+    ("udp", "udp"),
+    ("datagrams", "unix_datagram"),
+    ("frames", "dsd_stream"),
+    ("lines", "events"),
+    ("bodies", "http"),
+];
+
+fn is_wanted(only: &[String], load: &str) -> bool {
+    only.is_empty() || only.iter().any(|only| only == load)
 }
 
 /// The most that the group held.
@@ -147,7 +188,6 @@ fn loaded(
     mut done: impl FnMut(&Stack) -> Result<bool>,
 ) -> Result<Peak> {
     let stop = AtomicBool::new(false);
-    let errors = AtomicU64::new(0);
     let until_done = || -> Result<()> {
         while !done(stack)? {
             pause(LOOK_EVERY);
@@ -155,26 +195,30 @@ fn loaded(
         Ok(())
     };
     let (udp, datagrams) = (stack.ports().udp, stack.path("dsd.socket"));
-    let (events, url) = (stack.path("events.socket"), stack.events_url());
+    let (frames, url) = (stack.path("dsd-stream.socket"), stack.events_url());
+    let events = stack.path("events.socket");
     std::thread::scope(|scope| {
-        let (stop, errors) = (&stop, &errors);
+        let stop = &stop;
         // A door that pushes back lets its client wait, or go; that is no fault of the load.
         let send = |sender: &dyn Fn(&AtomicBool) -> Result<()>| {
             while !stop.load(Ordering::Relaxed) {
                 if sender(stop).is_err() {
-                    errors.fetch_add(1, Ordering::Relaxed);
                     pause(LOOK_EVERY);
                 }
             }
         };
-        let wanted = |load: &str| only.is_empty() || only.iter().any(|only| only == load);
+        let wanted = |load| is_wanted(only, load);
         if wanted("udp") {
             scope.spawn(move || send(&|stop| send_udp(udp, stop)));
         }
         if wanted("datagrams") {
             scope.spawn(move || send(&|stop| send_datagrams(&datagrams, stop)));
         }
-        if wanted("lines") {
+        if wanted("frames") {
+            scope.spawn(move || send(&|stop| send_frames(&frames, stop)));
+        }
+        for _ in (0..LINE_CLIENTS).filter(|_| wanted("lines")) {
+            let events = events.clone();
             scope.spawn(move || send(&|stop| send_lines(&events, stop)));
         }
         for _ in (0..HTTP_CLIENTS).filter(|_| wanted("bodies")) {
@@ -196,9 +240,12 @@ fn lines(random: &mut Random, bytes: usize, with_ids: bool) -> (String, u64) {
     let (mut text, mut count) = (String::new(), 0_u64);
     while text.len() < bytes.saturating_sub(100) {
         let (key, id) = (word(random), word(random));
-        let id = if with_ids { format!(",id:{id}") } else { String::new() };
+        let what = *random.pick(&["api.calls:1|c", "users:u|s", "orders:1|c"]);
+        // A deduplicated meter wants ids.
+        let with_id = with_ids || what.starts_with("orders");
+        let id = if with_id { format!(",id:{id}") } else { String::new() };
         // To a text nothing fails to be written.
-        let _written = writeln!(text, "api.calls:1|c|#customer:acme,key:{key}{id}").is_ok();
+        let _written = writeln!(text, "{what}|#customer:acme,key:{key}{id}").is_ok();
         count = count.saturating_add(1);
     }
     (text, count)
@@ -212,7 +259,7 @@ fn send_udp(port: u16, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn send_datagrams(path: &std::path::Path, stop: &AtomicBool) -> Result<()> {
+fn send_datagrams(path: &Path, stop: &AtomicBool) -> Result<()> {
     let (door, mut random) = (Datagrams::to(path)?, Random::new(Random::fresh_seed()));
     while !stop.load(Ordering::Relaxed) {
         door.send(lines(&mut random, DATAGRAM_BYTES, false).0.as_bytes())?;
@@ -220,12 +267,26 @@ fn send_datagrams(path: &std::path::Path, stop: &AtomicBool) -> Result<()> {
     Ok(())
 }
 
-fn send_lines(path: &std::path::Path, stop: &AtomicBool) -> Result<()> {
+fn send_frames(path: &Path, stop: &AtomicBool) -> Result<()> {
+    let (mut door, mut random) = (Frames::to(path)?, Random::new(Random::fresh_seed()));
+    while !stop.load(Ordering::Relaxed) {
+        door.send(lines(&mut random, LINES_BYTES, false).0.as_bytes())?;
+    }
+    Ok(())
+}
+
+fn send_lines(path: &Path, stop: &AtomicBool) -> Result<()> {
     let (mut door, mut random) = (Lines::to(path)?, Random::new(Random::fresh_seed()));
+    let mut on_their_way = VecDeque::new();
     while !stop.load(Ordering::Relaxed) {
         let (text, count) = lines(&mut random, LINES_BYTES, true);
         door.send(text.as_bytes(), count)?;
-        door.wait_durable()?;
+        on_their_way.push_back(door.sent());
+        if on_their_way.len() > ON_THEIR_WAY_MAX
+            && let Some(oldest) = on_their_way.pop_front()
+        {
+            door.wait_durable_to(oldest)?;
+        }
     }
     Ok(())
 }

@@ -109,6 +109,9 @@ fn a_backup_of_a_running_collector_is_restored_and_heals() -> Result<()> {
         collector(&["backup", "--data-dir", ledger, "--to", text(&stack.path("later"))?])?;
 
         std::fs::rename(ledger, stack.path("lost"))?;
+        // Whoever moves only the ledger's files away leaves this.
+        std::fs::create_dir(ledger)?;
+        std::fs::copy(stack.path("lost/backup.json"), stack.path("ledger/backup.json"))?;
         let restored = collector(&["restore", "--from", backup, "--data-dir", ledger])?;
         ensure!(restored.contains("next: start the collector"), "{restored}");
         stack.start_collector()?;

@@ -132,7 +132,14 @@ async fn what_holds_usage_or_changes_it_is_for_this_machine_only() {
     for path in ["/metrics", "/healthz", "/readyz", "/status"] {
         assert_eq!(ask_by(Some("node.example:8128"), &source, path).await.0, 200, "{path}");
     }
-    for path in ["/dead-letters", "/dead-letters/replay", "/inspect", "/fsck", "/batches/1"] {
+    for path in [
+        "/dead-letters",
+        "/dead-letters/replay",
+        "/prepare-stop",
+        "/inspect",
+        "/fsck",
+        "/batches/1",
+    ] {
         let (status, text) = ask_by(Some("node.example:8128"), &source, path).await;
         assert!(status == 403 && text.contains("own machine"), "{path}: {status} {text}");
     }

@@ -2,14 +2,15 @@
 //!
 //! **Owns** the sum. The open batch may take what closed ones leave, and is closed when it has it: with nothing to seal,
 //! as while the collector is away, one batch takes in all there is to aggregate, and under load few large ones never stand
-//! beside each other. However slow sealing is, an eighth is left, so that intake goes on; what is closed then is made
-//! again from its chunks when its turn comes.
+//! beside each other. However slow sealing is, an eighth is left, so that intake goes on. One such eighth may wait beside
+//! a full room; of what is closed beyond that, the aggregate is dropped, and made again from its chunks in its turn.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What all aggregates together take: some 50,000 lines.
+/// What all aggregates together take, some 50,000 lines; for moments [`OPEN_BYTES_MIN`] more.
 pub const ROOM_BYTES: usize = 12 << 20;
+/// What the open batch may take even if nothing is left.
 const OPEN_BYTES_MIN: usize = ROOM_BYTES / 8;
 
 /// See the module.
@@ -26,17 +27,19 @@ pub struct Reserved {
 }
 
 impl Room {
-    /// Room for a closed batch of `bytes`; `None` if others have it.
+    /// Room for a closed batch of `bytes`; `None` if others have it. A batch is closed by the message that fills it, so it
+    /// may be a little larger than what was left.
     #[must_use]
     pub fn try_reserve(&self, bytes: usize) -> Option<Reserved> {
+        let most = ROOM_BYTES.saturating_add(OPEN_BYTES_MIN);
         let reserve = |reserved: usize| {
-            reserved.checked_add(bytes).filter(|sum| reserved == 0 || *sum <= ROOM_BYTES)
+            reserved.checked_add(bytes).filter(|sum| reserved == 0 || *sum <= most)
         };
         self.reserved.fetch_update(Ordering::Relaxed, Ordering::Relaxed, reserve).ok()?;
         Some(Reserved { room: self.clone(), bytes })
     }
 
-    /// All of it, whatever others have: for a batch of which only its chunks are there.
+    /// All of it, whatever others have: for a batch that is being made from its chunks, however large it gets.
     #[must_use]
     pub fn reserve_all(&self) -> Reserved {
         self.reserved.fetch_add(ROOM_BYTES, Ordering::Relaxed);
@@ -60,17 +63,30 @@ impl Drop for Reserved {
 mod tests {
     use super::*;
 
+    /// What the message that fills a batch adds to it.
+    const OVER: usize = 10_000;
+
     #[test]
     fn what_closed_batches_have_is_not_left_for_the_open_one() {
         let room = Room::default();
         assert_eq!(room.left_for_open(), ROOM_BYTES);
         let first = room.try_reserve(ROOM_BYTES / 2).unwrap();
         assert_eq!(room.left_for_open(), ROOM_BYTES / 2);
-        let second = room.try_reserve(ROOM_BYTES / 2).unwrap();
-        assert!(room.try_reserve(1).is_none(), "there is no more");
+        let second = room.try_reserve(room.left_for_open() + OVER).unwrap();
         assert_eq!(room.left_for_open(), OPEN_BYTES_MIN, "intake goes on");
+        assert!(room.try_reserve(OPEN_BYTES_MIN).is_none(), "there is no more");
         drop((first, second));
         assert_eq!(room.left_for_open(), ROOM_BYTES);
+    }
+
+    #[test]
+    fn a_batch_that_is_closed_while_a_large_one_is_encoded_waits_beside_it() {
+        let room = Room::default();
+        let large = room.try_reserve(room.left_for_open() + OVER).unwrap();
+        let _small = room.try_reserve(room.left_for_open() - OVER).unwrap();
+        assert!(room.try_reserve(room.left_for_open()).is_none(), "one of them, not several");
+        drop(large);
+        let _next = room.try_reserve(room.left_for_open() + OVER).unwrap();
     }
 
     #[test]
@@ -83,14 +99,13 @@ mod tests {
     }
 
     #[test]
-    fn batches_that_are_made_again_have_all_of_it() {
+    fn one_that_is_made_again_has_all_of_it() {
         let room = Room::default();
-        let both = (room.reserve_all(), room.reserve_all());
-        assert!(room.try_reserve(1).is_none());
+        let again = room.reserve_all();
         assert_eq!(room.left_for_open(), OPEN_BYTES_MIN);
-        drop(both.0);
-        assert_eq!(room.left_for_open(), OPEN_BYTES_MIN, "the other has it still");
-        drop(both.1);
-        assert_eq!(room.left_for_open(), ROOM_BYTES);
+        let _small = room.try_reserve(OPEN_BYTES_MIN).unwrap();
+        assert!(room.try_reserve(OPEN_BYTES_MIN).is_none());
+        drop(again);
+        assert_eq!(room.left_for_open(), ROOM_BYTES - OPEN_BYTES_MIN);
     }
 }

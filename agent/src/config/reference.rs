@@ -356,7 +356,7 @@ pub const KEYS: &[Key] = &[
         "admin.listen",
         Kind::Address,
         r#""127.0.0.1:8128""#,
-        "Where /metrics, /healthz, /readyz and /status are answered, and to this machine alone /dead-letters, /inspect and /fsck. It asks for no password: keep it off public addresses.",
+        "Where /metrics, /healthz, /readyz and /status are answered, and to this machine alone /dead-letters, /prepare-stop, /inspect and /fsck. It asks for no password: keep it off public addresses.",
     ),
 ];
 

@@ -69,7 +69,7 @@ pub const REQUEST_MAX: Duration = Duration::from_secs(120);
 pub const BODY_BYTES_MAX: usize = 4 << 20;
 /// A body is read within this.
 pub const BODY_WAIT_MAX: Duration = Duration::from_secs(20);
-/// A request waits this long for room, and then this long for its events to be durable.
+/// A request waits this long for room, then for its body to become events, then for these to be durable.
 pub const ANSWER_WAIT_MAX: Duration = Duration::from_secs(20);
 /// At shutdown, requests get this long to be answered.
 pub const DRAIN: Duration = Duration::from_secs(5);

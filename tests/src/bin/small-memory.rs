@@ -13,7 +13,7 @@ struct Arguments {
     limit_mib: u64,
     #[arg(long, default_value_t = 30)]
     seconds: u64,
-    /// One of udp, datagrams, lines, bodies; may be given several times; all of them without it.
+    /// One of udp, datagrams, frames, lines, bodies; may be given several times; all of them without it.
     #[arg(long)]
     only: Vec<String>,
     /// A key of agent.toml, such as `journal.bytes_max=256MiB`; may be given several times.

@@ -277,10 +277,18 @@ fn with_a_stop_near_everything_is_sealed_within_a_tenth_of_a_second() {
     core.turn(70_100, NOW, false, true);
     assert_eq!(totals(&core.take_jobs()), (1, 0), "the rules say a second");
     core.set_stop_near(true);
+    assert_eq!(core.wait_millis(false), 5, "it is due");
     core.turn(70_101, NOW, false, true);
     assert_eq!(totals(&core.take_jobs()), (0, 1));
+    send(&mut core, "calls:1|c|#customer:a");
+    core.turn(70_152, NOW, false, true);
+    core.turn(70_153, NOW, false, true);
+    assert_eq!(totals(&core.take_jobs()), (1, 0));
+    assert_eq!(core.wait_millis(false), 48, "not the whole time that an idle one waits");
+    core.turn(70_201, NOW, false, true);
+    assert_eq!(totals(&core.take_jobs()), (0, 1));
     send(&mut core, "calls:x|c|#customer:a");
-    core.turn(70_202, NOW, false, true);
+    core.turn(70_302, NOW, false, true);
     assert!(matches!(&core.take_jobs()[..], [.., Job::Close(close)] if close.group.is_none()));
 }
 

@@ -21,6 +21,9 @@ const EVIDENCE_COMMIT_MILLIS: u64 = 1_000;
 const EVIDENCE_SEAL_MILLIS: u64 = 60_000;
 /// And a batch, unless the rules say otherwise.
 const SEAL_MILLIS: u64 = 1_000;
+/// With nothing to do, it is looked around this often.
+const IDLE_WAIT_MILLIS: u64 = 100;
+const STOP_NEAR_WAIT_MILLIS_MIN: u64 = 5;
 /// What a stop that is near makes of these: as little as possible is then left to do in the end.
 pub const STOP_NEAR_SEAL_MILLIS: u64 = 100;
 
@@ -35,12 +38,18 @@ impl Core {
     #[must_use]
     pub fn wait_millis(&self, waiting: bool) -> u64 {
         let age = self.now.saturating_sub(self.chunk_began);
-        match (waiting, self.chunk.events()) {
+        let commit = match (waiting, self.chunk.events()) {
             (true, 0) => self.settings.linger_millis,
             (true, _) => self.settings.linger_millis.saturating_sub(age),
-            (false, 0) => 100,
+            (false, 0) => IDLE_WAIT_MILLIS,
             (false, _) => self.settings.linger_max_millis.saturating_sub(age),
+        };
+        if !self.stop_is_near || self.batch.events() == 0 {
+            return commit;
         }
+        let open = self.now.saturating_sub(self.group_began);
+        // What is due and cannot be sealed yet is looked at again soon, and not all the time.
+        commit.min(self.seal_interval().saturating_sub(open).max(STOP_NEAR_WAIT_MILLIS_MIN))
     }
 
     /// Whether no event waits in an open chunk.
