@@ -76,6 +76,8 @@ pub enum Task {
     Close {
         close: CloseJob,
         aggregate: Option<Box<Aggregate>>,
+        /// How much memory it takes, also if it is made again.
+        bytes: usize,
     },
     Barrier {
         reply: oneshot::Sender<Barrier>,
@@ -101,11 +103,13 @@ impl Task {
     /// from its chunks.
     #[must_use]
     pub fn close(mut close: CloseJob, shared: &Shared) -> Self {
-        let aggregate = close.batch.take().and_then(|batch| {
-            let reserved = shared.room.try_reserve(batch.memory_bytes())?;
+        let batch = close.batch.take();
+        let bytes = batch.as_ref().map_or(ROOM_BYTES, OpenBatch::memory_bytes);
+        let aggregate = batch.and_then(|batch| {
+            let reserved = shared.room.try_reserve(bytes)?;
             Some(Box::new(Aggregate { batch, _reserved: reserved }))
         });
-        Self::Close { close, aggregate }
+        Self::Close { close, aggregate, bytes }
     }
 }
 
@@ -363,8 +367,8 @@ impl Committer {
                     after.push(After::Answer(waiters));
                 }
                 Task::Answer { waiters } => after.push(After::Answer(waiters)),
-                Task::Close { close, aggregate } => {
-                    after.push(After::Close(Box::new(close), aggregate))
+                Task::Close { close, aggregate, bytes } => {
+                    after.push(After::Close(Box::new(close), aggregate, bytes))
                 }
                 Task::Barrier { reply, accepted } => after.push(After::Barrier { reply, accepted }),
                 Task::Write { writes: more, reply } => {
@@ -467,7 +471,7 @@ impl Committer {
                     tell(waiter.reply, Answered::Durable(waiter.answers));
                 }
             }
-            After::Close(close, aggregate) => self.order_close(*close, aggregate),
+            After::Close(close, aggregate, bytes) => self.order_close(*close, aggregate, bytes),
             After::Barrier { reply, accepted } if self.rules.is_none() => {
                 self.reached(reply, accepted)
             }
@@ -498,7 +502,7 @@ impl Committer {
         tell(reply, Barrier { sequence, accepted });
     }
 
-    fn order_close(&mut self, close: CloseJob, aggregate: Option<Box<Aggregate>>) {
+    fn order_close(&mut self, close: CloseJob, aggregate: Option<Box<Aggregate>>, bytes: usize) {
         // A journal in conflict ships nothing more, and events that are not summed up can be told apart.
         if self.journal.state().conflict.is_some() {
             return;
@@ -510,7 +514,7 @@ impl Committer {
                 self.orders.push_back(sealer::Order::Encode { group, aggregate, position });
             }
             (Some(group), None) => {
-                self.unruled.push(Unsealed { group, position });
+                self.unruled.push(Unsealed { group, position, bytes });
                 self.order_unruled();
             }
         }
@@ -520,13 +524,14 @@ impl Committer {
     /// Orders the groups that must be made from their chunks, once rules are known.
     fn order_unruled(&mut self) {
         let (Some(rules), Some(unique_key)) = (&self.rules, self.unique_key) else { return };
-        for Unsealed { group, position } in std::mem::take(&mut self.unruled) {
+        for Unsealed { group, position, bytes } in std::mem::take(&mut self.unruled) {
             let rules = Arc::clone(rules);
             self.orders.push_back(sealer::Order::Replay {
                 group,
                 position,
                 rules,
                 unique_key,
+                bytes,
                 reserved: None,
             });
         }
@@ -544,8 +549,8 @@ impl Committer {
             return Ok(());
         }
         if let Some(mut order) = self.orders.pop_front() {
-            if let sealer::Order::Replay { reserved, .. } = &mut order {
-                *reserved = Some(self.shared.room.reserve_all());
+            if let sealer::Order::Replay { bytes, reserved, .. } = &mut order {
+                *reserved = Some(self.shared.room.reserve(*bytes));
             }
             // The sealer's queue holds one order and is empty, so this does not wait.
             self.sealer.send(order).map_err(|_| SealError::Ended)?;
@@ -561,6 +566,8 @@ impl Committer {
 struct Unsealed {
     group: u64,
     position: Position,
+    /// How much memory its aggregate takes at most.
+    bytes: usize,
 }
 
 impl From<Group> for Unsealed {
@@ -572,7 +579,7 @@ impl From<Group> for Unsealed {
             end_event: held.end_event,
             evidence: held.evidence,
         };
-        Self { group: held.group, position }
+        Self { group: held.group, position, bytes: ROOM_BYTES }
     }
 }
 
@@ -586,7 +593,7 @@ pub enum Next {
 /// What follows a commit.
 enum After {
     Answer(Vec<Waiter>),
-    Close(Box<CloseJob>, Option<Box<Aggregate>>),
+    Close(Box<CloseJob>, Option<Box<Aggregate>>, usize),
     Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
     BarrierReached { reply: oneshot::Sender<Barrier>, accepted: u64 },
     Sealed,

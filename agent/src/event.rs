@@ -59,6 +59,9 @@ pub enum Parsed {
     Rejected(RejectReason),
 }
 
+/// What the names in an event take where they lie, short as they mostly are.
+const LABELS_BYTES: usize = 256;
+
 impl Parsed {
     /// About the memory that this takes beyond the text that it was read from: a packed value of two bytes
     /// becomes an event of fifty times that.
@@ -66,7 +69,8 @@ impl Parsed {
     pub fn memory_bytes(&self) -> usize {
         match self {
             Self::Message(message) => {
-                message.events.len().saturating_mul(size_of::<Result<UsageEvent, RejectReason>>())
+                let event = size_of::<Result<UsageEvent, RejectReason>>();
+                message.events.len().saturating_mul(event.saturating_add(LABELS_BYTES))
             }
             Self::NotMetered { .. } | Self::Rejected(_) => 0,
         }

@@ -96,6 +96,14 @@ impl Frames {
         Ok(Self(connect(path)?))
     }
 
+    /// Has a send fail that the agent takes nothing of for so long.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn give_up_after(&self, longest: Duration) -> Result<()> {
+        Ok(self.0.set_write_timeout(Some(longest))?)
+    }
+
     /// A length (4 bytes, little-endian) and the payload.
     ///
     /// # Errors
@@ -148,6 +156,14 @@ impl Lines {
         stream.set_read_timeout(Some(ANSWER_WAIT))?;
         let answers = BufReader::new(stream.try_clone()?);
         Ok(Self { stream, answers, sent: 0, durable: 0 })
+    }
+
+    /// Has a send fail that the agent takes nothing of for so long.
+    ///
+    /// # Errors
+    /// When the system refuses.
+    pub fn give_up_after(&self, longest: Duration) -> Result<()> {
+        Ok(self.stream.set_write_timeout(Some(longest))?)
     }
 
     /// Sends `text`, which holds `lines` line ends, and does not wait.

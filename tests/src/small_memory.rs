@@ -57,6 +57,8 @@ const LINE_CLIENTS: u64 = 4;
 /// Writes of one client of `events.socket` that are not durable yet; then it waits for the oldest.
 const ON_THEIR_WAY_MAX: usize = 8;
 const LOOK_EVERY: Duration = Duration::from_millis(50);
+/// A full journal reads no more; then the load may end.
+const PATIENCE: Duration = Duration::from_secs(2);
 /// Without a collector the journal is full within this time.
 const FULL_WAIT: Duration = Duration::from_secs(300);
 
@@ -269,6 +271,7 @@ fn send_datagrams(path: &Path, stop: &AtomicBool) -> Result<()> {
 
 fn send_frames(path: &Path, stop: &AtomicBool) -> Result<()> {
     let (mut door, mut random) = (Frames::to(path)?, Random::new(Random::fresh_seed()));
+    door.give_up_after(PATIENCE)?;
     while !stop.load(Ordering::Relaxed) {
         door.send(lines(&mut random, LINES_BYTES, false).0.as_bytes())?;
     }
@@ -278,6 +281,7 @@ fn send_frames(path: &Path, stop: &AtomicBool) -> Result<()> {
 fn send_lines(path: &Path, stop: &AtomicBool) -> Result<()> {
     let (mut door, mut random) = (Lines::to(path)?, Random::new(Random::fresh_seed()));
     let mut on_their_way = VecDeque::new();
+    door.give_up_after(PATIENCE)?;
     while !stop.load(Ordering::Relaxed) {
         let (text, count) = lines(&mut random, LINES_BYTES, true);
         door.send(text.as_bytes(), count)?;

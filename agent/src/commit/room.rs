@@ -8,8 +8,8 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-/// What all aggregates together take, some 50,000 lines; for moments [`OPEN_BYTES_MIN`] more.
-pub const ROOM_BYTES: usize = 12 << 20;
+/// What all aggregates together take, some 35,000 lines; for moments [`OPEN_BYTES_MIN`] more.
+pub const ROOM_BYTES: usize = 8 << 20;
 /// What the open batch may take even if nothing is left.
 const OPEN_BYTES_MIN: usize = ROOM_BYTES / 8;
 
@@ -39,11 +39,11 @@ impl Room {
         Some(Reserved { room: self.clone(), bytes })
     }
 
-    /// All of it, whatever others have: for a batch that is being made from its chunks, however large it gets.
+    /// The same whatever others have: for a batch that is made from its chunks now.
     #[must_use]
-    pub fn reserve_all(&self) -> Reserved {
-        self.reserved.fetch_add(ROOM_BYTES, Ordering::Relaxed);
-        Reserved { room: self.clone(), bytes: ROOM_BYTES }
+    pub fn reserve(&self, bytes: usize) -> Reserved {
+        self.reserved.fetch_add(bytes, Ordering::Relaxed);
+        Reserved { room: self.clone(), bytes }
     }
 
     /// What the open batch may take now.
@@ -99,9 +99,9 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_made_again_has_all_of_it() {
+    fn one_that_is_made_again_is_not_refused() {
         let room = Room::default();
-        let again = room.reserve_all();
+        let again = room.reserve(ROOM_BYTES);
         assert_eq!(room.left_for_open(), OPEN_BYTES_MIN);
         let _small = room.try_reserve(OPEN_BYTES_MIN).unwrap();
         assert!(room.try_reserve(OPEN_BYTES_MIN).is_none());

@@ -33,12 +33,13 @@ pub(super) enum Order {
         aggregate: Box<Aggregate>,
         position: Position,
     },
-    /// How large its aggregate gets is not known before: it is given all the room when its turn comes.
+    /// The room for its aggregate is taken when its turn comes.
     Replay {
         group: u64,
         position: Position,
         rules: Arc<Rules>,
         unique_key: UniqueKey,
+        bytes: usize,
         reserved: Option<Reserved>,
     },
     Evidence(Position),
@@ -124,7 +125,7 @@ fn carry_out(
         Order::Evidence(position) => {
             seal(None, OpenBatch::new(0), position, AtReplay::default(), machine)
         }
-        Order::Replay { group, mut position, rules, unique_key, reserved: _reserved } => {
+        Order::Replay { group, mut position, rules, unique_key, bytes: _, reserved: _reserved } => {
             let (mut batch, at_replay) = replay(group, &position, reader, &rules, unique_key)?;
             batch.set_raw_events(if keep { raw_events(group, reader)? } else { None });
             if position.rules == RulesVersion(0) {

@@ -398,7 +398,7 @@ fn more_closed_batches_than_memory_has_room_for_are_made_from_their_chunks() {
     let folder = tempfile::tempdir().unwrap();
     let mut life = Life::begin(&folder.path().join("journal.redb"), 1);
     life.welcome();
-    let others = life.shared.room.reserve_all();
+    let others = life.shared.room.reserve(2 * ROOM_BYTES);
     life.send(EVENTS);
     assert_eq!(life.seal(), Barrier { sequence: Sequence(1), accepted: ALL });
     assert_eq!(life.lines(1).iter().map(|line| line.value.events).sum::<u64>(), ALL);

@@ -275,7 +275,7 @@ pub const KEYS: &[Key] = &[
         "journal.open_lines_max",
         Kind::Count,
         "100000",
-        "A batch with this many lines (distinct meter, customer, dimensions and quarter of an hour) is sealed even while the collector is away; and so is one that takes 12 MiB of memory, some 50,000 lines.",
+        "A batch with this many lines (distinct meter, customer, dimensions and quarter of an hour) is sealed even while the collector is away; and so is one that takes 8 MiB of memory, some 35,000 lines.",
     ),
     key(
         "journal.open_chunk_bytes_max",

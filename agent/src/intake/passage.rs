@@ -18,7 +18,7 @@ use crate::parse::naming::Naming;
 
 /// The stream doors together hold at most this many bytes of input that is not yet durable, parsed events
 /// included, and the HTTP door as many of its bodies: slow ones keep room, and are not to stop the streams.
-pub const PASSAGE_BYTES_MAX: u32 = 8 << 20;
+pub const PASSAGE_BYTES_MAX: u32 = 5 << 20;
 /// Of the HTTP door's bodies, so many bytes at once become events, which take several times as much. One body may be
 /// longer.
 const PARSED_BYTES_MAX: u32 = 1 << 20;
