@@ -22,6 +22,7 @@ mod fsync;
 mod room;
 mod sealer;
 mod shared;
+mod task;
 
 use std::collections::VecDeque;
 use std::sync::atomic::Ordering;
@@ -38,13 +39,13 @@ use room::Reserved;
 pub use room::{ROOM_BYTES, Room};
 pub use sealer::Sealer;
 pub use shared::Shared;
+pub use task::{Aggregate, AtReplay, Sealed, Task, Waiter};
 
 use crate::Machine;
-use crate::aggregate::OpenBatch;
-use crate::intake::answer::{Answer, Answered, Barrier, IntakeClosed};
+use crate::intake::answer::{Answered, Barrier, IntakeClosed};
 use crate::intake::job::{CloseJob, CommitJob, Position};
 use crate::journal::{
-    Append, Committed, Group, Journal, JournalError, JournalReader, JournalState, Seal, Write,
+    Append, Committed, Group, Journal, JournalError, JournalReader, JournalState, Write,
 };
 
 /// Tasks that wait for the commit thread: about 300 ms of chunks at full rate.
@@ -53,80 +54,6 @@ const TASKS_QUEUED_MAX: usize = 128;
 const TASKS_PER_COMMIT_MAX: usize = 64;
 /// zstd level of chunks: the fastest that pays.
 const CHUNK_ZSTD_LEVEL: i32 = 1;
-
-/// Who waits for a commit, and what he is to be told.
-#[derive(Debug)]
-pub struct Waiter {
-    pub reply: oneshot::Sender<Answered>,
-    pub answers: Vec<Answer>,
-}
-
-/// What the commit thread is asked to do.
-#[derive(Debug)]
-pub enum Task {
-    Commit {
-        commit: CommitJob,
-        waiters: Vec<Waiter>,
-    },
-    /// Nothing to write, but all before must be durable.
-    Answer {
-        waiters: Vec<Waiter>,
-    },
-    /// Made by [`Task::close`].
-    Close {
-        close: CloseJob,
-        aggregate: Option<Box<Aggregate>>,
-        /// How much memory it takes, also if it is made again.
-        bytes: usize,
-    },
-    Barrier {
-        reply: oneshot::Sender<Barrier>,
-        accepted: u64,
-    },
-    Write {
-        writes: Vec<Write>,
-        reply: oneshot::Sender<Committed>,
-    },
-    Sealed(Sealed),
-    Stop,
-}
-
-/// A closed batch's aggregate, and the memory that is reserved for it.
-#[derive(Debug)]
-pub struct Aggregate {
-    batch: OpenBatch,
-    _reserved: Reserved,
-}
-
-impl Task {
-    /// The task for a closed batch. Its aggregate goes along if there is room; else it is made again
-    /// from its chunks.
-    #[must_use]
-    pub fn close(mut close: CloseJob, shared: &Shared) -> Self {
-        let batch = close.batch.take();
-        let bytes = batch.as_ref().map_or(ROOM_BYTES, OpenBatch::memory_bytes);
-        let aggregate = batch.and_then(|batch| {
-            let reserved = shared.room.try_reserve(bytes)?;
-            Some(Box::new(Aggregate { batch, _reserved: reserved }))
-        });
-        Self::Close { close, aggregate, bytes }
-    }
-}
-
-/// What of events that were taken before there were rules is counted when they are sealed.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct AtReplay {
-    pub dropped_dimensions: u64,
-    pub without_id: u64,
-}
-
-/// What comes back from the sealer, in the order in which it was handed over.
-#[derive(Debug)]
-pub enum Sealed {
-    Batch { seal: Box<Seal>, at_replay: AtReplay },
-    Barrier { reply: oneshot::Sender<Barrier>, accepted: u64 },
-    Failed(SealError),
-}
 
 /// A batch that cannot be sealed: its chunks cannot be read back, or it breaks a limit of its own.
 #[derive(Debug, Error)]

@@ -15,6 +15,7 @@ use tidemark_common::wire::MeterRule;
 
 use super::*;
 use crate::event::{Door, TimeLimits};
+use crate::intake::answer::Answer;
 use crate::intake::core::Core;
 use crate::intake::job::{IntakeSettings, IntakeStart, Job};
 use crate::journal::{FreshIds, JournalOptions, Recovered, Welcomed};
